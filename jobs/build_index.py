@@ -1,0 +1,24 @@
+"""Build and register the index shards of every changed category."""
+
+import sys
+from collections.abc import Sequence
+
+from lookalike import cli
+from lookalike.spark.build_index import build_index
+from lookalike.spark.gallery import current_model_id, unpublished
+from lookalike.spark.start import start
+
+
+def main(argv: Sequence[str]) -> int:
+    options = cli.arguments(__doc__, argv)
+
+    def job() -> None:
+        run = start(cli.settings(options), "build_index")
+        model_id = current_model_id(run)
+        build_index(run, unpublished(run, model_id), model_id)
+
+    return cli.exit_code(job)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,23 @@
+"""Embed the images that wait for it."""
+
+import sys
+from collections.abc import Sequence
+
+from lookalike import cli
+from lookalike.spark.embed import embed
+from lookalike.spark.gallery import current_model_id
+from lookalike.spark.start import start
+
+
+def main(argv: Sequence[str]) -> int:
+    options = cli.arguments(__doc__, argv)
+
+    def job() -> None:
+        run = start(cli.settings(options), "embed")
+        embed(run, current_model_id(run))
+
+    return cli.exit_code(job)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,23 @@
+"""Check the manifest and bring the ledger of images up to date with it."""
+
+import sys
+from collections.abc import Sequence
+
+from lookalike import cli
+from lookalike.spark.gallery import current_model_id
+from lookalike.spark.ingest import ingest
+from lookalike.spark.start import start
+
+
+def main(argv: Sequence[str]) -> int:
+    options = cli.arguments(__doc__, argv)
+
+    def job() -> None:
+        run = start(cli.settings(options), "ingest")
+        ingest(run, current_model_id(run))
+
+    return cli.exit_code(job)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

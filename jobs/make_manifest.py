@@ -1,0 +1,56 @@
+"""Make a manifest of your own images: of a CSV with a row per image, or of a folder with one folder a category."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lookalike import cli, manifest
+from lookalike.errors import ConfigInvalid
+
+
+def main(argv: Sequence[str]) -> int:
+    options = parse(argv)
+    return cli.exit_code(lambda: make(options))
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make_manifest", description=__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--csv",
+        metavar="FILE",
+        help="columns image or uri, product_id, category; optionally image_id, title, "
+        "available, deleted, updated_at, attributes (key=value;...); others become attributes",
+    )
+    source.add_argument("--folder", metavar="DIR", help="its folders are the categories, a file's name is a product_id")
+    parser.add_argument("--images", metavar="DIR", help="default: `images` beside the CSV, or the CSV's folder")
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="FIELD=NAME",
+        help="which column of the CSV stands for a field, such as product_id=sku",
+    )
+    parser.add_argument("--out", required=True, metavar="URI", help="the Parquet file to write")
+    return parser.parse_args(argv)
+
+
+def make(options: argparse.Namespace) -> None:
+    if options.folder:
+        counts = manifest.from_folder(options.folder, options.out)
+    else:
+        counts = manifest.from_csv(options.csv, options.out, options.images, columns(options.column))
+    print(f"{options.out}: {counts.rows:,} rows, {counts.products:,} products, {counts.categories:,} categories")
+    if repeated := counts.rows - counts.images:
+        print(f"{repeated:,} rows repeat an image_id and will be rejected; --column image_id=image gives paths")
+
+
+def columns(pairs: Sequence[str]) -> dict[str, str]:
+    wrong = [pair for pair in pairs if not all(pair.partition("="))]
+    if wrong:
+        raise ConfigInvalid(f"--column {', '.join(wrong)}: write it as FIELD=NAME, such as --column product_id=sku")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

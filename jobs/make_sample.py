@@ -1,0 +1,32 @@
+"""Make the sample catalog: pictures drawn from a seed, their manifest, and truth.json, which says what they show."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lookalike import cli
+from lookalike.sample import make_sample
+
+
+def main(argv: Sequence[str]) -> int:
+    options = parse(argv)
+    return cli.exit_code(lambda: make(options))
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make_sample", description=__doc__)
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="FOLDER", help="where files go; same names are replaced"
+    )
+    parser.add_argument("--products", type=int, default=240, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    return parser.parse_args(argv)
+
+
+def make(options: argparse.Namespace) -> None:
+    print(make_sample(options.out, options.products, options.seed))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,24 @@
+"""Print, per category, what build_index would build; changes nothing."""
+
+import sys
+from collections.abc import Sequence
+
+from lookalike import cli
+from lookalike.spark.gallery import current_model_id, unpublished
+from lookalike.spark.plan import plans, print_plan
+from lookalike.spark.start import start
+
+
+def main(argv: Sequence[str]) -> int:
+    options = cli.arguments(__doc__, argv)
+
+    def job() -> None:
+        run = start(cli.settings(options), "plan")
+        model_id = current_model_id(run)
+        print_plan(run, plans(run, unpublished(run, model_id), model_id))
+
+    return cli.exit_code(job)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,23 @@
+"""Find the similar items of every changed category, from its shards."""
+
+import sys
+from collections.abc import Sequence
+
+from lookalike import cli
+from lookalike.spark.gallery import current_model_id, unpublished
+from lookalike.spark.similar_items import similar_items
+from lookalike.spark.start import start
+
+
+def main(argv: Sequence[str]) -> int:
+    options = cli.arguments(__doc__, argv)
+
+    def job() -> None:
+        run = start(cli.settings(options), "similar_items")
+        similar_items(run, unpublished(run, current_model_id(run)))
+
+    return cli.exit_code(job)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

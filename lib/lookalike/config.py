@@ -1,0 +1,173 @@
+"""Settings: typed, frozen, from TOML and `--set key=value`. Every problem is listed at once, with its place and mend."""
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lookalike.errors import ConfigInvalid
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IngestSettings(Section):
+    read_threads: Count = Field(16, description="images that one task reads at once")
+    max_image_bytes: Count = Field(64 * 2**20, description="a larger image is rejected, bytes")
+
+
+class ModelSettings(Section):
+    name: str = Field(
+        "default",
+        description="`default` (the embedded EfficientNet-Lite0), `torchvision/NAME` or `timm/NAME`",
+    )
+    weights: str = Field(
+        "official",
+        description="`official` (the architecture's own, downloaded on first use) or the path or URI of a state dict",
+    )
+    layer: str = Field("features", description="`features` (the input of the classifier) or the name of a submodule")
+    pooling: Literal["avg", "max", "gem"] = Field(
+        "avg", description="how a layer's (channels, height, width) becomes (channels,)"
+    )
+
+
+class EmbedSettings(Section):
+    engine: Literal["auto", "torch", "openvino"] = Field(
+        "auto",
+        description="what runs the forward pass; `auto`: torch on a GPU, else the fastest that agrees with torch",
+    )
+    batch_images: Count = Field(32, description="images in one forward pass")
+    batch_bytes: Count = Field(64 * 2**20, description="encoded bytes held by one batch at most")
+    decode_threads: int = Field(
+        0, ge=0, description="threads that decode ahead of the forward pass; 0: by the task's cores"
+    )
+    max_pixels: Count = Field(100_000_000, description="an image that declares more is rejected undecoded, pixels")
+    min_side_px: Count = Field(16, description="an image with a shorter side is rejected, pixels")
+    task_images: Count = Field(256, description="images in one Spark task")
+    commit_images: Count = Field(50_000, description="images embedded between two commits; a crash costs at most these")
+
+
+class IndexSettings(Section):
+    exact_below: Count = Field(20_000, description="a category with fewer images gets an exact index, images")
+    pq_above: Count = Field(100_000, description="a category with more images gets IVF-PQ, one between IVF-SQ8, images")
+    shard_images: Count = Field(1_000_000, description="a larger category is split into shards of at most this, images")
+    train_images_per_list: Count = Field(32, description="random training sample, images per coarse centroid")
+    knn_recall_target: Fraction = Field(0.98, description="knn_recall@10 for which the search is chosen")
+    candidates: Count = Field(
+        100, description="images taken from each shard for the exact re-rank; up to 8 times as many where recall needs it"
+    )
+    seed: int = Field(0, description="of every random choice")
+
+
+class SimilarItemsSettings(Section):
+    k: Count = Field(20, description="similar products per product")
+
+
+class EvaluateSettings(Section):
+    queries: Count = Field(1_000, description="random queries per category")
+
+
+class GateSettings(Section):
+    min_knn_recall: Fraction = Field(0.95, description="least knn_recall@10 of each category")
+    min_recall_at_10: Fraction = Field(0.0, description="least recall@10 by same product_id of each category")
+    min_coverage: Fraction = Field(
+        0.99, description="least share of products with similar items, where the category has another product to offer"
+    )
+    max_rejected: Fraction = Field(0.5, description="largest share of a run's manifest rows that may be rejected")
+
+
+class ReportSettings(Section):
+    queries: Count = Field(12, description="query products shown")
+    similar: Count = Field(6, description="similar items shown for each")
+
+
+class Settings(Section):
+    root: str = Field("catalog", description="URI below which tables, shards and the report stand")
+    manifest: str | None = Field(None, description="Parquet file, folder or glob; unset: the sample catalog")
+    ingest: IngestSettings = IngestSettings()
+    model: ModelSettings = ModelSettings()
+    embed: EmbedSettings = EmbedSettings()
+    index: IndexSettings = IndexSettings()
+    similar_items: SimilarItemsSettings = SimilarItemsSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    gate: GateSettings = GateSettings()
+    report: ReportSettings = ReportSettings()
+    spark: dict[str, str] = Field({}, description="Spark's own settings; spark-submit.sh hands them over as --conf")
+
+
+def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Settings:
+    """Settings of the TOML file at `path`, with `key=value` overrides (`index.exact_below=100`) laid over it.
+
+    Raises ConfigInvalid with every problem of file and overrides.
+    """
+    problems: list[str] = []
+    values = _read(path) if path else {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            problems.append(f"--set {override}: write it as key=value, such as --set index.seed=1")
+            continue
+        try:
+            _assign(values, key.split("."), _parse(text))
+        except TypeError:
+            problems.append(f"--set {key}: {key.rpartition('.')[0]} is not a section")
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        problems += [_explain(problem, path, overrides) for problem in error.errors()]
+    if problems:
+        raise ConfigInvalid("the configuration has problems:\n" + "\n".join(f"  {p}" for p in problems))
+    return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigInvalid(f"no configuration file {path}; give one with --config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"{path} is not TOML: {error}") from None
+
+
+def _parse(text: str) -> Any:
+    """A TOML value, or the text itself where it isn't one, so that strings need no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _assign(values: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise TypeError
+    values[keys[-1]] = value
+
+
+def _explain(problem: Any, path: Path | None, overrides: Sequence[str]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    place = "--set" if any(o.startswith(f"{key}=") for o in overrides) else str(path)
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(key, [name for name, _ in all_fields()], n=1)
+        mend = f"did you mean {close[0]}?" if close else "see docs/settings.md for all keys"
+        return f"{place}: {key}: unknown key; {mend}"
+    return f"{place}: {key}: {problem['msg']}, got {problem['input']!r}"
+
+
+def all_fields(section: type[BaseModel] = Settings, prefix: str = "") -> list[tuple[str, Any]]:
+    """Every setting as (dotted key, pydantic field), depth first."""
+    fields: list[tuple[str, Any]] = []
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            fields += all_fields(field.annotation, f"{prefix}{name}.")
+        else:
+            fields.append((f"{prefix}{name}", field))
+    return fields

@@ -1,0 +1,61 @@
+"""One class per failure. Each message says what is wrong, where, and how to mend it."""
+
+
+class LookalikeError(Exception):
+    """Any failure that the user can act on. Jobs print its message and exit with `exit_code`."""
+
+    exit_code = 1
+
+
+class ConfigInvalid(LookalikeError):
+    """The configuration has problems; the message lists all of them."""
+
+    exit_code = 2
+
+
+class ManifestInvalid(LookalikeError):
+    """The manifest can't be read as one: missing, empty, or with wrong columns."""
+
+    exit_code = 2
+
+
+class RootUnusable(LookalikeError):
+    """The root can't be written to, or is not a catalog."""
+
+    exit_code = 2
+
+
+class ModelInvalid(LookalikeError):
+    """A model name, file or layer can't be used."""
+
+    exit_code = 2
+
+
+class ImageRejected(LookalikeError):
+    """The picture asked about can't be embedded; the message has the reason."""
+
+
+class ModelMismatch(LookalikeError):
+    """Embeddings of one model meet an index of another."""
+
+
+class NotPublished(LookalikeError):
+    """The category or version asked for was never published under this root."""
+
+
+class ProductUnknown(LookalikeError):
+    """The product asked for has no image in this version of the category."""
+
+
+class ShardDamaged(LookalikeError):
+    """A shard file is missing, truncated, or differs from its checksum."""
+
+
+class FormatTooNew(LookalikeError):
+    """The root was written by a newer version of this library."""
+
+
+class GateFailed(LookalikeError):
+    """A candidate version is below the configured limits, so nothing was published."""
+
+    exit_code = 3

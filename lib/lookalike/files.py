@@ -1,0 +1,106 @@
+"""Files by URI, local or remote, through fsspec. A path without a scheme is local.
+
+`s3a:` is read as `s3:` and `hdfs:` through Arrow's client, so one URI serves Spark and Python alike.
+"""
+
+import hashlib
+import posixpath
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The fsspec file system of `uri`, and the path of `uri` in it."""
+    fs, path = url_to_fs(uri)
+    return fs, str(path)
+
+
+def is_local(uri: str) -> bool:
+    return isinstance(filesystem(uri)[0], LocalFileSystem)
+
+
+def absolute(uri: str) -> str:
+    """`uri` with a scheme: a local path becomes an absolute `file:` URI, so that executors see the same place.
+
+    Nothing is percent-encoded: neither Hadoop nor fsspec decodes a path.
+    """
+    if "://" in uri or uri.startswith(("file:", "hdfs:")):
+        return uri
+    return f"file://{Path(uri).expanduser().resolve()}"
+
+
+def join(root: str, *parts: str) -> str:
+    return posixpath.join(root, *parts)
+
+
+class TooLarge(ValueError):
+    """A file has more bytes than the limit."""
+
+
+def read_bytes(uri: str, max_bytes: int | None = None) -> bytes:
+    """The whole file. Raises what its file system raises, and TooLarge beyond `max_bytes`, having read no further."""
+    with fsspec.open(uri, "rb") as file:
+        content = bytes(file.read() if max_bytes is None else file.read(max_bytes + 1))
+    if max_bytes is not None and len(content) > max_bytes:
+        raise TooLarge("beyond the size limit")
+    return content
+
+
+def unreadable(error: Exception) -> str:
+    """Reason for which a file could not be read: short, the same for every file, and free of what the uri may hold."""
+    if isinstance(error, TooLarge):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return "unreadable uri: not found"
+    if isinstance(error, PermissionError):
+        return "unreadable uri: permission denied"
+    return f"unreadable uri: {type(error).__name__}"
+
+
+@contextmanager
+def written_atomically(uri: str) -> Iterator[Path]:
+    """Give a local path to write to; when the block ends well, its file stands whole under `uri`, else nothing does.
+
+    Locally and on HDFS the file gets a temporary name beside `uri` and is renamed; an object store's upload is atomic.
+    """
+    fs, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem):
+        fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        temporary = Path(f"{path}.{uuid.uuid4().hex}.tmp")
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / "file"
+        yield temporary
+        if "s3" in fs.protocol:
+            fs.put_file(str(temporary), path)
+            return
+        fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        remote = f"{path}.{uuid.uuid4().hex}.tmp"
+        fs.put_file(str(temporary), remote)
+        fs.mv(remote, path)
+
+
+def remove(uri: str) -> None:
+    """Remove a file or a folder with all below it; nothing happens where there is none."""
+    fs, path = filesystem(uri)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a local file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Numpy, torch and FAISS in, numpy out. Nothing here imports pyspark."""

@@ -1,0 +1,212 @@
+"""The index of a category: which one by its size, training, filling, and how many lists to scan.
+
+Goes in: sizes, a random sample of embeddings, and each shard's rows. Comes out: FAISS indexes whose ids are
+`vector_id`s. All shards of a version are clones of one trained index. 4-bit product quantizers with fast scan are from
+André, Kermarrec, Le Scouarnec, "Quicker ADC" (2019); the rest is FAISS's inverted file (Jégou, Douze, Schmid 2011).
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import faiss
+import numpy as np
+import pyarrow as pa
+
+from lookalike.config import IndexSettings
+from lookalike.kernels.metrics import knn_recall
+from lookalike.kernels.search import SearchSpec, as_float32, candidates
+from lookalike.kernels.shards import Float32s, Int64s, Shard, ShardRows
+
+LEAST_IVF_IMAGES = 256  # fewer can't train a quantizer
+LIST_IMAGES = 150  # images per list at least; from about 300,000 images on, lists grow with their number
+SUBQUANTIZER_DIMS = 4  # dimensions of a 4-bit sub-quantizer at most, as long as MAX_SUBQUANTIZERS lasts
+MAX_SUBQUANTIZERS = 128
+SHARD_VECTOR_BYTES = 2**30  # float16 vectors in a shard at most, so that a task can hold them
+ROW_BYTES = 64  # of a row's ids in the vectors file, roughly
+ADD_IMAGES = 32_768  # images added to an index at once
+TRAIN_ROUNDS = 6  # of k-means; ten took longer and found no more
+QUERIES = 500  # random gallery images that the search is chosen by
+MOST_CANDIDATES = 8  # times as many candidates as set are taken where the codes are too coarse for fewer
+LEAST_GAIN = 0.001  # of recall, for which a search is made twice as wide
+K = 10  # the k of knn_recall@10
+BLOCK_ROWS = 65_536  # rows of a shard held as float32 at once
+
+
+@dataclass(frozen=True)
+class IndexSpec:
+    """What will be built for a category."""
+
+    kind: Literal["exact", "ivf_sq8", "ivf_pq"]
+    factory: str  # FAISS index factory string
+    nlist: int  # 0 for an exact index
+    pq_m: int  # 0 without product quantizer
+    shards: int
+    train_images: int  # random sample that trains; 0 for an exact index
+    size_bytes: int  # of all files, estimated
+
+
+def index_spec(images: int, dim: int, settings: IndexSettings) -> IndexSpec:
+    """The index for a category of `images` embeddings of `dim` dimensions."""
+    shards = max(math.ceil(images / settings.shard_images), math.ceil(images * dim * 2 / SHARD_VECTOR_BYTES))
+    vector_bytes = images * (dim * 2 + ROW_BYTES)
+    if images < max(settings.exact_below, LEAST_IVF_IMAGES):
+        return IndexSpec("exact", "IDMap,Flat", 0, 0, shards, 0, images * (dim * 4 + 8) + vector_bytes)
+    nlist = 2 ** round(math.log2(min(images / LIST_IMAGES, 4 * math.sqrt(images))))
+    train_images = min(images, max(nlist * settings.train_images_per_list, LEAST_IVF_IMAGES))
+    other_bytes = images * 8 + shards * nlist * dim * 4 + vector_bytes
+    if images <= settings.pq_above:
+        return IndexSpec("ivf_sq8", f"IVF{nlist},SQ8", nlist, 0, shards, train_images, images * dim + other_bytes)
+    m = subquantizers(dim)
+    return IndexSpec("ivf_pq", f"IVF{nlist},PQ{m}x4fsr", nlist, m, shards, train_images, images * m // 2 + other_bytes)
+
+
+def subquantizers(dim: int) -> int:
+    """The least divisor of `dim` that leaves each 4-bit sub-quantizer few dimensions."""
+    least = min(math.ceil(dim / SUBQUANTIZER_DIMS), MAX_SUBQUANTIZERS)
+    return next(m for m in range(least, dim + 1) if dim % m == 0)
+
+
+def empty_index(spec: IndexSpec, dim: int) -> Any:
+    """A FAISS index of inner product, untrained."""
+    return faiss.index_factory(dim, spec.factory, faiss.METRIC_INNER_PRODUCT)
+
+
+def train(spec: IndexSpec, sample: Float32s, seed: int) -> Any:
+    """An empty index, trained on a random `sample` (n, dim)."""
+    index = empty_index(spec, sample.shape[1])
+    index.cp.seed = seed
+    index.cp.niter = TRAIN_ROUNDS
+    # Its own warning counts on 39 images per centroid, whatever was asked for.
+    index.cp.min_points_per_centroid = 1
+    index.train(sample)
+    return index
+
+
+def fill(index: Any, batches: Iterable[pa.RecordBatch]) -> ShardRows:
+    """Add to `index` the images of `batches`, and return them as the rows of its shard.
+
+    The columns are product_id, image_id, vector_id, available, and embedding: a list of dim float32, L2-normalised.
+    """
+    parts = []
+    for block in _blocks(batches, ADD_IMAGES):
+        embeddings = embeddings_of(block)
+        vector_ids = block["vector_id"].to_numpy()
+        index.add_with_ids(embeddings, vector_ids)
+        parts.append(block.drop_columns("embedding").append_column("vector", _halves(embeddings)))
+    rows = pa.concat_tables(parts).combine_chunks()
+    columns: dict[str, Any] = {name: rows[name].chunk(0) for name in rows.column_names}
+    vectors = columns["vector"].values.to_numpy().reshape(-1, index.d)
+    return ShardRows(
+        columns["vector_id"].to_numpy(),
+        columns["product_id"],
+        columns["image_id"],
+        columns["available"].to_numpy(zero_copy_only=False),
+        vectors,
+    )
+
+
+def _halves(embeddings: Float32s) -> pa.Array[Any]:
+    return pa.FixedSizeListArray.from_arrays(pa.array(embeddings.astype(np.float16).ravel()), embeddings.shape[1])
+
+
+def _blocks(batches: Iterable[pa.RecordBatch], images: int) -> Iterable[pa.Table]:
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(b.num_rows for b in held) >= images:
+            yield pa.Table.from_batches(held)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def embeddings_of(rows: pa.Table) -> Float32s:
+    """(n, dim) embeddings of a table's column `embedding`."""
+    lists: list[Any] = rows["embedding"].chunks
+    chunks = [chunk.flatten().to_numpy() for chunk in lists]
+    return np.ascontiguousarray(np.concatenate(chunks).reshape(rows.num_rows, -1))
+
+
+def choose_search(shards: Sequence[Shard], spec: IndexSpec, settings: IndexSettings) -> tuple[SearchSpec, float | None]:
+    """The narrowest search, roughly, that reaches the target of knn_recall@10, and the knn_recall@10 measured with it.
+
+    Queries are random gallery images, each left out of its own results; neighbours are images, after the exact re-rank.
+    Each step doubles the lists or the candidates, whichever gains more, until the target is reached or neither gains.
+    Without a neighbour to find (one image), nothing is measured: None.
+    """
+    sample = _Sample.of(shards, settings.seed)
+    search = SearchSpec(min(1, spec.nlist), settings.candidates)
+    recall = sample.recall(search)
+    if recall is None or not spec.nlist:
+        return search, recall
+    most = settings.candidates * MOST_CANDIDATES
+    while recall < settings.knn_recall_target:
+        wider = [
+            SearchSpec(min(search.nprobe * 2, spec.nlist), search.candidates),
+            SearchSpec(search.nprobe, min(search.candidates * 2, most)),
+        ]
+        best = max(wider, key=sample.recall_of)
+        if sample.recall_of(best) < recall + LEAST_GAIN:
+            return search, recall
+        search, recall = best, sample.recall_of(best)
+    too_few = search.nprobe // 2
+    while search.nprobe - too_few > max(1, search.nprobe // 8):
+        middle = SearchSpec((too_few + search.nprobe) // 2, search.candidates)
+        if sample.recall_of(middle) < settings.knn_recall_target:
+            too_few = middle.nprobe
+        else:
+            search, recall = middle, sample.recall_of(middle)
+    return search, recall
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Random gallery images as queries, and the truth about them."""
+
+    shards: Sequence[Shard]
+    rows: Int64s  # (q,) rows of the gallery, counted through all shards
+    embeddings: Float32s  # (q, dim)
+    truth: Float32s  # (q, K) scores of the nearest images by exact search, -inf where there are fewer
+
+    @classmethod
+    def of(cls, shards: Sequence[Shard], seed: int) -> "_Sample":
+        images = sum(shard.images for shard in shards)
+        rows = np.random.default_rng(seed).choice(images, min(QUERIES, images), replace=False)
+        rows.sort()
+        embeddings = np.concatenate(
+            [as_float32(s.vectors[rows[(rows >= o) & (rows < o + s.images)] - o]) for s, o in _with_offsets(shards)]
+        )
+        truth = np.full((len(rows), K), -np.inf, np.float32)
+        for shard, offset in _with_offsets(shards):
+            for start in range(0, shard.images, BLOCK_ROWS):
+                block = as_float32(shard.vectors[start : start + BLOCK_ROWS])
+                scores, found = faiss.knn(embeddings, block, min(K + 1, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+                scores[found + start + offset == rows[:, None]] = -np.inf
+                truth = _top(np.hstack([truth, scores]))
+        return cls(shards, rows, embeddings, truth)
+
+    def recall(self, search: SearchSpec) -> float | None:
+        """Mean knn_recall@10; None where no query has a neighbour."""
+        return self.recall_of(search) if np.isfinite(self.truth).any() else None
+
+    def recall_of(self, search: SearchSpec) -> float:
+        found = []
+        for shard, offset in _with_offsets(self.shards):
+            count = min(search.candidates, shard.images)
+            rows, scores = candidates(shard, self.embeddings, count, search.nprobe)
+            scores[(rows < 0) | (rows + offset == self.rows[:, None])] = -np.inf
+            found.append(scores)
+        return float(knn_recall(_top(np.hstack(found)), self.truth, K).mean())
+
+
+def _with_offsets(shards: Sequence[Shard]) -> Iterable[tuple[Shard, int]]:
+    """Each shard with the rows of those before it."""
+    offsets = np.cumsum([0] + [shard.images for shard in shards])
+    return zip(shards, offsets[:-1].tolist(), strict=True)
+
+
+def _top(scores: Float32s) -> Float32s:
+    """(q, <= K) best scores, falling."""
+    return -np.sort(-scores, axis=1)[:, :K]

@@ -1,0 +1,282 @@
+"""Read a published catalog: the products most similar to a product, to an embedding, to a picture. No Spark, no torch.
+
+    from lookalike import reader
+
+    catalog = reader.open("s3://shop/catalog", "women/dresses")
+    for match in catalog.similar("MH01-Black", k=10):
+        print(match.product_id, match.image_id, match.score)
+
+A catalog stays with the version that was live when it was opened, until `refresh`. Shard files are memory-mapped; those
+of a remote root are downloaded first, once. Every file is checked against its sha256 before its first use, and again
+only when it changed: marks of what was checked stay in the cache folder, which may be deleted at any time. For a remote
+root, fsspec and delta-rs take addresses and keys from the environment.
+"""
+
+import difflib
+import functools
+import hashlib
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow.dataset  # noqa: F401  deltalake imports it on the first read, which would make the first open slow
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+from numpy.typing import ArrayLike, NDArray
+
+from lookalike import FORMAT_VERSION, files
+from lookalike.errors import (
+    FormatTooNew,
+    ImageRejected,
+    ModelInvalid,
+    ModelMismatch,
+    NotPublished,
+    ProductUnknown,
+    RootUnusable,
+)
+from lookalike.kernels import search
+from lookalike.kernels.shards import Shard, open_shard
+
+if TYPE_CHECKING:
+    from lookalike.config import ModelSettings
+    from lookalike.kernels.embedder import Embedder
+
+
+class Match(NamedTuple):
+    """A product found, by its image that is closest to the query; `score` is their cosine similarity."""
+
+    product_id: str
+    image_id: str
+    score: float
+
+
+def open(  # noqa: A001  `reader.open` is how it is meant to be read
+    root: str, category: str, version: str | None = None, cache: str | Path | None = None
+) -> "Catalog":
+    """The live version of `category` under `root`, or the given `version`, which then never moves.
+
+    A category that was not published itself covers all published ones below it: `women` is all of `women/...`.
+    `cache` is a folder for downloaded files and marks of what was checked; default `$XDG_CACHE_HOME/lookalike`.
+
+    Raises RootUnusable, NotPublished, FormatTooNew, ShardDamaged, ModelMismatch (categories of different models).
+    """
+    folder = Path(cache) if cache else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lookalike"
+    versions = {category: version} if version else _live_versions(root, category)
+    return Catalog(root, category, folder, version is not None, _load(root, folder, versions))
+
+
+class Catalog:
+    """An open catalog. Any number of threads may search it, and `refresh` it, at once."""
+
+    def __init__(self, root: str, category: str, cache: Path, pinned: bool, opened: "_Opened") -> None:
+        self.root = root
+        self.category = category
+        self._cache = cache
+        self._pinned = pinned
+        self._opened = opened  # replaced whole by refresh, so a search takes it once and keeps it
+        self._refreshing = threading.Lock()
+
+    @property
+    def version(self) -> str:
+        """The open version; of a parent category, a fingerprint of its categories' versions."""
+        versions = self._opened.versions
+        return versions.get(self.category) or hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()[:16]
+
+    @property
+    def model_id(self) -> str:
+        """Model of the embeddings; `search` takes those of this model only."""
+        return self._opened.model_id
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of an embedding."""
+        return self._opened.dim
+
+    def similar(self, product_id: str, k: int = 10) -> list[Match]:
+        """The k products most similar to `product_id`, best first; fewer where the category has fewer.
+
+        Two products are as similar as their most similar pair of images. Unavailable products are left out. Raises
+        ProductUnknown.
+        """
+        opened = self._opened
+        places = [
+            (gallery, place, number)
+            for gallery in opened.galleries
+            for place, shard in enumerate(gallery.shards)
+            if (number := shard.product_number(product_id)) is not None
+        ]
+        if not places:
+            raise ProductUnknown(f"product {product_id!r} has no image in {self.category} version {self.version}")
+        if len(opened.galleries) == 1:
+            ((gallery, place, number),) = places
+            return _matches(gallery, search.similar(gallery, place, range(number, number + 1), _positive(k)))
+        images = np.concatenate([_images(gallery.shards[place], number) for gallery, place, number in places])
+        nearest = _nearest(opened.galleries, images, _positive(k) + 1)
+        return [match for match in nearest if match.product_id != product_id][:k]
+
+    def search(self, embedding: ArrayLike, k: int = 10) -> list[Match]:
+        """The k products most similar to `embedding` (dim,) of the catalog's model, of any length, best first.
+
+        Raises ModelMismatch where it can't be an embedding of that model.
+        """
+        opened = self._opened
+        return _nearest(opened.galleries, _query(embedding, opened), _positive(k))[:k]
+
+    def search_image(self, path: str | Path, k: int = 10, model: "ModelSettings | None" = None) -> list[Match]:
+        """The k products most similar to the picture at `path`, local or a URI, best first.
+
+        Needs the model extra. `model` are the settings that the catalog was made with, by default the default model,
+        which the first call loads. Raises ModelInvalid, ModelMismatch where it is another model than the catalog's,
+        ImageRejected with the reason.
+        """
+        opened = self._opened
+        uri = str(path)
+        with _one_at_a_time:
+            worker = _embedder(model)
+            if worker.model_id != opened.model_id:
+                raise ModelMismatch(
+                    f"{self.category} has embeddings of model {opened.model_id}, this is model {worker.model_id}: give"
+                    " the model settings that the catalog was made with"
+                )
+            (outcome,) = worker.embed([(uri, functools.partial(files.read_bytes, uri))])
+        if outcome.embedding is None:
+            raise ImageRejected(f"{uri}: {outcome.reason}")
+        return _nearest(opened.galleries, _query(outcome.embedding, opened), _positive(k))[:k]
+
+    def refresh(self) -> bool:
+        """Move to the live version, if another one is live by now; says whether it moved. A pinned catalog stays.
+
+        Searches under way keep the version that they began with. Where the new version can't be opened, the error is
+        raised and the old one stays open.
+        """
+        if self._pinned:
+            return False
+        with self._refreshing:
+            versions = _live_versions(self.root, self.category)
+            if versions == self._opened.versions:
+                return False
+            self._opened = _load(self.root, self._cache, versions)
+            return True
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What a catalog reads: a gallery per category."""
+
+    versions: Mapping[str, str]
+    model_id: str
+    dim: int
+    galleries: Sequence[search.Gallery]
+
+
+_one_at_a_time = threading.Lock()  # a model is loaded once, and serves one stream of pictures
+
+
+def _embedder(model: "ModelSettings | None") -> "Embedder":
+    try:
+        from lookalike import config
+        from lookalike.kernels.embedder import embedder
+    except ImportError as error:
+        raise ModelInvalid(f"search_image needs the model extra ({error}): pip install 'lookalike[model]'") from None
+    defaults = config.load()
+    return embedder(model or defaults.model, defaults.embed, os.cpu_count() or 1, "cpu")
+
+
+def _live_versions(root: str, category: str) -> dict[str, str]:
+    """The live version of `category`, or else of every category below it."""
+    live = {row["category"]: row for row in _read(root, "publications")}
+    chosen = [category] if category in live else [name for name in live if name.startswith(f"{category}/")]
+    if not chosen:
+        close = difflib.get_close_matches(category, live, n=3, cutoff=0.5) or sorted(live)[:3]
+        hint = f"{len(live)} are, such as {', '.join(close)}" if live else "nothing is"
+        raise NotPublished(f"category {category!r} is not published under {root}: {hint}")
+    _check_format(root, [live[name] for name in chosen])
+    return {name: live[name]["version"] for name in chosen}
+
+
+def _load(root: str, cache: Path, versions: Mapping[str, str]) -> _Opened:
+    built: dict[str, dict[str, list[dict[str, Any]]]] = {category: {} for category in versions}
+    for row in _read(root, "shards", [("category", "in", list(versions))]):
+        built[row["category"]].setdefault(row["version"], []).append(row)
+    for category, version in versions.items():
+        if version not in built[category]:
+            known = ", ".join(built[category]) or "none"
+            raise NotPublished(f"category {category!r} has no version {version!r} under {root}: there is {known}")
+    chosen = [sorted(built[c][v], key=lambda row: int(row["shard"])) for c, v in versions.items()]
+    _check_format(root, [row for rows in chosen for row in rows])
+    models = {(row["model_id"], row["dim"]): row["category"] for rows in chosen for row in rows}
+    if len(models) > 1:
+        found = "; ".join(f"{category}: {model_id}, dim {dim}" for (model_id, dim), category in models.items())
+        raise ModelMismatch(f"the categories under {root} have several models, so open them one by one: {found}")
+    ((model_id, dim),) = models
+    return _Opened(versions, model_id, dim, [_gallery(root, cache, rows) for rows in chosen])
+
+
+def _gallery(root: str, cache: Path, rows: Sequence[Mapping[str, Any]]) -> search.Gallery:
+    with ThreadPoolExecutor() as pool:  # downloads and checksums of several shards side by side
+        shards = list(pool.map(lambda row: open_shard(root, row, cache), rows))
+    return search.Gallery(shards, search.SearchSpec(rows[0]["nprobe"], rows[0]["candidates"]))
+
+
+def _read(root: str, table: str, filters: list[tuple[str, str, Any]] | None = None) -> list[dict[str, Any]]:
+    """Rows of a table; `filters` are pushed down to the files."""
+    uri = files.join(root, "tables", table)
+    try:
+        delta = DeltaTable(files.filesystem(uri)[1] if files.is_local(uri) else uri)
+    except TableNotFoundError:
+        raise RootUnusable(f"{root} is not a catalog, as it has no table {table}: give the pipeline's root") from None
+    rows: list[dict[str, Any]] = delta.to_pyarrow_table(filters=filters).to_pylist()
+    return rows
+
+
+def _check_format(root: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    for row in rows:
+        if row["format_version"] > FORMAT_VERSION:
+            raise FormatTooNew(
+                f"{row['category']} version {row['version']} under {root} has format {row['format_version']}, this "
+                f"library reads up to {FORMAT_VERSION}: upgrade lookalike"
+            )
+
+
+def _query(embedding: ArrayLike, opened: _Opened) -> NDArray[np.float32]:
+    """`embedding` (dim,) as one L2-normalised query (1, dim)."""
+    query = np.asarray(embedding, dtype=np.float32)
+    if query.shape != (opened.dim,):
+        raise ModelMismatch(
+            f"an embedding of the catalog's model {opened.model_id} has shape ({opened.dim},), this one {query.shape}"
+        )
+    length = np.linalg.norm(query)
+    if not np.isfinite(length) or length == 0:
+        raise ModelMismatch("the embedding is zero or not finite, so no model made it")
+    return (query / length)[None]
+
+
+def _positive(k: int) -> int:
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    return k
+
+
+def _images(shard: Shard, number: int) -> NDArray[np.float32]:
+    """Embeddings (images, dim) of a product of a shard."""
+    return search.as_float32(shard.vectors[shard.product_starts[number] : shard.product_starts[number + 1]])
+
+
+def _nearest(galleries: Iterable[search.Gallery], embeddings: NDArray[np.float32], k: int) -> list[Match]:
+    """At least the k best products for any of `embeddings` (q, dim), each once, best first."""
+    found = [match for gallery in galleries for match in _matches(gallery, search.search(gallery, embeddings, k))]
+    best: dict[str, Match] = {}
+    for match in sorted(found, key=lambda match: (-match.score, match.product_id)):
+        best.setdefault(match.product_id, match)
+    return list(best.values())
+
+
+def _matches(gallery: search.Gallery, matches: search.Matches) -> list[Match]:
+    product_ids: list[Any] = gallery.take("product_id", matches.row).to_pylist()
+    image_ids: list[Any] = gallery.take("image_id", matches.row).to_pylist()
+    return [Match(*columns) for columns in zip(product_ids, image_ids, matches.score.tolist(), strict=True)]

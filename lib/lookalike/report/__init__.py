@@ -1,0 +1,1 @@
+"""The page of pictures and figures to judge a published catalog by."""

@@ -1,0 +1,175 @@
+"""What the page shows, as plain values, and its HTML. All of it is untrusted: the template escapes everything."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+
+from lookalike.report import formats
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured share in [0, 1] with the ends of its 95 % confidence interval; None where nothing was measured."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What ANN kept of exact search, what shoppers find, and the share of products that have similar items."""
+
+    knn_recall_at_10: Estimate = Estimate()
+    recall_at_1: Estimate = Estimate()
+    recall_at_5: Estimate = Estimate()
+    recall_at_10: Estimate = Estimate()
+    coverage: Estimate = Estimate()
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The whole run: what the catalog holds, how its manifest rows ended, how good it is, how long it took."""
+
+    images: int
+    products: int
+    categories: int
+    embedded: int
+    reused: int
+    rejected: int
+    quality: Quality
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class GateCheck:
+    """One limit of the gate with the figure it was held against, of `category` where the limit is per category."""
+
+    metric: str
+    value: float | None
+    limit: float
+    holds: bool
+    at_most: bool = False
+    category: str | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    state: Literal["published", "unchanged", "gate failed"]
+    checks: tuple[GateCheck, ...] = ()
+
+
+@dataclass(frozen=True)
+class Match:
+    """A similar item. `picture` is a data URI; `exact`: the same picture, as when another seller offers the product."""
+
+    product_id: str
+    title: str | None
+    picture: str
+    score: float | None
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class QueryRow:
+    """A query product with its similar items, best first. `picture` is a data URI."""
+
+    product_id: str
+    title: str | None
+    category: str
+    picture: str
+    matches: tuple[Match, ...]
+
+
+@dataclass(frozen=True)
+class CategoryFigures:
+    """One category. `state` is published, unchanged, gate failed, or what else became of it, in a word or two."""
+
+    category: str
+    images: int
+    products: int
+    quality: Quality
+    factory: str | None
+    shards: int | None
+    size_bytes: int | None
+    version: str | None
+    state: str
+
+
+@dataclass(frozen=True)
+class RejectExample:
+    image_id: str | None
+    uri: str | None
+
+
+@dataclass(frozen=True)
+class RejectReason:
+    """How many images were rejected for `reason`, and a few of them."""
+
+    reason: str
+    count: int
+    examples: tuple[RejectExample, ...] = ()
+
+
+@dataclass(frozen=True)
+class StageFigures:
+    stage: str
+    seconds: float | None
+    images: int | None
+    images_per_s: float | None
+
+
+@dataclass(frozen=True)
+class ReportPage:
+    """Everything on the page. `root` and all else may hold URIs with secrets: the page shows them without."""
+
+    catalog: str
+    root: str
+    run_id: str
+    finished_at: datetime
+    model: str
+    model_id: str
+    headline: Headline
+    gate: Gate
+    queries: tuple[QueryRow, ...] = ()
+    categories: tuple[CategoryFigures, ...] = ()
+    rejects: tuple[RejectReason, ...] = ()
+    stages: tuple[StageFigures, ...] = ()
+
+
+def render(page: ReportPage) -> str:
+    """`page` as one HTML document that needs no network, no script and no other file."""
+    return _template().render(page=page)
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FunctionLoader(_source),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for write in (
+        formats.without_secrets,
+        formats.shortened,
+        formats.count,
+        formats.share,
+        formats.rate,
+        formats.duration,
+        formats.size,
+        formats.moment,
+        formats.iso,
+    ):
+        environment.filters[write.__name__] = write
+    return environment.get_template("template.html")
+
+
+def _source(name: str) -> str:
+    """A file of this package, also where the package rides in a zip."""
+    return files("lookalike.report").joinpath(name).read_text(encoding="utf-8")

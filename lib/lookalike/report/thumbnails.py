@@ -1,0 +1,44 @@
+"""Small pictures as data URIs, so that the page is one file."""
+
+import base64
+import io
+from urllib.parse import quote
+
+from PIL import Image, ImageOps
+
+MAX_PIXELS = 100_000_000
+QUALITY = 82
+
+_PLACEHOLDER = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="{0}" height="{0}" viewBox="0 0 48 48">'
+    '<path fill="none" stroke="#9a958b" stroke-width="1.5" stroke-linejoin="round" stroke-linecap="round" '
+    'd="M13 14h22v20H13zM13 30l7-7 6 6 3-3 6 6M29.5 20h.1M10 10l28 28"/></svg>'
+)
+
+
+def thumbnail(content: bytes, size_px: int) -> str:
+    """The picture as a WebP data URI, its longer side at most `size_px`: upright, on white, without metadata.
+
+    Bytes that can't be decoded give a neutral drawing instead, so that one bad picture never costs the page.
+    """
+    try:
+        picture = _upright_on_white(content, size_px)
+    except Exception:  # decoders raise almost anything on damaged bytes, and the page must still be written
+        return f"data:image/svg+xml,{quote(_PLACEHOLDER.format(size_px))}"
+    encoded = io.BytesIO()
+    picture.save(encoded, "WEBP", quality=QUALITY)
+    return f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+
+
+def _upright_on_white(content: bytes, size_px: int) -> Image.Image:
+    with Image.open(io.BytesIO(content)) as picture:
+        if picture.width * picture.height > MAX_PIXELS:
+            raise ValueError(f"{picture.width}x{picture.height} pixels are more than {MAX_PIXELS}")
+        picture.draft("RGB", (2 * size_px, 2 * size_px))  # a JPEG is decoded at a fraction of its size
+        upright = ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I"):  # 16 bits, which Pillow would clip to white
+        upright = upright.point(lambda level: level / 256).convert("L")
+    upright = upright.convert("RGBA")
+    upright.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
+    white = Image.new("RGBA", upright.size, "white")
+    return Image.alpha_composite(white, upright).convert("RGB")

@@ -1,0 +1,60 @@
+"""Images and manifest rows that can't be taken, each with what a catalog must say of it."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A bad row: `content` is its file's bytes (None: no file), and other fields stand in for the manifest's."""
+
+    name: str
+    problem: str
+    content: bytes | None
+    product_id: str = "damaged"
+    category: str = "home/vases"
+    has_uri: bool = True
+
+
+def damaged(rng: np.random.Generator) -> list[Damaged]:
+    """One of each kind of damage; `problem` is a word of truth.json."""
+    jpeg, png, webp = (_picture(rng, kind) for kind in ("JPEG", "PNG", "WEBP"))
+    fine = jpeg
+    return [
+        Damaged("truncated.jpg", "truncated", jpeg[: len(jpeg) // 2]),
+        Damaged("truncated.png", "truncated", png[: len(png) * 2 // 3]),
+        Damaged("truncated.webp", "truncated", webp[: len(webp) // 2]),
+        Damaged("header-only.jpg", "truncated", jpeg[:40]),
+        Damaged("text.jpg", "not an image", b"This is no picture, whatever its name says.\n"),
+        Damaged("error-page.png", "not an image", b"<!doctype html><title>404 Not Found</title>\n"),
+        Damaged("noise.webp", "not an image", rng.bytes(2048)),
+        Damaged("empty.jpg", "zero bytes", b""),
+        Damaged("empty.png", "zero bytes", b""),
+        Damaged("pixel.png", "too small", _encoded(Image.new("RGB", (1, 1), (255, 255, 255)), "PNG")),
+        Damaged("sliver.jpg", "too small", _encoded(Image.new("RGB", (400, 6), (90, 120, 80)), "JPEG")),
+        Damaged(
+            "coming-soon.png", "one-colour placeholder", _encoded(Image.new("RGB", (600, 600), (238, 238, 238)), "PNG")
+        ),
+        Damaged("white.jpg", "one-colour placeholder", _encoded(Image.new("RGB", (500, 500), (255, 255, 255)), "JPEG")),
+        Damaged("bomb.png", "beyond the pixel limit", _encoded(Image.new("1", (16_000, 12_000), 1), "PNG")),
+        Damaged("missing.jpg", "unreadable uri", None),
+        Damaged("no-uri.jpg", "neither uri nor content", None, has_uri=False),
+        Damaged("no-product.jpg", "no product_id", fine, product_id=""),
+        Damaged("no-category.jpg", "no category", fine, category=""),
+        Damaged("dots.jpg", "malformed category", fine, category="home/../vases"),
+        Damaged("slashes.jpg", "malformed category", fine, category="/home//vases"),
+    ]
+
+
+def _picture(rng: np.random.Generator, kind: str) -> bytes:
+    coarse = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+    return _encoded(coarse.resize((480, 480), Image.Resampling.BICUBIC), kind)
+
+
+def _encoded(picture: Image.Image, kind: str) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind)
+    return file.getvalue()

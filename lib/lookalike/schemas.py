@@ -1,0 +1,170 @@
+"""Every table, declared once. Each field's `comment` gives its meaning, shape and unit.
+
+The schemas are Arrow's, so that the reader and the kernels can use them without Spark; `lookalike.spark.tables`
+converts them. Column order is the contract's order.
+"""
+
+import pyarrow as pa
+
+
+def _field(name: str, kind: pa.DataType, comment: str, nullable: bool = True) -> pa.Field:
+    return pa.field(name, kind, nullable, {"comment": comment})
+
+
+def _key(name: str, kind: pa.DataType, comment: str) -> pa.Field:
+    return _field(name, kind, comment, nullable=False)
+
+
+EMBEDDING = pa.list_(pa.float32())
+ATTRIBUTES = pa.map_(pa.string(), pa.string())
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+MANIFEST_REQUIRED = pa.schema(
+    [
+        _field("image_id", pa.string(), "the shop's key of the image, unique in the manifest"),
+        _field("product_id", pa.string(), "the shop's key of the product"),
+        _field("category", pa.string(), "path in the category tree, such as women/dresses"),
+    ]
+)
+
+MANIFEST_OPTIONAL = pa.schema(
+    [
+        _field("uri", pa.string(), "where the image's bytes are; exactly one of uri and content is set"),
+        _field("content", pa.binary(), "the image's bytes"),
+        _field("title", pa.string(), "the product's title"),
+        _field("attributes", ATTRIBUTES, "the product's attributes, such as color=red"),
+        _field("available", pa.bool_(), "whether the product can be bought; null means yes"),
+        _field("deleted", pa.bool_(), "whether the image left the catalog; null means no"),
+        _field("updated_at", TIMESTAMP, "when the image's bytes last changed"),
+        _field("embedding", EMBEDDING, "(dim,) brought by the shop; then no image is read or embedded"),
+    ]
+)
+
+IMAGES = pa.schema(
+    [
+        _field("image_id", pa.string(), "key with occurrence; null only where the manifest has none"),
+        _key("occurrence", pa.int32(), "0; from 1 on for further manifest rows of one image_id, which are rejected"),
+        _field("product_id", pa.string(), "the shop's key of the product"),
+        _field("category", pa.string(), "path in the category tree"),
+        _field("uri", pa.string(), "where the image's bytes are; null where the manifest carries them"),
+        _field("title", pa.string(), "the product's title"),
+        _field("attributes", ATTRIBUTES, "the product's attributes"),
+        _key("available", pa.bool_(), "whether the product may stand in results"),
+        _key("deleted", pa.bool_(), "whether the image left the catalog"),
+        _field("updated_at", TIMESTAMP, "when the image's bytes last changed, as the manifest says"),
+        _key("vector_id", pa.int64(), "id inside FAISS: first 60 bits of sha256(image_id)"),
+        _field(
+            "content_hash", pa.string(), "sha256 of the image's bytes (of the embedding's, where that was brought), hex"
+        ),
+        _field("model_id", pa.string(), "model of the embedding that the row's status speaks of"),
+        _field("width", pa.int32(), "pixels, after EXIF orientation"),
+        _field("height", pa.int32(), "pixels, after EXIF orientation"),
+        _field("status", pa.string(), "embedded | reused | rejected; null between ingest and embed"),
+        _field("reason", pa.string(), "why the row was rejected"),
+        _key("run_id", pa.string(), "run that last changed the row"),
+    ]
+)
+
+EMBEDDINGS = pa.schema(
+    [
+        _key("content_hash", pa.string(), "key with model_id: sha256 of the image's bytes, hex"),
+        _key("model_id", pa.string(), "fingerprint of architecture, weights and preprocessing"),
+        _key("embedding", EMBEDDING, "(dim,) float32, L2-normalised"),
+        _field("width", pa.int32(), "pixels, after EXIF orientation"),
+        _field("height", pa.int32(), "pixels, after EXIF orientation"),
+        _key("run_id", pa.string(), "run that computed it"),
+    ]
+)
+
+SHARDS = pa.schema(
+    [
+        _key("category", pa.string(), "key with version and shard"),
+        _key("version", pa.string(), "one immutable build of the category: a fingerprint of its inputs and settings"),
+        _key("shard", pa.int32(), "number of the shard, from 0"),
+        _key("path", pa.string(), "the FAISS index file, relative to the root"),
+        _key("sha256", pa.string(), "of the index file, hex"),
+        _key("size_bytes", pa.int64(), "of the index file"),
+        _key("vectors_path", pa.string(), "the Arrow file of ids and float16 vectors, relative to the root"),
+        _key("vectors_sha256", pa.string(), "of the vectors file, hex"),
+        _key("vectors_size_bytes", pa.int64(), "of the vectors file"),
+        _key("ntotal", pa.int64(), "images in the shard"),
+        _key("dim", pa.int32(), "dimensions of an embedding"),
+        _key("metric", pa.string(), "inner_product; of L2-normalised embeddings that is cosine similarity"),
+        _key("factory", pa.string(), "FAISS index factory string"),
+        _key("nprobe", pa.int32(), "lists scanned per query; 0 for an exact index"),
+        _key("candidates", pa.int32(), "images taken from each shard for the exact re-rank"),
+        _key("model_id", pa.string(), "model of the embeddings"),
+        _key("faiss_version", pa.string(), "FAISS that wrote the file"),
+        _key("format_version", pa.int32(), "of the files; a reader refuses a higher one than its own"),
+        _field(
+            "knn_recall@10", pa.float64(), "measured over the version's shards with the recorded nprobe and re-rank"
+        ),
+        _key("run_id", pa.string(), "run that built it"),
+    ]
+)
+
+SIMILAR_ITEMS = pa.schema(
+    [
+        _key("category", pa.string(), "key with version, product_id and rank"),
+        _key("version", pa.string(), "version of the category"),
+        _key("product_id", pa.string(), "the query product"),
+        _key("rank", pa.int32(), "from 1, without gaps"),
+        _key("similar_product_id", pa.string(), "the product found; available, and never the query product"),
+        _key("image_id", pa.string(), "the query product's image of the best pair"),
+        _key("similar_image_id", pa.string(), "the found product's image of the best pair"),
+        _key("score", pa.float32(), "cosine similarity of the best pair, higher is closer"),
+    ]
+)
+
+EVALUATIONS = pa.schema(
+    [
+        _key("category", pa.string(), "key with version and metric"),
+        _key("version", pa.string(), "version of the category"),
+        _key(
+            "metric", pa.string(), "knn_recall@10, recall@1, recall@5, recall@10, coverage, dangling, products, images"
+        ),
+        _field("value", pa.float64(), "null where there was nothing to measure"),
+        _field("low", pa.float64(), "lower end of the 95 % confidence interval, where there is one"),
+        _field("high", pa.float64(), "upper end"),
+        _key("n", pa.int64(), "queries that the value rests on"),
+        _key("run_id", pa.string(), "run that measured it"),
+    ]
+)
+
+PUBLICATIONS = pa.schema(
+    [
+        _key("category", pa.string(), "key: one live version per category"),
+        _key("version", pa.string(), "the live version"),
+        _field("replaced_version", pa.string(), "what was live before; null at first"),
+        _key("model_id", pa.string(), "model of the embeddings"),
+        _key("format_version", pa.int32(), "of tables and files; a reader refuses a higher one than its own"),
+        _key("shards_table_version", pa.int64(), "Delta version of `shards` that holds the version's rows"),
+        _key(
+            "similar_items_table_version", pa.int64(), "Delta version of `similar_items` that holds the version's rows"
+        ),
+        _key("published_at", TIMESTAMP, "when"),
+        _key("run_id", pa.string(), "run that published it"),
+    ]
+)
+
+RUNS = pa.schema(
+    [
+        _key("run_id", pa.string(), "key with stage"),
+        _key("stage", pa.string(), "ingest, embed, build_index, similar_items, evaluate, publish"),
+        _key("started_at", TIMESTAMP, "when the stage started"),
+        _key("seconds", pa.float64(), "how long it took"),
+        _key("counts", pa.map_(pa.string(), pa.int64()), "what went in and came out, by name"),
+        _field("images_per_s", pa.float64(), "images per second, in stages that go through images"),
+    ]
+)
+
+TABLES = {
+    "images": IMAGES,
+    "embeddings": EMBEDDINGS,
+    "shards": SHARDS,
+    "similar_items": SIMILAR_ITEMS,
+    "evaluations": EVALUATIONS,
+    "publications": PUBLICATIONS,
+    "runs": RUNS,
+}
+"""Delta tables below `<root>/tables/`, by name."""

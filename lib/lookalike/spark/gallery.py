@@ -1,0 +1,93 @@
+"""The gallery: embedded images of the ledger with their embeddings; and each category's candidate version."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from lookalike import FORMAT_VERSION
+from lookalike.config import Settings
+from lookalike.kernels.models import load_model
+from lookalike.spark.manifest import given_dim, read_manifest
+from lookalike.spark.run import Run
+
+
+@dataclass(frozen=True)
+class Version:
+    """A candidate version of a category."""
+
+    category: str
+    version: str
+    images: int
+    products: int
+
+
+def current_model_id(run: Run) -> str:
+    """Model of this run's embeddings: the configured one's, or `given-DIM` where the manifest brings embeddings."""
+    assert run.settings.manifest is not None
+    dim = given_dim(read_manifest(run.spark, run.settings.manifest))
+    return f"given-{dim}" if dim else load_model(run.settings.model).model_id
+
+
+def live_images(images: DataFrame, model_id: str) -> DataFrame:
+    """Ledger rows that belong into an index: embedded by this model, and not deleted."""
+    return images.where(
+        F.col("status").isin("embedded", "reused") & ~F.col("deleted") & (F.col("model_id") == model_id)
+    )
+
+
+def candidates(images: DataFrame, model_id: str, settings: Settings) -> DataFrame:
+    """(category, version, images, products) of every category that has an image.
+
+    `version` is a fingerprint of all that decides the published files and rows, so an unchanged category keeps it.
+    The images enter it in no order: by their count and the sum and exclusive or of their hashes.
+    """
+    hashed = F.xxhash64("image_id", "product_id", "content_hash", "available")
+    fingerprint = F.concat_ws(
+        ":",
+        F.count("*"),
+        F.expr("bit_xor(image_hash)"),
+        F.sum(F.col("image_hash").cast("decimal(38,0)")),
+        F.lit(_settings_fingerprint(model_id, settings)),
+    )
+    return (
+        live_images(images, model_id)
+        .withColumn("image_hash", hashed)
+        .groupBy("category")
+        .agg(
+            F.substring(F.sha2(fingerprint, 256), 1, 16).alias("version"),
+            F.count("*").alias("images"),
+            F.countDistinct("product_id").alias("products"),
+        )
+    )
+
+
+def gallery(images: DataFrame, embeddings: DataFrame, versions: DataFrame, model_id: str) -> DataFrame:
+    """Every image of `versions` (category, version) with its embedding."""
+    ours = embeddings.where(F.col("model_id") == model_id).select("content_hash", "embedding")
+    return (
+        live_images(images, model_id)
+        .join(F.broadcast(versions.select("category", "version")), "category", "inner")
+        .join(ours, "content_hash", "inner")
+        .select("category", "version", "product_id", "image_id", "vector_id", "available", "embedding")
+    )
+
+
+def unpublished(run: Run, model_id: str) -> list[Version]:
+    """Candidate versions that are not live, by category: what the stages after embed have to work on."""
+    live = run.tables.read("publications").select("category", "version")
+    found = candidates(run.tables.read("images"), model_id, run.settings)
+    rows = found.join(live, ["category", "version"], "left_anti").orderBy("category").collect()
+    return [Version(**row.asDict()) for row in rows]
+
+
+def versions_frame(spark: SparkSession, versions: Sequence[Version]) -> DataFrame:
+    """(category, version) of `versions`."""
+    return spark.createDataFrame([(v.category, v.version) for v in versions], "category string, version string")
+
+
+def _settings_fingerprint(model_id: str, settings: Settings) -> str:
+    parts = [str(FORMAT_VERSION), model_id, settings.index.model_dump_json(), settings.similar_items.model_dump_json()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,0 +1,35 @@
+"""All stages in order, then the report and a table of figures."""
+
+from lookalike.errors import GateFailed
+from lookalike.spark.build_index import build_index
+from lookalike.spark.embed import embed
+from lookalike.spark.evaluate import evaluate
+from lookalike.spark.gallery import current_model_id, unpublished
+from lookalike.spark.ingest import ingest
+from lookalike.spark.plan import plans, print_plan
+from lookalike.spark.publish import publish
+from lookalike.spark.report import write_report
+from lookalike.spark.run import Run
+from lookalike.spark.similar_items import similar_items
+
+
+def pipeline(run: Run) -> None:
+    """Manifest in, published catalog and report out. An unchanged category is not touched.
+
+    Raises GateFailed, after the report is written, where a figure is beyond its limit.
+    """
+    model_id = current_model_id(run)
+    ingest(run, model_id)
+    embed(run, model_id)
+    versions = unpublished(run, model_id)
+    if versions:
+        print_plan(run, plans(run, versions, model_id))
+        build_index(run, versions, model_id)
+        similar_items(run, versions)
+        evaluate(run, versions, model_id)
+    try:
+        publish(run, versions, model_id)
+    except GateFailed:
+        write_report(run, versions, model_id, gate_failed=True)
+        raise
+    write_report(run, versions, model_id, gate_failed=False)

@@ -1,0 +1,53 @@
+"""A progress bar per stage, on stderr: images done, images per second, time left.
+
+Tasks count images into a Spark accumulator; the driver sees a task's count when the task ends.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pyspark import SparkContext
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+_POLL_S = 0.5
+
+
+class _Rate(ProgressColumn):
+    """Mean rate so far: tasks report seldom, so the latest one would jump."""
+
+    def render(self, task: Task) -> Text:
+        elapsed = task.finished_time or task.elapsed
+        rate = f"{task.completed / elapsed:,.0f}" if elapsed else "-"
+        return Text(f"{rate} images/s", style="progress.data.speed")
+
+
+@contextmanager
+def progress_bar(console: Console, context: SparkContext, stage: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar for `total` images; gives the function with which tasks count the images that they have done."""
+    done = context.accumulator(0)
+    columns = (
+        TextColumn("{task.description:<14}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    ended = threading.Event()
+    with Progress(*columns, console=console) as bar:
+        shown = bar.add_task(stage, total=total)
+
+        def poll() -> None:
+            while not ended.wait(_POLL_S):
+                bar.update(shown, completed=min(done.value, total))
+
+        poller = threading.Thread(target=poll, daemon=True)
+        poller.start()
+        try:
+            yield done.add
+            bar.update(shown, completed=total)
+        finally:
+            ended.set()
+            poller.join()

@@ -1,0 +1,271 @@
+"""Gather what the report shows, from the tables as they stand, and write it: `<root>/report.html` and the console."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Literal
+
+from pyspark.sql import DataFrame, Row, Window
+from pyspark.sql import functions as F
+from rich.table import Table
+
+from lookalike import files
+from lookalike.report import page as pages
+from lookalike.report.formats import without_secrets
+from lookalike.report.thumbnails import thumbnail
+from lookalike.spark.gallery import Version, versions_frame
+from lookalike.spark.manifest import read_manifest
+from lookalike.spark.publish import gate_checks
+from lookalike.spark.run import Run, console
+
+_QUERY_PX = 560
+_MATCH_PX = 360
+_READ_THREADS = 8
+_EXAMPLES = 5
+_CATEGORIES = 500
+_METRICS = ("knn_recall@10", "recall@1", "recall@5", "recall@10", "coverage")
+
+State = Literal["published", "unchanged", "gate failed"]
+Estimates = Mapping[str, pages.Estimate]
+
+
+def write_report(run: Run, candidates: Sequence[Version], model_id: str, gate_failed: bool) -> None:
+    """Show the published catalog, or the candidates that failed the gate, as `<root>/report.html` and as a table."""
+    page = report_page(run, candidates, model_id, gate_failed)
+    uri = files.join(run.settings.root, "report.html")
+    with files.written_atomically(uri) as path:
+        path.write_text(pages.render(page), encoding="utf-8")
+    _print(page, without_secrets(uri))
+
+
+def report_page(run: Run, candidates: Sequence[Version], model_id: str, gate_failed: bool) -> pages.ReportPage:
+    """Everything on the page."""
+    shown = run.tables.read("publications").select("category", "version")
+    if gate_failed:
+        shown = versions_frame(run.spark, candidates)
+    shown = shown.localCheckpoint()
+    new = {version.version for version in candidates}
+    state: State = "gate failed" if gate_failed else "published" if candidates else "unchanged"
+    categories = category_figures(run, shown, new, state)
+    return pages.ReportPage(
+        catalog=files.filesystem(run.settings.root)[1].rstrip("/").rpartition("/")[2] or "catalog",
+        root=run.settings.root,
+        run_id=run.run_id,
+        finished_at=datetime.now(UTC),
+        model=run.settings.model.name,
+        model_id=model_id,
+        headline=_headline(run, categories, shown),
+        gate=pages.Gate(state, _gate_checks(run, candidates)),
+        queries=query_rows(run, shown),
+        categories=tuple(categories[:_CATEGORIES]),
+        rejects=reject_reasons(run.tables.read("images")),
+        stages=tuple(pages.StageFigures(s.stage, s.seconds, s.images, s.images_per_s) for s in run.stages),
+    )
+
+
+def _gate_checks(run: Run, candidates: Sequence[Version]) -> tuple[pages.GateCheck, ...]:
+    checks = gate_checks(run, candidates) if candidates else []
+    return tuple(pages.GateCheck(c.metric, c.value, c.limit, c.holds, c.at_most, c.category) for c in checks)
+
+
+def category_figures(run: Run, shown: DataFrame, new: set[str], state: State) -> list[pages.CategoryFigures]:
+    """A line for each category of `shown` (category, version), by category."""
+    key = ["category", "version"]
+    shards = (
+        run.tables.read("shards")
+        .join(F.broadcast(shown), key, "left_semi")
+        .groupBy(*key)
+        .agg(
+            F.first("factory").alias("factory"),
+            F.count("*").alias("shards"),
+            F.expr("sum(size_bytes + vectors_size_bytes)").alias("size_bytes"),
+        )
+    )
+    measured = _estimates(run.tables.read("evaluations").join(F.broadcast(shown), key, "left_semi").collect())
+    rows = []
+    for row in sorted(shards.collect(), key=lambda row: row["category"]):
+        figures = measured[row["category"]]
+        rows.append(
+            pages.CategoryFigures(
+                category=row["category"],
+                images=int(figures["images"].value or 0),
+                products=int(figures["products"].value or 0),
+                quality=_quality(figures),
+                factory=row["factory"],
+                shards=row["shards"],
+                size_bytes=row["size_bytes"],
+                version=row["version"],
+                state=state if row["version"] in new else "unchanged",
+            )
+        )
+    return rows
+
+
+def _estimates(rows: Iterable[Row]) -> dict[str, dict[str, pages.Estimate]]:
+    """category -> metric -> what was measured."""
+    found: dict[str, dict[str, pages.Estimate]] = {}
+    for row in rows:
+        estimate = pages.Estimate(row["value"], row["low"], row["high"])
+        found.setdefault(row["category"], {})[row["metric"]] = estimate
+    return found
+
+
+def _quality(figures: Estimates) -> pages.Quality:
+    return pages.Quality(*(figures.get(metric, pages.Estimate()) for metric in _METRICS))
+
+
+def _headline(run: Run, categories: Sequence[pages.CategoryFigures], shown: DataFrame) -> pages.Headline:
+    counts = {figures.stage: figures.counts for figures in run.stages}
+    ingested, embedded = counts.get("ingest", {}), counts.get("embed", {})
+    return pages.Headline(
+        images=sum(category.images for category in categories),
+        products=sum(category.products for category in categories),
+        categories=len(categories),
+        embedded=embedded.get("embedded", 0),
+        reused=ingested.get("reused", 0) + embedded.get("reused", 0),
+        rejected=ingested.get("rejected", 0) + embedded.get("rejected", 0),
+        quality=_overall(run.tables.read("evaluations").join(F.broadcast(shown), ["category", "version"], "left_semi")),
+        seconds=sum(figures.seconds for figures in run.stages),
+    )
+
+
+def _overall(evaluations: DataFrame) -> pages.Quality:
+    """Means over all queries of all categories, each interval from the categories' variances (stratified sampling)."""
+    half = (F.col("high") - F.col("low")) / 2
+    share = F.col("n") / F.sum("n").over(Window.partitionBy("metric"))
+    rows = (
+        evaluations.where(F.col("value").isNotNull() & F.col("metric").isin(*_METRICS))
+        .withColumn("part", share * F.col("value"))
+        .withColumn("squared_half", F.pow(share * half, 2))
+        .groupBy("metric")
+        .agg(F.sum("part").alias("value"), F.sqrt(F.sum("squared_half")).alias("half"))
+        .collect()
+    )
+    found = {
+        row["metric"]: pages.Estimate(
+            row["value"], max(0.0, row["value"] - row["half"]), min(1.0, row["value"] + row["half"])
+        )
+        for row in rows
+    }
+    return _quality(found)
+
+
+def reject_reasons(images: DataFrame) -> tuple[pages.RejectReason, ...]:
+    """Reasons with counts and a few examples, most frequent first."""
+    rejected = images.where("status = 'rejected'")
+    place = F.row_number().over(Window.partitionBy("reason").orderBy("image_id", "occurrence"))
+    size = F.count("*").over(Window.partitionBy("reason"))
+    rows = rejected.withColumn("place", place).withColumn("size", size).where(F.col("place") <= _EXAMPLES).collect()
+    reasons: dict[tuple[int, str], list[pages.RejectExample]] = {}
+    for row in sorted(rows, key=lambda row: (-row["size"], row["reason"], row["place"])):
+        uri = without_secrets(row["uri"]) if row["uri"] else None
+        reasons.setdefault((row["size"], row["reason"]), []).append(pages.RejectExample(row["image_id"], uri))
+    return tuple(pages.RejectReason(reason, size, tuple(examples)) for (size, reason), examples in reasons.items())
+
+
+def query_rows(run: Run, shown: DataFrame) -> tuple[pages.QueryRow, ...]:
+    """Some query products, from as many categories as there can be, each with its first similar items."""
+    similar = run.tables.read("similar_items").join(F.broadcast(shown), ["category", "version"], "left_semi")
+    chosen = _chosen_products(similar, run.settings.report.queries)
+    matches = (
+        similar.where(F.col("rank") <= run.settings.report.similar)
+        .join(F.broadcast(chosen), ["category", "product_id"], "inner")
+        .orderBy("place", "rank")
+        .collect()
+    )
+    wanted = {row["image_id"] for row in matches} | {row["similar_image_id"] for row in matches}
+    images = {
+        r["image_id"]: r
+        for r in run.tables.read("images").where("occurrence = 0").where(F.col("image_id").isin(*wanted)).collect()
+    }
+    contents = _contents(run, images)
+    by_query: dict[str, list[Row]] = {}
+    for row in matches:
+        by_query.setdefault(f"{row['category']}\n{row['product_id']}", []).append(row)
+    return tuple(_query_row(rows, images, contents) for rows in by_query.values())
+
+
+def _chosen_products(similar: DataFrame, queries: int) -> DataFrame:
+    """(category, product_id, place): the first by hash of each category, then the second of each, and so on."""
+    products = similar.where("rank = 1").select("category", "product_id")
+    by_hash = Window.partitionBy("category").orderBy(F.xxhash64("product_id"), "product_id")
+    ranked = products.withColumn("nth", F.row_number().over(by_hash)).where(F.col("nth") <= queries)
+    return ranked.withColumn("place", F.row_number().over(Window.orderBy("nth", "category"))).where(
+        F.col("place") <= queries
+    )
+
+
+def _query_row(rows: Sequence[Row], images: Mapping[str, Row], contents: Mapping[str, bytes]) -> pages.QueryRow:
+    query = images[rows[0]["image_id"]]
+    matches = [
+        pages.Match(
+            product_id=row["similar_product_id"],
+            title=images[row["similar_image_id"]]["title"],
+            picture=thumbnail(contents.get(row["similar_image_id"], b""), _MATCH_PX),
+            score=row["score"],
+            exact=images[row["similar_image_id"]]["content_hash"] == images[row["image_id"]]["content_hash"],
+        )
+        for row in rows
+    ]
+    picture = thumbnail(contents.get(query["image_id"], b""), _QUERY_PX)
+    return pages.QueryRow(rows[0]["product_id"], query["title"], rows[0]["category"], picture, tuple(matches))
+
+
+def _contents(run: Run, images: Mapping[str, Row]) -> dict[str, bytes]:
+    """Bytes by image_id, of those that can still be read."""
+    found: dict[str, bytes] = {}
+    by_uri = {image_id: row["uri"] for image_id, row in images.items() if row["uri"]}
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        reading = pool.map(partial(_read, run.settings.ingest.max_image_bytes), by_uri.values())
+        found.update({image_id: content for image_id, content in zip(by_uri, reading, strict=True) if content})
+    carried = [image_id for image_id, row in images.items() if not row["uri"]]
+    if carried and run.settings.manifest:
+        manifest = read_manifest(run.spark, run.settings.manifest).where(F.col("image_id").isin(*carried))
+        found.update(
+            {row["image_id"]: bytes(row["content"]) for row in manifest.where("content IS NOT NULL").collect()}
+        )
+    return found
+
+
+def _read(max_bytes: int, uri: str) -> bytes | None:
+    try:
+        return files.read_bytes(uri, max_bytes)
+    except Exception:
+        # The page shows a placeholder for a picture that is gone since.
+        return None
+
+
+def _print(page: pages.ReportPage, uri: str) -> None:
+    """The run in two tables on stdout: what each stage did, and how good each category is."""
+    out = console()
+    stages = Table("stage", "images", "seconds", "images/s", title=f"run {page.run_id}")
+    for stage in page.stages:
+        stages.add_row(stage.stage, _number(stage.images), f"{stage.seconds:.1f}", _number(stage.images_per_s))
+    out.print(stages)
+    figures = Table("category", "images", "products", *_METRICS, "index", "state")
+    for category in page.categories:
+        q = category.quality
+        shares = (q.knn_recall_at_10, q.recall_at_1, q.recall_at_5, q.recall_at_10, q.coverage)
+        figures.add_row(
+            category.category,
+            _number(category.images),
+            _number(category.products),
+            *(_share(s.value) for s in shares),
+            category.factory,
+            category.state,
+        )
+    out.print(figures)
+    head = page.headline
+    parts = {"embedded": head.embedded, "reused": head.reused, "rejected": head.rejected}
+    accounted = " + ".join(f"{name} {count:,}" for name, count in parts.items())
+    out.print(f"manifest rows {sum(parts.values()):,} = {accounted}")
+    out.print(f"{page.gate.state}; report: {uri}", soft_wrap=True)
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,69 @@
+"""One run: what every stage is given, and the row that each leaves in `runs`."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pyspark.sql import SparkSession
+from rich.console import Console
+
+from lookalike import schemas
+from lookalike.config import Settings
+from lookalike.spark.tables import Tables, spark_schema
+
+
+@dataclass
+class StageFigures:
+    """What a stage did: `counts` by name, and the images that its rate is about (None: no rate)."""
+
+    stage: str
+    counts: dict[str, int] = field(default_factory=dict)
+    images: int | None = None
+    seconds: float = 0.0
+
+    @property
+    def images_per_s(self) -> float | None:
+        return self.images / self.seconds if self.images and self.seconds else None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's session, settings and tables. `settings.root` and `settings.manifest` are absolute here."""
+
+    spark: SparkSession
+    settings: Settings
+    run_id: str
+    console: Console
+    stages: list[StageFigures] = field(default_factory=list)
+
+    @property
+    def tables(self) -> Tables:
+        return Tables(self.spark, self.settings.root)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[StageFigures]:
+        """Time a stage and record its figures, once it ends well."""
+        figures = StageFigures(name)
+        started_at, start = datetime.now(UTC), time.monotonic()
+        yield figures
+        figures.seconds = time.monotonic() - start
+        self.stages.append(figures)
+        row = (self.run_id, name, started_at, figures.seconds, figures.counts, figures.images_per_s)
+        self.tables.append("runs", self.spark.createDataFrame([row], spark_schema(schemas.RUNS)))
+
+
+_PIPE_WIDTH = 140
+
+
+def console(stderr: bool = False) -> Console:
+    """A console as wide as the terminal, or wide enough for tables where output goes to a file."""
+    found = Console(stderr=stderr)
+    return found if found.is_terminal else Console(stderr=stderr, width=_PIPE_WIDTH)
+
+
+def new_run_id() -> str:
+    """Sorts by time, and no two are alike."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"

@@ -1,0 +1,126 @@
+"""Similar items: every product's nearest other products, from the shards by path.
+
+A task is a list of blocks, each some rows of one shard; the products that begin in them are the queries. Nothing but
+file names goes to a task, and nothing but matches comes back. Blocks of small categories are put together, so that a
+task is about as much work whatever the catalog.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import faiss
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
+
+from lookalike import schemas
+from lookalike.kernels import search
+from lookalike.kernels.search import Gallery, SearchSpec
+from lookalike.kernels.shards import open_shard
+from lookalike.spark.progress import progress_bar
+from lookalike.spark.tables import spark_schema
+
+if TYPE_CHECKING:
+    from lookalike.spark.gallery import Version
+    from lookalike.spark.run import Run
+
+TASK_IMAGES = 20_000
+BATCH_PRODUCTS = 4_096  # products whose matches are in hand at once
+
+Count = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Queries: the products of a version that begin in rows `start` to `stop` of one of its shards."""
+
+    shards: tuple[Row, ...]  # the version's rows of `shards`
+    place: int  # of the query shard in `shards`
+    start: int
+    stop: int
+
+
+def similar_items(run: "Run", versions: "Sequence[Version]") -> None:
+    """Find and store the similar items of `versions`, whose shards are registered."""
+    # Here, as it brings torch: this module is imported by every Python worker of the stage.
+    from lookalike.spark.gallery import versions_frame
+
+    with run.stage("similar_items") as figures:
+        wanted = F.broadcast(versions_frame(run.spark, versions))
+        rows = run.tables.read("shards").join(wanted, ["category", "version"], "left_semi").collect()
+        figures.images = sum(row["ntotal"] for row in rows)
+        with progress_bar(run.console, run.spark.sparkContext, "similar_items", figures.images) as count:
+            found = similar_products(run.spark, rows, run.settings.root, run.settings.similar_items.k, count)
+            run.tables.append("similar_items", found)
+        figures.counts = {"images": figures.images}
+
+
+def similar_products(spark: SparkSession, shard_rows: Sequence[Row], root: str, k: int, count: Count) -> DataFrame:
+    """Rows of `similar_items` for every product of the versions that `shard_rows` (of `shards`) describe.
+
+    `count` is told the images whose products are done.
+    """
+    tasks = list(_tasks(_blocks(shard_rows)))
+
+    def find(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        faiss.omp_set_num_threads(1)
+        for batch in batches:
+            for number in batch["id"].to_numpy():
+                for block in tasks[number]:
+                    yield from _matches(_gallery(root, block.shards), block, k)
+                    count(block.stop - block.start)
+
+    numbers = spark.range(0, len(tasks), numPartitions=max(1, len(tasks)))
+    return numbers.mapInArrow(find, spark_schema(schemas.SIMILAR_ITEMS))
+
+
+def _blocks(shard_rows: Sequence[Row]) -> Iterator[Block]:
+    versions: dict[tuple[str, str], list[Row]] = {}
+    for row in sorted(shard_rows, key=lambda row: (row["category"], row["version"], row["shard"])):
+        versions.setdefault((row["category"], row["version"]), []).append(row)
+    for shards in versions.values():
+        for place, row in enumerate(shards):
+            for start in range(0, row["ntotal"], TASK_IMAGES):
+                yield Block(tuple(shards), place, start, min(start + TASK_IMAGES, row["ntotal"]))
+
+
+def _tasks(blocks: Iterable[Block]) -> Iterator[list[Block]]:
+    """Blocks put together until they are a task's work."""
+    task: list[Block] = []
+    for block in blocks:
+        task.append(block)
+        if sum(b.stop - b.start for b in task) >= TASK_IMAGES:
+            yield task
+            task = []
+    if task:
+        yield task
+
+
+@lru_cache(maxsize=4)
+def _gallery(root: str, shards: tuple[Row, ...]) -> Gallery:
+    """The version, kept open from task to task of a Python worker."""
+    spec = SearchSpec(shards[0]["nprobe"], shards[0]["candidates"])
+    return Gallery([open_shard(root, row.asDict()) for row in shards], spec)
+
+
+def _matches(gallery: Gallery, block: Block, k: int) -> Iterator[pa.RecordBatch]:
+    shard, row = gallery.shards[block.place], block.shards[block.place]
+    first, last = np.searchsorted(shard.product_starts[:-1], [block.start, block.stop]).tolist()
+    for start in range(first, last, BATCH_PRODUCTS):
+        products = range(start, min(start + BATCH_PRODUCTS, last))
+        found = search.similar(gallery, block.place, products, k)
+        first_row = shard.product_starts[start]
+        columns = {
+            "category": pa.repeat(row["category"], len(found.row)),
+            "version": pa.repeat(row["version"], len(found.row)),
+            "product_id": shard.product_ids.take(shard.product_starts[found.group + start]),
+            "rank": pa.array(found.rank.astype(np.int32)),
+            "similar_product_id": gallery.take("product_id", found.row),
+            "image_id": shard.image_ids.take(found.query + first_row),
+            "similar_image_id": gallery.take("image_id", found.row),
+            "score": pa.array(found.score),
+        }
+        yield pa.RecordBatch.from_pydict(columns, schema=schemas.SIMILAR_ITEMS)

@@ -1,0 +1,48 @@
+"""How a run starts: a root that can be written to, input at hand, Spark up."""
+
+import uuid
+from pathlib import Path
+
+from rich.console import Console
+
+from lookalike import files
+from lookalike.config import Settings
+from lookalike.errors import ConfigInvalid, RootUnusable
+from lookalike.sample.write import MANIFEST, make_sample
+from lookalike.spark.run import Run, console, new_run_id
+from lookalike.spark.session import session
+
+
+def start(settings: Settings, app: str) -> Run:
+    """Begin a run of `app`. Without a manifest the input is the sample catalog, made below the root on first use.
+
+    Raises RootUnusable, ConfigInvalid.
+    """
+    check_writable(settings.root)
+    progress = console(stderr=True)
+    if settings.manifest is None:
+        settings = settings.model_copy(update={"manifest": _sample_manifest(settings.root, progress)})
+    return Run(session(app), settings, new_run_id(), progress)
+
+
+def check_writable(root: str) -> None:
+    probe = files.join(root, f".writable-{uuid.uuid4().hex}")
+    try:
+        with files.written_atomically(probe) as path:
+            path.write_bytes(b"")
+        fs, path_in_fs = files.filesystem(probe)
+        fs.rm_file(path_in_fs)
+    except Exception as error:
+        # Each file system has its own errors for this.
+        raise RootUnusable(f"root {root} can't be written to ({error}): set root to a place that can") from error
+
+
+def _sample_manifest(root: str, progress: Console) -> str:
+    if not files.is_local(root):
+        raise ConfigInvalid("manifest is not set; the sample catalog that stands in for it needs a local root")
+    _, folder = files.filesystem(files.join(root, "sample"))
+    manifest = Path(folder) / MANIFEST
+    if not manifest.exists():
+        progress.print("no manifest is set: making the sample catalog")
+        make_sample(Path(folder))
+    return files.absolute(str(manifest))

