@@ -1,4 +1,4 @@
-"""Settings: typed, frozen, from TOML and `--set key=value`. Every problem is listed at once, with its place and mend."""
+"""Settings: typed, frozen, from TOML and `--set key=value`. All problems are listed at once, with place and mend."""
 
 import difflib
 import tomllib
@@ -44,11 +44,13 @@ class EmbedSettings(Section):
         description="what runs the forward pass; `auto`: torch on a GPU, else the fastest that agrees with torch",
     )
     batch_images: Count = Field(32, description="images in one forward pass")
-    batch_bytes: Count = Field(64 * 2**20, description="encoded bytes held by one batch at most")
+    batch_bytes: Count = Field(64 * 2**20, description="encoded images that wait for the forward pass, bytes")
     decode_threads: int = Field(
         0, ge=0, description="threads that decode ahead of the forward pass; 0: by the task's cores"
     )
-    max_pixels: Count = Field(100_000_000, description="an image that declares more is rejected undecoded, pixels")
+    max_pixels: int = Field(
+        89_478_485, ge=1, le=178_956_970, description="an image that declares more is rejected undecoded, pixels"
+    )
     min_side_px: Count = Field(16, description="an image with a shorter side is rejected, pixels")
     task_images: Count = Field(256, description="images in one Spark task")
     commit_images: Count = Field(50_000, description="images embedded between two commits; a crash costs at most these")

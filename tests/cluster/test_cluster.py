@@ -18,10 +18,11 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SITE = Path(pyspark.__file__).parents[1]
 
 # What the job below needs, so that the test packs megabytes instead of gigabytes.
-PACKAGES = """
-    annotated_types dateutil delta faiss faiss_cpu.libs importlib_metadata numpy numpy.libs packaging pandas py4j pyarrow
-    pydantic pydantic_core pyspark pytz six.py typing_extensions.py typing_inspection tzdata zipp
-""".split()
+PACKAGES = [
+    "annotated_types", "dateutil", "delta", "faiss", "faiss_cpu.libs", "importlib_metadata", "numpy", "numpy.libs",
+    "packaging", "pandas", "py4j", "pyarrow", "pydantic", "pydantic_core", "pyspark", "pytz", "six.py",
+    "typing_extensions.py", "typing_inspection", "tzdata", "zipp",
+]
 
 JOB = '''"""Write where each task ran."""
 import argparse
@@ -110,7 +111,7 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def master(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[str]:
-    """URL of a master with two workers, each with one core and one GPU (which only a stand-in of nvidia-smi has seen)."""
+    """URL of a master with two workers, each with one core and one GPU, which a stand-in of nvidia-smi claims."""
     scratch = tmp_path_factory.mktemp("cluster")
     nvidia_smi = scratch / "bin" / "nvidia-smi"
     nvidia_smi.parent.mkdir()
@@ -125,16 +126,15 @@ def master(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
         "SPARK_DAEMON_MEMORY": "256m",
         "PATH": f"{nvidia_smi.parent}:{environment['PATH']}",
         "SPARK_WORKER_OPTS": "-Dspark.worker.resource.gpu.amount=1 "
-        f"-Dspark.worker.resource.gpu.discoveryScript={CHECKOUT / 'conf' / 'find_gpus.sh'}",
+        f"'-Dspark.worker.resource.gpu.discoveryScript={CHECKOUT / 'conf' / 'find_gpus.sh'}'",
     }
     processes: list[subprocess.Popen[bytes]] = []
 
     def start(name: str, main: str, *options: str) -> None:
         command = [str(SITE / "pyspark" / "bin" / "spark-class"), f"org.apache.spark.deploy.{main}", *options]
+        command += ["--host", "127.0.0.1", "--webui-port", "0"]
         with (scratch / f"{name}.log").open("wb") as log:
-            processes.append(
-                subprocess.Popen([*command, "--host", "127.0.0.1", "--webui-port", "0"], env=daemon, stdout=log, stderr=log)
-            )
+            processes.append(subprocess.Popen(command, env=daemon, stdout=log, stderr=log))
 
     try:
         start("master", "master.Master", "--port", str(port))
@@ -170,12 +170,13 @@ def test_a_packed_job_runs_on_every_worker_with_a_gpu_each(
     subprocess.run([script, "pack"], env=environment, check=True, timeout=300)
 
     root = tmp_path / "root"
-    small = "spark.executor.memory=512m spark.executor.memoryOverhead=256m spark.executor.cores=1 spark.task.resource.gpu.amount=1 spark.cores.max=2"
+    memory = "spark.executor.memory=512m spark.executor.memoryOverhead=256m"
+    share = "spark.executor.cores=1 spark.task.resource.gpu.amount=1 spark.cores.max=2"
     ready = "spark.scheduler.minRegisteredResourcesRatio=1 spark.scheduler.maxRegisteredResourcesWaitingTime=120s"
     command = [script, "where", "--set", f"root={root}", "--master", master, "--"]
-    for setting in f"{small} {ready}".split():
+    for setting in f"{memory} {share} {ready}".split():
         command += ["--conf", setting]
-    job = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    job = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
 
     assert job.returncode == 0, job.stderr
     assert f"driver {checkout / '.venv/bin/python'}" in job.stdout

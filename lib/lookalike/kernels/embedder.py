@@ -25,7 +25,7 @@ Source = bytes | Callable[[], bytes]
 
 @dataclass(frozen=True)
 class Outcome:
-    """`embedding`: float32 (dim,), L2-normalised, or None and a `reason`. `width`, `height`: upright pixels, if known."""
+    """`embedding`: float32 (dim,), L2-normalised, or None and a `reason`. `width`, `height`: upright, pixels."""
 
     key: Any
     embedding: NDArray[np.float32] | None

@@ -31,7 +31,7 @@ def forward_engine(model: Model, engine: Engine, threads: int, device: str) -> F
     """The forward pass of `model` on `device` (`cpu`, `cuda`, `cuda:1`), with `threads` threads on a CPU.
 
     `auto` is torch on a GPU; on a CPU, OpenVINO, or torch where OpenVINO can't convert the model. Any n will do: no
-    engine compiles anew for another batch size. Raises ModelInvalid where `openvino` is asked for and can't run the model.
+    engine compiles anew for another batch size. Raises ModelInvalid where `openvino` is given and can't run the model.
     """
     if device != "cpu":
         return _torch_cuda(model, device)

