@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from lookalike import cli
 from lookalike.spark.build_index import build_index
-from lookalike.spark.gallery import current_model_id, unpublished
+from lookalike.spark.gallery import unpublished
+from lookalike.spark.model_id import current_model_id
 from lookalike.spark.start import start
 
 

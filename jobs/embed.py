@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lookalike import cli
 from lookalike.spark.embed import embed
-from lookalike.spark.gallery import current_model_id
+from lookalike.spark.model_id import current_model_id
 from lookalike.spark.start import start
 
 

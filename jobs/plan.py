@@ -4,8 +4,10 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.gallery import current_model_id, unpublished
-from lookalike.spark.plan import plans, print_plan
+from lookalike.spark.build_index import plans
+from lookalike.spark.gallery import unpublished
+from lookalike.spark.model_id import current_model_id
+from lookalike.spark.plan import print_plan
 from lookalike.spark.start import start
 
 

@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.gallery import current_model_id, unpublished
+from lookalike.spark.gallery import unpublished
+from lookalike.spark.model_id import current_model_id
 from lookalike.spark.publish import publish
 from lookalike.spark.start import start
 

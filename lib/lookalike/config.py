@@ -63,7 +63,8 @@ class IndexSettings(Section):
     train_images_per_list: Count = Field(32, description="random training sample, images per coarse centroid")
     knn_recall_target: Fraction = Field(0.98, description="knn_recall@10 for which the search is chosen")
     candidates: Count = Field(
-        100, description="images taken from each shard for the exact re-rank; up to 8 times as many where recall needs it"
+        100,
+        description="images taken from each shard for the exact re-rank; up to 8 times as many where recall needs it",
     )
     seed: int = Field(0, description="of every random choice")
 

@@ -1,5 +1,6 @@
 """The build through Spark, its files read back by FAISS and Arrow alone."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ SIZES = {"one": 1, "exact": 120, "été / sq8": 500, "pq": 1_500}
 DIM = 20
 
 
+def vector_id(image_id: str) -> int:
+    return int(hashlib.sha256(image_id.encode()).hexdigest()[:15], 16)
+
+
 def vectors(n: int) -> np.ndarray:
     rng = np.random.default_rng(n)
     points = np.sin(rng.normal(size=(n, 6)) @ rng.normal(size=(6, DIM))).astype(np.float32)
@@ -28,7 +33,7 @@ def vectors(n: int) -> np.ndarray:
 def gallery(spark: SparkSession, sizes: dict[str, int]) -> DataFrame:
     """Two images a product, every fifth product unavailable."""
     rows = [
-        (c, "v1", f"{c}{i // 2}", f"{c}{i}", hash((c, i)) % 2**60, i // 2 % 5 != 0, vector.tolist())
+        (c, "v1", f"{c}{i // 2}", f"{c}{i}", vector_id(f"{c}{i}"), i // 2 % 5 != 0, vector.tolist())
         for c, n in sizes.items()
         for i, vector in enumerate(vectors(n))
     ]
@@ -60,7 +65,8 @@ def test_every_category_has_the_index_and_shards_that_were_planned(catalog: Any)
     assert counted == sum(SIZES.values())
     assert set(rows[0]) == set(schemas.SHARDS.names)
     for row in rows:
-        assert (row["run_id"], row["model_id"], row["dim"], row["candidates"]) == ("run1", "model", DIM, 50)
+        assert (row["run_id"], row["model_id"], row["dim"]) == ("run1", "model", DIM)
+        assert 50 <= row["candidates"] <= 400
         assert (row["nprobe"] == 0) == (row["factory"] == "IDMap,Flat")
         assert row["knn_recall@10"] is None if row["category"] == "one" else row["knn_recall@10"] >= 0.95
 

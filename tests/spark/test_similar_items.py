@@ -1,5 +1,6 @@
 """Similar items through Spark against brute force in plain numpy, and against the kernel that the reader calls."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,10 @@ SIZES = {"one image": 1, "one/product": 3, "small": 30, "sharded": 400}
 Image = tuple[str, bool, np.ndarray]  # product_id, available, embedding
 
 
+def vector_id(image_id: str) -> int:
+    return int(hashlib.sha256(image_id.encode()).hexdigest()[:15], 16)
+
+
 def images() -> dict[str, list[Image]]:
     """Three images a product, every fourth product unavailable, some exact copies."""
     rng = np.random.default_rng(0)
@@ -36,7 +41,7 @@ def images() -> dict[str, list[Image]]:
 
 def built(spark: SparkSession, root: Path, settings: IndexSettings) -> list[Row]:
     rows = [
-        (category, "v", product, f"{category}-{i}", hash((category, i)) % 2**60, available, vector.tolist())
+        (category, "v", product, f"{category}-{i}", vector_id(f"{category}-{i}"), available, vector.tolist())
         for category, catalog in images().items()
         for i, (product, available, vector) in enumerate(catalog)
     ]

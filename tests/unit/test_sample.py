@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
+from lookalike.kernels import images
 from lookalike.sample import catalog, make_sample
 
 PRODUCTS = 48
@@ -71,14 +72,14 @@ def test_damaged_files_are_damaged(rows: list[dict[str, Any]], truth: dict[str, 
     reasons = {bad["image_id"]: bad["reason"] for bad in truth["rejected"]}
     assert len(set(reasons.values())) == 12
     for image_id, reason in reasons.items():
-        if reason in ("truncated", "not an image"):
+        if reason in (images.TRUNCATED, images.NOT_AN_IMAGE):
             with pytest.raises((OSError, SyntaxError)):
                 Image.open(io.BytesIO(content(by_id[image_id]))).load()
-        elif reason == "zero bytes":
+        elif reason == images.ZERO_BYTES:
             assert content(by_id[image_id]) == b""
-        elif reason == "unreadable uri":
+        elif reason == "unreadable uri: not found":
             assert not Path(by_id[image_id]["uri"].removeprefix("file://")).exists()
-        elif reason == "one-colour placeholder":
+        elif reason == images.ONE_COLOUR:
             assert np.ptp(np.asarray(Image.open(io.BytesIO(content(by_id[image_id]))))) == 0
 
 

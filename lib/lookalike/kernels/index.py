@@ -20,6 +20,9 @@ from lookalike.kernels.search import SearchSpec, as_float32, candidates
 from lookalike.kernels.shards import Float32s, Int64s, Shard, ShardRows
 
 LEAST_IVF_IMAGES = 256  # fewer can't train a quantizer
+LEAST_TRAIN_IMAGES = (
+    1_024  # random sample for a small category; FAISS asks for 39 images per centroid of a sub-quantizer
+)
 LIST_IMAGES = 150  # images per list at least; from about 300,000 images on, lists grow with their number
 SUBQUANTIZER_DIMS = 4  # dimensions of a 4-bit sub-quantizer at most, as long as MAX_SUBQUANTIZERS lasts
 MAX_SUBQUANTIZERS = 128
@@ -54,7 +57,7 @@ def index_spec(images: int, dim: int, settings: IndexSettings) -> IndexSpec:
     if images < max(settings.exact_below, LEAST_IVF_IMAGES):
         return IndexSpec("exact", "IDMap,Flat", 0, 0, shards, 0, images * (dim * 4 + 8) + vector_bytes)
     nlist = 2 ** round(math.log2(min(images / LIST_IMAGES, 4 * math.sqrt(images))))
-    train_images = min(images, max(nlist * settings.train_images_per_list, LEAST_IVF_IMAGES))
+    train_images = min(images, max(nlist * settings.train_images_per_list, LEAST_TRAIN_IMAGES))
     other_bytes = images * 8 + shards * nlist * dim * 4 + vector_bytes
     if images <= settings.pq_above:
         return IndexSpec("ivf_sq8", f"IVF{nlist},SQ8", nlist, 0, shards, train_images, images * dim + other_bytes)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from lookalike.kernels import images
+
 
 @dataclass(frozen=True)
 class Damaged:
@@ -20,27 +22,25 @@ class Damaged:
 
 
 def damaged(rng: np.random.Generator) -> list[Damaged]:
-    """One of each kind of damage; `problem` is a word of truth.json."""
+    """One of each kind of damage; `problem` is the reason for which it must be rejected."""
     jpeg, png, webp = (_picture(rng, kind) for kind in ("JPEG", "PNG", "WEBP"))
     fine = jpeg
     return [
-        Damaged("truncated.jpg", "truncated", jpeg[: len(jpeg) // 2]),
-        Damaged("truncated.png", "truncated", png[: len(png) * 2 // 3]),
-        Damaged("truncated.webp", "truncated", webp[: len(webp) // 2]),
-        Damaged("header-only.jpg", "truncated", jpeg[:40]),
-        Damaged("text.jpg", "not an image", b"This is no picture, whatever its name says.\n"),
-        Damaged("error-page.png", "not an image", b"<!doctype html><title>404 Not Found</title>\n"),
-        Damaged("noise.webp", "not an image", rng.bytes(2048)),
-        Damaged("empty.jpg", "zero bytes", b""),
-        Damaged("empty.png", "zero bytes", b""),
-        Damaged("pixel.png", "too small", _encoded(Image.new("RGB", (1, 1), (255, 255, 255)), "PNG")),
-        Damaged("sliver.jpg", "too small", _encoded(Image.new("RGB", (400, 6), (90, 120, 80)), "JPEG")),
-        Damaged(
-            "coming-soon.png", "one-colour placeholder", _encoded(Image.new("RGB", (600, 600), (238, 238, 238)), "PNG")
-        ),
-        Damaged("white.jpg", "one-colour placeholder", _encoded(Image.new("RGB", (500, 500), (255, 255, 255)), "JPEG")),
-        Damaged("bomb.png", "beyond the pixel limit", _encoded(Image.new("1", (16_000, 12_000), 1), "PNG")),
-        Damaged("missing.jpg", "unreadable uri", None),
+        Damaged("truncated.jpg", images.TRUNCATED, jpeg[: len(jpeg) // 2]),
+        Damaged("truncated.png", images.TRUNCATED, png[: len(png) * 2 // 3]),
+        Damaged("truncated.webp", images.TRUNCATED, webp[: len(webp) // 2]),
+        Damaged("header-only.jpg", images.TRUNCATED, jpeg[:40]),
+        Damaged("text.jpg", images.NOT_AN_IMAGE, b"This is no picture, whatever its name says.\n"),
+        Damaged("error-page.png", images.NOT_AN_IMAGE, b"<!doctype html><title>404 Not Found</title>\n"),
+        Damaged("noise.webp", images.NOT_AN_IMAGE, rng.bytes(2048)),
+        Damaged("empty.jpg", images.ZERO_BYTES, b""),
+        Damaged("empty.png", images.ZERO_BYTES, b""),
+        Damaged("pixel.png", images.TOO_SMALL, _encoded(Image.new("RGB", (1, 1), (255, 255, 255)), "PNG")),
+        Damaged("sliver.jpg", images.TOO_SMALL, _encoded(Image.new("RGB", (400, 6), (90, 120, 80)), "JPEG")),
+        Damaged("coming-soon.png", images.ONE_COLOUR, _encoded(Image.new("RGB", (600, 600), (238, 238, 238)), "PNG")),
+        Damaged("white.jpg", images.ONE_COLOUR, _encoded(Image.new("RGB", (500, 500), (255, 255, 255)), "JPEG")),
+        Damaged("bomb.png", images.TOO_MANY_PIXELS, _encoded(Image.new("1", (16_000, 12_000), 1), "PNG")),
+        Damaged("missing.jpg", "unreadable uri: not found", None),
         Damaged("no-uri.jpg", "neither uri nor content", None, has_uri=False),
         Damaged("no-product.jpg", "no product_id", fine, product_id=""),
         Damaged("no-category.jpg", "no category", fine, category=""),

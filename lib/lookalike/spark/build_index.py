@@ -8,7 +8,7 @@ path.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import faiss
 import numpy as np
@@ -20,12 +20,10 @@ from lookalike import files, schemas
 from lookalike.config import IndexSettings
 from lookalike.kernels import index, shards
 from lookalike.kernels.index import IndexSpec, index_spec
+from lookalike.spark.gallery import Version, gallery, missing_from, versions_frame
 from lookalike.spark.progress import progress_bar
+from lookalike.spark.run import Run
 from lookalike.spark.tables import spark_schema
-
-if TYPE_CHECKING:
-    from lookalike.spark.gallery import Version
-    from lookalike.spark.run import Run
 
 Count = Callable[[int], None]
 
@@ -61,21 +59,29 @@ class Build:
         return files.join(self.staging, f"{shards.slug(category)}.faiss")
 
 
-def build_index(run: "Run", versions: "Sequence[Version]", model_id: str) -> None:
-    """Build the shards of `versions` and register them."""
-    # Here, as it brings torch: this module is imported by every Python worker of the stage.
-    from lookalike.spark.gallery import gallery, versions_frame
-
+def build_index(run: Run, versions: Sequence[Version], model_id: str) -> None:
+    """Build and register the shards of those of `versions` that have none."""
     with run.stage("build_index") as figures:
-        frame = versions_frame(run.spark, versions)
-        rows = gallery(run.tables.read("images"), run.tables.read("embeddings"), frame, model_id)
-        plans = plan([(v.category, v.version, v.images) for v in versions], _dim(rows), run.settings.index)
-        build = Build(run.settings.root, run.run_id, model_id, run.settings.index, {p.category: p for p in plans})
-        figures.images = sum(p.images for p in plans)
+        todo = missing_from(run, "shards", versions)
+        planned = plans(run, todo, model_id)
+        build = Build(run.settings.root, run.run_id, model_id, run.settings.index, {p.category: p for p in planned})
+        figures.images = sum(p.images for p in planned)
+        figures.counts = {"categories": len(planned), "shards": 0, "images": figures.images}
         with progress_bar(run.console, run.spark.sparkContext, "build_index", figures.images) as count:
-            built = built_shards(rows, build, count)
-            run.tables.upsert("shards", built, ["category", "version", "shard"])
-        figures.counts = {"categories": len(plans), "shards": built.count(), "images": figures.images}
+            if planned:
+                frame = versions_frame(run.spark, todo)
+                rows = gallery(run.tables.read("images"), run.tables.read("embeddings"), frame, model_id)
+                built = built_shards(rows, build, count)
+                run.tables.append("shards", built)
+                figures.counts["shards"] = built.count()
+
+
+def plans(run: Run, versions: Sequence[Version], model_id: str) -> list[Plan]:
+    """What will be built for each of `versions`."""
+    ours = run.tables.read("embeddings").where(F.col("model_id") == model_id)
+    first = ours.select(F.size("embedding").alias("dim")).first()
+    sizes = [(version.category, version.version, version.images) for version in versions]
+    return plan(sizes, first["dim"], run.settings.index) if first else []
 
 
 def plan(versions: Iterable[tuple[str, str, int]], dim: int, settings: IndexSettings) -> list[Plan]:
@@ -84,10 +90,6 @@ def plan(versions: Iterable[tuple[str, str, int]], dim: int, settings: IndexSett
         Plan(category, version, images, dim, index_spec(images, dim, settings))
         for category, version, images in versions
     ]
-
-
-def _dim(rows: DataFrame) -> int:
-    return int(rows.select(F.size("embedding").alias("dim")).first()["dim"])  # type: ignore[index]
 
 
 def built_shards(rows: DataFrame, build: Build, count: Count) -> DataFrame:

@@ -19,7 +19,7 @@ from lookalike import schemas
 from lookalike.kernels import metrics
 from lookalike.kernels.search import Gallery, SearchSpec
 from lookalike.kernels.shards import open_shard
-from lookalike.spark.gallery import Version, live_images, versions_frame
+from lookalike.spark.gallery import Version, live_images, missing_from, versions_frame
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
 from lookalike.spark.tables import spark_schema
@@ -43,9 +43,7 @@ class EvaluationSpec:
 def evaluate(run: Run, versions: Sequence[Version], model_id: str) -> None:
     """Measure `versions`, and store the figures in one commit."""
     with run.stage("evaluate") as figures:
-        chosen = versions_frame(run.spark, versions)
-        done = run.tables.read("evaluations").select("category", "version").distinct()
-        todo = chosen.join(done, ["category", "version"], "left_anti").localCheckpoint()
+        todo = versions_frame(run.spark, missing_from(run, "evaluations", versions))
         shard_rows = run.tables.read("shards").join(F.broadcast(todo), ["category", "version"], "left_semi").collect()
         by_category: dict[str, list[ShardRow]] = {}
         for row in shard_rows:
@@ -75,7 +73,7 @@ def sampled_products(images: DataFrame, versions: DataFrame, queries: int) -> Da
 
 
 def with_similar_items(queries: DataFrame, similar_items: DataFrame) -> DataFrame:
-    """`queries` with lists of their `image_ids`, `similar_image_ids` and `similar_product_ids`, by rank; null for none."""
+    """`queries` with lists of `image_ids`, `similar_image_ids` and `similar_product_ids`, by rank; null for none."""
     key = ["category", "version", "product_id"]
     by_rank = F.array_sort(F.collect_list(F.struct("rank", "image_id", "similar_image_id", "similar_product_id")))
     found = similar_items.join(F.broadcast(queries), key, "left_semi").groupBy(*key).agg(by_rank.alias("found"))

@@ -9,8 +9,6 @@ from pyspark.sql import functions as F
 
 from lookalike import FORMAT_VERSION
 from lookalike.config import Settings
-from lookalike.kernels.models import load_model
-from lookalike.spark.manifest import given_dim, read_manifest
 from lookalike.spark.run import Run
 
 
@@ -22,13 +20,6 @@ class Version:
     version: str
     images: int
     products: int
-
-
-def current_model_id(run: Run) -> str:
-    """Model of this run's embeddings: the configured one's, or `given-DIM` where the manifest brings embeddings."""
-    assert run.settings.manifest is not None
-    dim = given_dim(read_manifest(run.spark, run.settings.manifest))
-    return f"given-{dim}" if dim else load_model(run.settings.model).model_id
 
 
 def live_images(images: DataFrame, model_id: str) -> DataFrame:
@@ -81,6 +72,14 @@ def unpublished(run: Run, model_id: str) -> list[Version]:
     found = candidates(run.tables.read("images"), model_id, run.settings)
     rows = found.join(live, ["category", "version"], "left_anti").orderBy("category").collect()
     return [Version(**row.asDict()) for row in rows]
+
+
+def missing_from(run: Run, table: str, versions: Sequence[Version]) -> list[Version]:
+    """Those of `versions` that have no row in `table`: what a stage has still to do, also after a crash."""
+    done = run.tables.read(table).select("category", "version").distinct()
+    todo = versions_frame(run.spark, versions).join(done, ["category", "version"], "left_anti").collect()
+    wanted = {(row["category"], row["version"]) for row in todo}
+    return [v for v in versions if (v.category, v.version) in wanted]
 
 
 def versions_frame(spark: SparkSession, versions: Sequence[Version]) -> DataFrame:

@@ -18,12 +18,12 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from lookalike import files, schemas
 from lookalike.config import IngestSettings
+from lookalike.kernels.images import ZERO_BYTES
 from lookalike.spark.manifest import given_dim, read_manifest
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
 from lookalike.spark.tables import spark_schema
 
-ZERO_BYTES = "zero bytes"
 TOO_LARGE = "beyond the size limit"
 
 KEY = ("image_id", "occurrence")

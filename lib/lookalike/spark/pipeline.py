@@ -1,12 +1,13 @@
 """All stages in order, then the report and a table of figures."""
 
 from lookalike.errors import GateFailed
-from lookalike.spark.build_index import build_index
+from lookalike.spark.build_index import build_index, plans
 from lookalike.spark.embed import embed
 from lookalike.spark.evaluate import evaluate
-from lookalike.spark.gallery import current_model_id, unpublished
+from lookalike.spark.gallery import unpublished
 from lookalike.spark.ingest import ingest
-from lookalike.spark.plan import plans, print_plan
+from lookalike.spark.model_id import current_model_id
+from lookalike.spark.plan import print_plan
 from lookalike.spark.publish import publish
 from lookalike.spark.report import write_report
 from lookalike.spark.run import Run

@@ -2,22 +2,11 @@
 
 from collections.abc import Sequence
 
-from pyspark.sql import functions as F
 from rich.table import Table
 
 from lookalike.report.formats import size
-from lookalike.spark.build_index import Plan, plan
-from lookalike.spark.gallery import Version, gallery, versions_frame
+from lookalike.spark.build_index import Plan
 from lookalike.spark.run import Run
-
-
-def plans(run: Run, versions: Sequence[Version], model_id: str) -> list[Plan]:
-    """The index of each of `versions`, by the rules of `kernels.index`."""
-    frame = versions_frame(run.spark, versions)
-    rows = gallery(run.tables.read("images"), run.tables.read("embeddings"), frame, model_id)
-    first = rows.select(F.size("embedding").alias("dim")).first()
-    sizes = [(version.category, version.version, version.images) for version in versions]
-    return plan(sizes, first["dim"], run.settings.index) if first else []
 
 
 def print_plan(run: Run, planned: Sequence[Plan]) -> None:

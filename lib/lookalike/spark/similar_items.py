@@ -8,7 +8,6 @@ task is about as much work whatever the catalog.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import faiss
 import numpy as np
@@ -20,12 +19,10 @@ from lookalike import schemas
 from lookalike.kernels import search
 from lookalike.kernels.search import Gallery, SearchSpec
 from lookalike.kernels.shards import open_shard
+from lookalike.spark.gallery import Version, missing_from, versions_frame
 from lookalike.spark.progress import progress_bar
+from lookalike.spark.run import Run
 from lookalike.spark.tables import spark_schema
-
-if TYPE_CHECKING:
-    from lookalike.spark.gallery import Version
-    from lookalike.spark.run import Run
 
 TASK_IMAGES = 20_000
 BATCH_PRODUCTS = 4_096  # products whose matches are in hand at once
@@ -43,18 +40,16 @@ class Block:
     stop: int
 
 
-def similar_items(run: "Run", versions: "Sequence[Version]") -> None:
+def similar_items(run: Run, versions: Sequence[Version]) -> None:
     """Find and store the similar items of `versions`, whose shards are registered."""
-    # Here, as it brings torch: this module is imported by every Python worker of the stage.
-    from lookalike.spark.gallery import versions_frame
-
     with run.stage("similar_items") as figures:
-        wanted = F.broadcast(versions_frame(run.spark, versions))
+        wanted = F.broadcast(versions_frame(run.spark, missing_from(run, "similar_items", versions)))
         rows = run.tables.read("shards").join(wanted, ["category", "version"], "left_semi").collect()
         figures.images = sum(row["ntotal"] for row in rows)
         with progress_bar(run.console, run.spark.sparkContext, "similar_items", figures.images) as count:
             found = similar_products(run.spark, rows, run.settings.root, run.settings.similar_items.k, count)
-            run.tables.append("similar_items", found)
+            if rows:
+                run.tables.append("similar_items", found)
         figures.counts = {"images": figures.images}
 
 
