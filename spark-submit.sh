@@ -134,6 +134,7 @@ prepare() {
   find_java
   export SPARK_HOME=$venv/lib/python3.11/site-packages/pyspark
   export PYSPARK_PYTHON=$venv/bin/python PYSPARK_DRIVER_PYTHON=$venv/bin/python PYTHONPATH=$here/lib
+  export OMP_WAIT_POLICY=PASSIVE  # a waiting FAISS thread leaves its core to another task
   unset PYSPARK_SUBMIT_ARGS
   have_jars || locked fetch_jars
   jars=$(printf '%s,' "$cache"/ivy/jars/*.jar)
@@ -245,8 +246,20 @@ submit() {
   mapfile -d '' -t table < <(spark_options "$config")
   # Only a job that has settings takes --config.
   grep -q settings "$here/jobs/$job.py" && job_options=(--config "${job_config:-$config}" "${job_options[@]}")
-  exec "$SPARK_HOME/bin/spark-submit" --jars "$jars" "${options[@]}" "${table[@]}" "$@" \
-    "$here/jobs/$job.py" "${job_options[@]}"
+  options=(--jars "$jars" "${options[@]}" "${table[@]}" "$@")
+  if [[ $deploy_mode == cluster ]]; then
+    exec "$SPARK_HOME/bin/spark-submit" "${options[@]}" "$here/jobs/$job.py" "${job_options[@]}"
+  fi
+  # Python starts Spark, not Spark Python: so the job has a terminal for its progress bars, stderr of its own, and Ctrl-C.
+  PYSPARK_SUBMIT_ARGS="$(quoted "${options[@]}") pyspark-shell"
+  export PYSPARK_SUBMIT_ARGS
+  exec "$venv/bin/python" "$here/jobs/$job.py" "${job_options[@]}"
+}
+
+# As Python's shlex reads it, which takes PYSPARK_SUBMIT_ARGS apart.
+quoted() {
+  local quote="'"
+  printf "'%s' " "${@//$quote/$quote\\$quote$quote}"
 }
 
 find_python

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lookalike import cli
 from lookalike.spark.build_index import plans
-from lookalike.spark.gallery import unpublished
+from lookalike.spark.gallery import missing_from, unpublished
 from lookalike.spark.model_id import current_model_id
 from lookalike.spark.plan import print_plan
 from lookalike.spark.start import start
@@ -17,7 +17,8 @@ def main(argv: Sequence[str]) -> int:
     def job() -> None:
         run = start(cli.settings(options), "plan")
         model_id = current_model_id(run)
-        print_plan(run, plans(run, unpublished(run, model_id), model_id))
+        versions = missing_from(run, "shards", unpublished(run, model_id))
+        print_plan(run, plans(run, versions, model_id))
 
     return cli.exit_code(job)
 

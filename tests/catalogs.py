@@ -1,8 +1,11 @@
-"""Small catalogs for tests of whole jobs: pictures, manifests, runs in this process, and what then stands below a root."""
+"""Small catalogs for tests of whole jobs: pictures, manifests, runs in this process, and what stands below a root."""
 
+import contextlib
 import importlib
 import io
+import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,7 @@ def images(category: str, products: int, views: int = 2, seed: int = 0) -> list[
             "image_id": f"{category}-{product}-{view}",
             "product_id": f"{category}-{product}",
             "category": category,
-            "content": picture(hash((seed, product, view)) % 2**32),
+            "content": picture(zlib.crc32(f"{seed} {category} {product} {view}".encode())),
         }
         for product in range(products)
         for view in range(views)
@@ -65,12 +68,35 @@ def write_manifest(path: Path, rows: Iterable[Row]) -> Path:
     return path
 
 
-def run(job: str, root: Path, manifest: Path | None, settings: Sequence[str] = ()) -> int:
-    """Run a job as its entry point does; gives the exit code."""
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one error on stderr, below any progress bars."""
+        assert self.err.count("error: ") == 1, self.err
+        assert "Traceback" not in self.err
+        assert "\tat " not in self.err
+        return self.err.partition("error: ")[2].rstrip()
+
+
+def run(job: str, root: Path | str, manifest: Path | None, settings: Sequence[str] = ()) -> Ended:
+    """Run a job in this process, as its entry point does."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = importlib.import_module(f"jobs.{job}").main(options(root, manifest, settings))
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def options(root: Path | str, manifest: Path | None, settings: Sequence[str] = ()) -> list[str]:
+    """Command line of a job."""
     given = [f"root={root}", *([f"manifest={manifest}"] if manifest else []), *settings]
-    options = [part for setting in given for part in ("--set", setting)]
-    code: int = importlib.import_module(f"jobs.{job}").main(options)
-    return code
+    return [part for setting in given for part in ("--set", setting)]
 
 
 def table(root: Path, name: str) -> list[Row]:
@@ -93,3 +119,9 @@ def answers(root: Path) -> dict[str, Any]:
         products = sorted({row["product_id"] for row in ledger if row["category"] == live["category"]})
         found[live["category"]] = (live["version"], {product: catalog.similar(product, 5) for product in products})
     return found
+
+
+def counts(root: Path, stage: str) -> Row:
+    """What the last run of a stage counted."""
+    rows = [row for row in table(root, "runs") if row["stage"] == stage]
+    return dict(max(rows, key=lambda row: row["started_at"])["counts"])

@@ -2,8 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lookalike import config, files
@@ -40,35 +39,47 @@ def settings(options: argparse.Namespace) -> Settings:
 
 
 def exit_code(job: Callable[[], None]) -> int:
-    """Run `job`; a failure becomes one message on stderr and a code: 0 done, 2 bad input, 3 gate, 130 stopped, else 1."""
+    """Run `job`; a failure becomes one message on stderr and a code: 0 done, 2 bad input, 3 gate, 130 stopped, else 1.
+
+    Only a failure that nobody foresaw is raised, with its stack traces.
+    """
     try:
-        with _errors_in_plain_words():
-            job()
+        job()
     except LookalikeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped; finished work is kept, run the same command again to go on", file=sys.stderr)
-        return INTERRUPTED
+        return _failed(error)
+    except BaseException as error:
+        if _was_stopped(error):
+            print("stopped; finished work is kept, run the same command again to go on", file=sys.stderr)
+            return INTERRUPTED
+        if foreseen := _foreseen(error):
+            return _failed(foreseen)
+        raise
     return 0
 
 
-@contextmanager
-def _errors_in_plain_words() -> Iterator[None]:
-    """Give the one line that matters of failures that arrive wrapped in Java's and Spark's stack traces."""
-    try:
-        yield
-    except LookalikeError:
-        raise
-    except Exception as error:
-        text = str(error)
-        if "No space left on device" in text:
-            raise LookalikeError(
-                "no space left on the device: free some (the root's, or Spark's local folder), then run the same command again"
-            ) from error
-        for kind in LookalikeError.__subclasses__():
-            # Raised in a Python worker, it comes back as text: "...lookalike.errors.ModelMismatch: message".
-            _, found, rest = text.partition(f"lookalike.errors.{kind.__name__}: ")
-            if found:
-                raise kind(rest.split("\n\n")[0].split("\n\tat ")[0].strip()) from error
-        raise
+def _failed(error: LookalikeError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _was_stopped(error: BaseException | None) -> bool:
+    """Whether it began with Ctrl-C, which ends the JVM too, so that whatever tidies up after it fails as well."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
+def _foreseen(error: BaseException) -> LookalikeError | None:
+    """The failure in plain words, where Spark and Java wrapped their stack traces round one that has them."""
+    text = f"{error}\n{getattr(error, '_stackTrace', '')}"  # of the JVM, which PySpark's errors leave out of their text
+    if "No space left on device" in text:
+        return LookalikeError(
+            "no space left on the device: free some below the root and in Spark's local folder (spark.local.dir), then"
+            " run the same command again"
+        )
+    for kind in LookalikeError.__subclasses__():
+        # Raised in a Python worker, it comes back as text: "...lookalike.errors.ModelMismatch: message".
+        _, found, rest = text.partition(f"lookalike.errors.{kind.__name__}: ")
+        if found:
+            return kind(rest.split("\n\n")[0].split("\n\tat ")[0].strip())
+    return None

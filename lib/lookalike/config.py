@@ -60,11 +60,12 @@ class IndexSettings(Section):
     exact_below: Count = Field(20_000, description="a category with fewer images gets an exact index, images")
     pq_above: Count = Field(100_000, description="a category with more images gets IVF-PQ, one between IVF-SQ8, images")
     shard_images: Count = Field(1_000_000, description="a larger category is split into shards of at most this, images")
-    train_images_per_list: Count = Field(32, description="random training sample, images per coarse centroid")
+    train_images_per_list: Count = Field(64, description="random training sample, images per coarse centroid")
     knn_recall_target: Fraction = Field(0.98, description="knn_recall@10 for which the search is chosen")
     candidates: Count = Field(
-        100,
-        description="images taken from each shard for the exact re-rank; up to 8 times as many where recall needs it",
+        50,
+        description="images taken from each shard for the exact re-rank, for each image that a product has; "
+        "up to 8 times as many where recall needs it",
     )
     seed: int = Field(0, description="of every random choice")
 

@@ -14,7 +14,7 @@ def settings_page() -> str:
 def _lines() -> Iterator[str]:
     yield "# Settings"
     yield ""
-    yield "Write them in a TOML file (`--config FILE`) or on the command line, which wins (`--set index.seed=1`, repeatable)."
+    yield "Write them in a TOML file (`--config FILE`) or on the command line, which wins (`--set index.seed=1`)."
     yield "An unknown key or a bad value is refused before any work, all problems at once."
     section = None
     for key, field in sorted(all_fields(), key=lambda named: "." in named[0]):  # top level first

@@ -229,7 +229,7 @@ def test_a_truncated_compressed_tiff_is_found(compression: str) -> None:
         assert reason(content[: int(len(content) * part)]) in (images.TRUNCATED, images.NOT_AN_IMAGE)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "AVIF"])
 def test_a_truncated_file_says_so(kind: str) -> None:
     content = encoded(noise(), kind)
     assert reason(content[: len(content) // 2]) == images.TRUNCATED

@@ -96,10 +96,10 @@ def test_a_spec_is_sound_for_any_size(images: int, dim: int) -> None:
     ("images", "dim", "factory"),
     [
         (DEFAULT.exact_below - 1, 256, "IDMap,Flat"),
-        (100_000, 1280, "IVF512,SQ8"),
-        (200_000, 256, "IVF1024,PQ64x4fsr"),
-        (400_000, 256, "IVF2048,PQ64x4fsr"),
-        (400_000, 1280, "IVF2048,PQ128x4fsr"),
+        (100_000, 1280, "IVF256,SQ8"),
+        (200_000, 256, "IVF512,PQ64x4fsr"),
+        (400_000, 256, "IVF1024,PQ64x4fsr"),
+        (400_000, 1280, "IVF1024,PQ128x4fsr"),
     ],
 )
 def test_the_index_is_chosen_by_size(images: int, dim: int, factory: str) -> None:

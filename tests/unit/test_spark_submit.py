@@ -8,6 +8,13 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+JOB = '''"""Run every stage."""
+import os, shlex, subprocess, sys
+settings = None
+spark = [os.environ["SPARK_HOME"] + "/bin/spark-submit", *shlex.split(os.environ["PYSPARK_SUBMIT_ARGS"])]  # as PySpark
+subprocess.run(spark, check=True)
+print(*sys.argv[1:], sep="\\n")
+'''
 BASICS = ["bash", "cat", "chmod", "cmp", "cp", "dirname", "flock", "grep", "mkdir", "mv", "readlink", "rm"]
 
 
@@ -16,7 +23,7 @@ def checkout(tmp_path: Path) -> Path:
     """A fresh checkout with one job, in a folder with a space in its name."""
     copy = tmp_path / "a checkout"
     (copy / "jobs").mkdir(parents=True)
-    (copy / "jobs" / "pipeline.py").write_text('"""Run every stage.\n\nMore.\n"""\n')
+    (copy / "jobs" / "pipeline.py").write_text(JOB)
     shutil.copy2(CHECKOUT / "spark-submit.sh", copy)
     shutil.copytree(CHECKOUT / "conf", copy / "conf")
     return copy
@@ -115,8 +122,7 @@ def make_environment(checkout: Path) -> None:
 def test_a_ready_checkout_hands_the_job_and_its_options_to_spark(checkout: Path, tools: Path) -> None:
     make_environment(checkout)
     stand_in(tools / "java", 'echo openjdk version \\"17.0.1\\" >&2')
-    (checkout / "jobs" / "pipeline.py").write_text('"""Run every stage."""\nsettings = None\n')
-    (checkout / "mine.toml").write_text('[spark]\n"spark.app.name" = "a b"\n')
+    (checkout / "mine.toml").write_text('[spark]\n"spark.app.name" = "a b\'s $x"\n')
     mine = str(checkout / "mine.toml")
     done = run(checkout, tools, "pipeline", "--config", mine, "--set", "root=/a b", "--", "--conf", "spark.x=1")
     assert done.stderr == ""
@@ -127,9 +133,9 @@ def test_a_ready_checkout_hands_the_job_and_its_options_to_spark(checkout: Path,
         "--jars",
         f"{checkout}/.cache/ivy/jars/delta.jar",
         *("--conf", "spark.jars.packages="),
-        *("--conf", "spark.app.name=a b"),
+        *("--conf", "spark.app.name=a b's $x"),
         *("--conf", "spark.x=1"),
-        f"{checkout}/jobs/pipeline.py",
+        "pyspark-shell",
         *("--config", mine),
         *("--set", "root=/a b"),
     ]

@@ -1,6 +1,8 @@
 """Pictures from strangers: encoded bytes become the upright RGB array that a model takes, or a reason for rejection."""
 
+import re
 import struct
+import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -22,7 +24,9 @@ REASONS = (ZERO_BYTES, NOT_AN_IMAGE, TRUNCATED, TOO_MANY_PIXELS, TOO_SMALL, ONE_
 
 # Only what Pillow decodes itself or with a hardened library; EPS, for one, would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+_MAGIC = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|II\*\0|MM\0\*|RIFF.{4}WEBP|.{4}ftypavi[fs]", flags=re.DOTALL
+)
 
 # A JPEG is decoded at 1/2, 1/4 or 1/8 scale where that leaves this many times the pixels the resize needs, per side.
 # Measured on 509 pictures of 1080 pixels: half the time of decoding in full, median cosine with that 0.9998, recall@1
@@ -40,6 +44,10 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+# `decode` has a limit of its own, and says so in a reason.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ def decode(content: bytes, preprocessing: "Preprocessing", max_pixels: int, min_
     except Image.DecompressionBombError:
         return Rejected(TOO_MANY_PIXELS)
     except Exception:  # Pillow's plugins raise whatever their parsing runs into
-        return Rejected(TRUNCATED if content.startswith(_MAGIC) else NOT_AN_IMAGE)
+        return Rejected(TRUNCATED if _MAGIC.match(content) else NOT_AN_IMAGE)
     with image:
         width, height = image.size
         if width * height > max_pixels:

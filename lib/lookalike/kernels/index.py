@@ -23,7 +23,7 @@ LEAST_IVF_IMAGES = 256  # fewer can't train a quantizer
 LEAST_TRAIN_IMAGES = (
     1_024  # random sample for a small category; FAISS asks for 39 images per centroid of a sub-quantizer
 )
-LIST_IMAGES = 150  # images per list at least; from about 300,000 images on, lists grow with their number
+LIST_IMAGES = 300  # images per list at least; from about 1,400,000 images on, lists grow with their number
 SUBQUANTIZER_DIMS = 4  # dimensions of a 4-bit sub-quantizer at most, as long as MAX_SUBQUANTIZERS lasts
 MAX_SUBQUANTIZERS = 128
 SHARD_VECTOR_BYTES = 2**30  # float16 vectors in a shard at most, so that a task can hold them
@@ -136,15 +136,18 @@ def choose_search(shards: Sequence[Shard], spec: IndexSpec, settings: IndexSetti
     """The narrowest search, roughly, that reaches the target of knn_recall@10, and the knn_recall@10 measured with it.
 
     Queries are random gallery images, each left out of its own results; neighbours are images, after the exact re-rank.
+    It begins with settings.candidates for each image that a product has on average, so that they are of enough products.
     Each step doubles the lists or the candidates, whichever gains more, until the target is reached or neither gains.
     Without a neighbour to find (one image), nothing is measured: None.
     """
     sample = _Sample.of(shards, settings.seed)
-    search = SearchSpec(min(1, spec.nlist), settings.candidates)
+    images_per_product = math.ceil(sum(s.images for s in shards) / sum(s.products for s in shards))
+    least = settings.candidates * images_per_product
+    search = SearchSpec(min(1, spec.nlist), least)
     recall = sample.recall(search)
     if recall is None or not spec.nlist:
         return search, recall
-    most = settings.candidates * MOST_CANDIDATES
+    most = least * MOST_CANDIDATES
     while recall < settings.knn_recall_target:
         wider = [
             SearchSpec(min(search.nprobe * 2, spec.nlist), search.candidates),

@@ -6,6 +6,7 @@ Work is committed in chunks, each in two steps: embeddings, then the ledger. A c
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lookalike import files, schemas
-from lookalike.config import Settings
+from lookalike.config import EmbedSettings, Settings
 from lookalike.errors import ModelMismatch
 from lookalike.kernels.embedder import Outcome, embedder
 from lookalike.spark.ingest import KEY, digest_embeddings
@@ -43,8 +44,9 @@ def embed(run: Run, model_id: str) -> None:
         figures.counts = {"embedded": 0, "reused": 0, "rejected": 0}
         try:
             contents = todo.count()
-            chunks = -(-max(waiting.count(), 0) // run.settings.embed.commit_images)
+            chunks = -(-waiting.count() // run.settings.embed.commit_images)
             dim = given_dim(manifest) if contents else None
+            cores = run.spark.sparkContext.defaultParallelism
             with progress_bar(run.console, run.spark.sparkContext, "embed", contents) as count:
                 for chunk in range(chunks):
                     in_chunk = F.pmod(F.xxhash64("content_hash"), F.lit(chunks)) == chunk
@@ -52,7 +54,8 @@ def embed(run: Run, model_id: str) -> None:
                     if dim:
                         outcomes = given_outcomes(manifest, part, dim, model_id, count)
                     else:
-                        images = with_content(manifest, part, -(-contents // chunks), run.settings.embed.task_images)
+                        tasks = task_count(-(-contents // chunks), cores, run.settings.embed)
+                        images = with_content(manifest, part, tasks)
                         outcomes = image_outcomes(images, run.settings, model_id, count)
                     for status, rows in _commit(run, outcomes, in_chunk, model_id).items():
                         figures.counts[status] += rows
@@ -73,8 +76,16 @@ def unknown_contents(waiting: DataFrame, embeddings: DataFrame, model_id: str) -
     return distinct.join(known, "content_hash", "left_anti")
 
 
-def with_content(manifest: DataFrame, todo: DataFrame, contents: int, task_images: int) -> DataFrame:
-    """(content_hash, uri, content) of `todo`, spread over tasks; `content` where the manifest carries the bytes."""
+def task_count(contents: int, cores: int, settings: EmbedSettings) -> int:
+    """Tasks for a chunk: of `task_images` at most, and several per core as long as each fills a batch.
+
+    Hashing makes tasks unequal, and cores unequally fast; the last ones even that out.
+    """
+    return max(1, -(-contents // settings.task_images), min(4 * cores, contents // settings.batch_images))
+
+
+def with_content(manifest: DataFrame, todo: DataFrame, tasks: int) -> DataFrame:
+    """(content_hash, uri, content) of `todo`, spread over `tasks`; `content` where the manifest carries the bytes."""
     carried = (
         manifest.where(F.col("content").isNotNull())
         .select("image_id", F.sha2("content", 256).alias("content_hash"), "content")
@@ -82,7 +93,7 @@ def with_content(manifest: DataFrame, todo: DataFrame, contents: int, task_image
         .select("content_hash", F.lit(None).cast("string").alias("uri"), "content")
     )
     by_uri = todo.where("uri IS NOT NULL").select("content_hash", "uri", F.lit(None).cast("binary").alias("content"))
-    return by_uri.unionByName(carried).repartition(max(1, -(-contents // task_images)), "content_hash")
+    return by_uri.unionByName(carried).repartition(tasks, "content_hash")
 
 
 def image_outcomes(images: DataFrame, settings: Settings, model_id: str, count: Count) -> DataFrame:
@@ -93,6 +104,10 @@ def image_outcomes(images: DataFrame, settings: Settings, model_id: str, count: 
 def _embed_batches(
     settings: Settings, model_id: str, count: Count, batches: Iterable[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
+    batches = iter(batches)
+    first = next(batches, None)
+    if first is None:  # an empty task, for which no model need be loaded
+        return
     threads, device = _task_share()
     worker = embedder(settings.model, settings.embed, threads, device)
     if worker.model_id != model_id:
@@ -100,7 +115,7 @@ def _embed_batches(
             f"this worker's model is {worker.model_id}, the run's is {model_id}: give all machines the same model file"
         )
     outcomes: list[Outcome] = []
-    for outcome in worker.embed(_distinct(batches, settings.ingest.max_image_bytes)):
+    for outcome in worker.embed(_distinct(chain([first], batches), settings.ingest.max_image_bytes)):
         outcomes.append(outcome)
         if len(outcomes) == _BATCH:
             yield _outcome_batch(outcomes, model_id)
@@ -175,7 +190,7 @@ def _commit(run: Run, outcomes: DataFrame, in_chunk: Column, model_id: str) -> d
     outcomes = outcomes.persist(StorageLevel.DISK_ONLY)
     try:
         found = outcomes.where("embedding IS NOT NULL").withColumn("run_id", F.lit(run.run_id))
-        if not found.isEmpty():
+        if found.count():  # isEmpty would compute one task alone, and leave the other cores idle
             run.tables.append("embeddings", found)
         waiting = waiting_images(run.tables.read("images"), model_id).where(in_chunk)
         embeddings = run.tables.read("embeddings").where((F.col("model_id") == model_id) & in_chunk)
@@ -192,7 +207,8 @@ def _commit(run: Run, outcomes: DataFrame, in_chunk: Column, model_id: str) -> d
 def settle(waiting: DataFrame, outcomes: DataFrame, embeddings: DataFrame, model_id: str, run_id: str) -> DataFrame:
     """Waiting ledger rows whose content has an outcome now, with their final status.
 
-    Of the rows of one content, the one with the least image_id is `embedded` if this run computed it; others are `reused`.
+    Of the rows of one content, the one with the least image_id is `embedded` if this run computed it; the others are
+    `reused`.
     """
     rejected = outcomes.where("reason IS NOT NULL").select("content_hash", "width", "height", "reason")
     computed = outcomes.where("embedding IS NOT NULL").groupBy("content_hash").agg(F.lit(True).alias("computed"))

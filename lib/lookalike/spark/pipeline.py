@@ -4,7 +4,7 @@ from lookalike.errors import GateFailed
 from lookalike.spark.build_index import build_index, plans
 from lookalike.spark.embed import embed
 from lookalike.spark.evaluate import evaluate
-from lookalike.spark.gallery import unpublished
+from lookalike.spark.gallery import missing_from, unpublished
 from lookalike.spark.ingest import ingest
 from lookalike.spark.model_id import current_model_id
 from lookalike.spark.plan import print_plan
@@ -23,8 +23,8 @@ def pipeline(run: Run) -> None:
     ingest(run, model_id)
     embed(run, model_id)
     versions = unpublished(run, model_id)
+    print_plan(run, plans(run, missing_from(run, "shards", versions), model_id))
     if versions:
-        print_plan(run, plans(run, versions, model_id))
         build_index(run, versions, model_id)
         similar_items(run, versions)
         evaluate(run, versions, model_id)

@@ -12,7 +12,7 @@ from lookalike.spark.run import Run
 def print_plan(run: Run, planned: Sequence[Plan]) -> None:
     """One line per category, on the console."""
     if not planned:
-        run.console.print("every category is as it was published: nothing to build")
+        run.console.print("nothing to build: the index of every category is as it must be")
         return
     table = Table("category", "images", "kind", "index", "nlist", "shards", "training images", "size", title="plan")
     for p in planned:

@@ -1,14 +1,26 @@
 """The one SparkSession. Master, jars, memory and the like come from spark-submit and its properties file."""
 
+import logging
+import signal
+from types import FrameType
+
 from pyspark.sql import SparkSession
 
 
 def session(app: str) -> SparkSession:
-    """The session of this process, with Delta's extension and UTC as its time zone."""
-    return (
+    """The session of this process, with Delta's extension and UTC as its time zone. Ctrl-C raises KeyboardInterrupt."""
+    spark = (
         SparkSession.builder.appName(f"lookalike {app}")
         .config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
         .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
         .config("spark.sql.session.timeZone", "UTC")
         .getOrCreate()
     )
+    signal.signal(signal.SIGINT, _stop)
+    return spark
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    """In place of Spark's handler, which may fail as it calls the JVM in the midst of another call."""
+    logging.disable()  # py4j logs a stack trace of the call that ends here
+    raise KeyboardInterrupt

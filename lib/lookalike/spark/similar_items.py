@@ -43,7 +43,9 @@ class Block:
 def similar_items(run: Run, versions: Sequence[Version]) -> None:
     """Find and store the similar items of `versions`, whose shards are registered."""
     with run.stage("similar_items") as figures:
-        wanted = F.broadcast(versions_frame(run.spark, missing_from(run, "similar_items", versions)))
+        # A lone product has no similar items: its version would be missing for ever.
+        todo = [version for version in missing_from(run, "similar_items", versions) if version.products > 1]
+        wanted = F.broadcast(versions_frame(run.spark, todo))
         rows = run.tables.read("shards").join(wanted, ["category", "version"], "left_semi").collect()
         figures.images = sum(row["ntotal"] for row in rows)
         with progress_bar(run.console, run.spark.sparkContext, "similar_items", figures.images) as count:

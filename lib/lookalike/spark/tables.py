@@ -37,9 +37,13 @@ class Tables:
         return files.join(self.root, "tables", name)
 
     def read(self, name: str) -> DataFrame:
+        """The table as it is now.
+
+        Without a version a DataFrame would follow later commits, and each would drop what was persisted of it.
+        """
         if not DeltaTable.isDeltaTable(self.spark, self.path(name)):
             return self.spark.createDataFrame([], spark_schema(schemas.TABLES[name]))
-        return self.spark.read.format("delta").load(self.path(name))
+        return self.spark.read.format("delta").option("versionAsOf", self.version(name)).load(self.path(name))
 
     def append(self, name: str, rows: DataFrame) -> None:
         """Add `rows` in one commit."""

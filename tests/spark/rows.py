@@ -1,0 +1,33 @@
+"""Manifests of a few rows, and what a run made of them."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from lookalike.config import Settings
+from lookalike.spark.run import Run, new_run_id
+
+
+def image(image_id: str | None = "a", **columns: Any) -> dict[str, Any]:
+    return {"image_id": image_id, "product_id": "p", "category": "women/dresses", "content": b"x", **columns}
+
+
+def manifest_file(path: Path, rows: list[dict[str, Any]], **kinds: pa.DataType) -> str:
+    names = dict.fromkeys(name for row in rows for name in row)
+    known = {"content": pa.binary(), "attributes": pa.map_(pa.string(), pa.string()), "available": pa.bool_()}
+    known |= {"updated_at": pa.timestamp("us", tz="UTC"), "deleted": pa.bool_(), "embedding": pa.list_(pa.float32())}
+    schema = pa.schema([(name, kinds.get(name, known.get(name, pa.string()))) for name in names])
+    pq.write_table(pa.Table.from_pylist(rows, schema), path)
+    return str(path)
+
+
+def run_of(spark: Any, root: Path, manifest: str, **settings: Any) -> Run:
+    known = Settings(root=f"file://{root}", manifest=manifest, **settings)
+    return Run(spark, known, new_run_id(), Console(quiet=True))
+
+
+def ledger(run: Run) -> list[dict[str, Any]]:
+    return [row.asDict() for row in run.tables.read("images").orderBy("image_id", "occurrence").collect()]

@@ -1,0 +1,198 @@
+"""Embed: each content once, the kernel's own embeddings, and a status for every row of the ledger."""
+
+import hashlib
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from pyspark.errors import PythonException
+from tests.spark.rows import image, ledger, manifest_file, run_of
+
+from lookalike.config import EmbedSettings, ModelSettings
+from lookalike.kernels.images import Decoded, decode
+from lookalike.kernels.models import load_model
+from lookalike.spark.embed import embed, task_count
+from lookalike.spark.ingest import ingest
+from lookalike.spark.run import Run
+
+# Several chunks, tasks and batches of a few images.
+EMBED = EmbedSettings(engine="torch", batch_images=2, task_images=3, commit_images=9)
+NETWORK = "test_efficientnet"
+
+
+def model_of(folder: Path, seed: int) -> ModelSettings:
+    torch.manual_seed(seed)
+    path = folder / f"weights-{seed}.pt"
+    torch.save(timm.create_model(NETWORK).state_dict(), path)
+    return ModelSettings(name=f"timm/{NETWORK}", weights=str(path))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
+    return model_of(tmp_path_factory.mktemp("model"), 0)
+
+
+def picture(seed: int) -> bytes:
+    file = io.BytesIO()
+    values = np.random.default_rng(seed).integers(0, 256, (40 + seed, 60, 3), dtype=np.uint8)
+    Image.fromarray(values).save(file, "PNG")
+    return file.getvalue()
+
+
+def content_hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def truth(content: bytes, settings: ModelSettings) -> np.ndarray:
+    """The embedding of one picture, by the model alone."""
+    model = load_model(settings)
+    decoded = decode(content, model.preprocessing, 10**8, 16)
+    assert isinstance(decoded, Decoded)
+    with torch.inference_mode():
+        return np.asarray(model.module(torch.from_numpy(decoded.pixels[None].copy()))[0])
+
+
+def embedded(spark: Any, root: Path, manifest: str, model: ModelSettings) -> tuple[Run, str]:
+    """A run of ingest and embed, and its model_id."""
+    run = run_of(spark, root, manifest, model=model, embed=EMBED)
+    model_id = load_model(model).model_id
+    ingest(run, model_id)
+    embed(run, model_id)
+    return run, model_id
+
+
+def stored(run: Run) -> dict[tuple[str, str], Any]:
+    rows = run.tables.read("embeddings").collect()
+    assert len({(row["content_hash"], row["model_id"]) for row in rows}) == len(rows), "a content was embedded twice"
+    return {(row["content_hash"], row["model_id"]): row for row in rows}
+
+
+def test_each_content_is_embedded_once_and_each_row_has_a_status(
+    spark: Any, tmp_path: Path, model: ModelSettings
+) -> None:
+    contents = [picture(seed) for seed in range(9)]
+    rows = []
+    for number, content in enumerate(contents):
+        if number % 2:
+            (tmp_path / f"{number}.png").write_bytes(content)
+            rows.append(image(f"b{number}", content=None, uri=str(tmp_path / f"{number}.png")))
+        else:
+            rows.append(image(f"b{number}", content=content))
+    # Of one content: by uri what is also carried, and the other way round; the least image_id is `embedded`.
+    (tmp_path / "again.png").write_bytes(contents[0])
+    rows += [image("a0", content=None, uri=str(tmp_path / "again.png")), image("c1", content=contents[1])]
+    rows += [image("c2", content=contents[2]), image("d2", content=contents[2])]
+    rows += [image("text", content=b"no picture"), image("cut", content=contents[3][:200]), image("none", content=b"")]
+    (tmp_path / "text.png").write_bytes(b"no picture")
+    rows.append(image("text2", content=None, uri=str(tmp_path / "text.png")))
+    run, model_id = embedded(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows), model)
+
+    found = stored(run)
+    assert set(found) == {(content_hash(content), model_id) for content in contents}
+    for seed, content in enumerate(contents):
+        row = found[content_hash(content), model_id]
+        np.testing.assert_allclose(row["embedding"], truth(content, model), atol=1e-5)
+        assert (row["width"], row["height"]) == (60, 40 + seed)
+    statuses = {row["image_id"]: row["status"] for row in ledger(run)}
+    reused = {"b0", "c1", "c2", "d2"}
+    rejected = {"text", "text2", "cut", "none"}
+    assert {i for i, status in statuses.items() if status == "reused"} == reused
+    assert {i for i, status in statuses.items() if status == "rejected"} == rejected
+    assert {i for i, status in statuses.items() if status == "embedded"} == set(statuses) - reused - rejected
+    reasons = {row["image_id"]: row["reason"] for row in ledger(run) if row["reason"]}
+    not_an_image = "not an image (JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF)"
+    assert reasons == {
+        "text": not_an_image, "text2": not_an_image, "cut": "truncated or damaged", "none": "zero bytes",
+    }  # fmt: skip
+    ingested, figures = run.stages
+    assert figures.counts == {"embedded": 9, "reused": 4, "rejected": 3}
+    assert sum(figures.counts.values()) == ingested.counts["waiting"] == len(rows) - 1
+    assert {row["width"] for row in ledger(run) if row["status"] in ("embedded", "reused")} == {60}
+
+
+def test_a_rerun_writes_nothing(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
+    rows = [image("a", content=picture(1)), image("b", content=picture(1)), image("c", content=b"no picture")]
+    manifest = manifest_file(tmp_path / "m.parquet", rows)
+    first, _ = embedded(spark, tmp_path / "root", manifest, model)
+    versions = [first.tables.version(name) for name in ("images", "embeddings")]
+    again, _ = embedded(spark, tmp_path / "root", manifest, model)
+    assert [again.tables.version(name) for name in ("images", "embeddings")] == versions
+    assert again.stages[1].counts == {"embedded": 0, "reused": 0, "rejected": 0}
+
+
+def test_only_new_contents_are_embedded(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
+    rows = [image("a", content=picture(1)), image("b", content=picture(2))]
+    first, model_id = embedded(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows), model)
+    rows += [image("c", content=picture(1)), image("d", content=picture(3))]
+    rows[1]["content"] = picture(4)
+    run, _ = embedded(spark, tmp_path / "root", manifest_file(tmp_path / "m2.parquet", rows), model)
+    assert run.stages[1].counts == {"embedded": 2, "reused": 1, "rejected": 0}
+    new = {key for key, row in stored(run).items() if row["run_id"] == run.run_id}
+    assert new == {(content_hash(picture(seed)), model_id) for seed in (3, 4)}
+    assert first.run_id != run.run_id
+
+
+def test_a_crash_between_embeddings_and_ledger_loses_nothing(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
+    contents = [picture(seed) for seed in range(6)]
+    rows = [image(f"i{number}", content=content) for number, content in enumerate(contents)]
+    run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows), model=model, embed=EMBED)
+    model_id = load_model(model).model_id
+    ingest(run, model_id)
+    # What the crashed run left: other vectors than the model's, so that a second computation would show.
+    kept = [(content_hash(content), model_id, [1.0, 0.0], 7, 7, "crashed") for content in contents[:4]]
+    schema = "content_hash string, model_id string, embedding array<float>, width int, height int, run_id string"
+    run.tables.append("embeddings", spark.createDataFrame(kept, schema))
+    embed(run, model_id)
+    assert Counter(row["run_id"] for row in stored(run).values()) == {"crashed": 4, run.run_id: 2}
+    assert [row["status"] for row in ledger(run)] == ["reused"] * 4 + ["embedded"] * 2
+    assert [row["width"] for row in ledger(run)] == [7] * 4 + [60] * 2
+    assert run.stages[1].counts == {"embedded": 2, "reused": 4, "rejected": 0}
+
+
+def test_another_model_embeds_anew(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
+    contents = [picture(seed) for seed in range(3)]
+    rows = [image(f"i{number}", content=content) for number, content in enumerate([*contents, b"no picture"])]
+    manifest = manifest_file(tmp_path / "m.parquet", rows)
+    _, first_id = embedded(spark, tmp_path / "root", manifest, model)
+    other = model_of(tmp_path, 1)
+    run, other_id = embedded(spark, tmp_path / "root", manifest, other)
+    assert run.stages[1].counts == {"embedded": 3, "reused": 0, "rejected": 1}
+    assert {row["model_id"] for row in ledger(run)} == {other_id}
+    found = stored(run)
+    assert len(found) == 6
+    for content in contents:
+        for model_id, settings in ((first_id, model), (other_id, other)):
+            embedding = found[content_hash(content), model_id]["embedding"]
+            np.testing.assert_allclose(embedding, truth(content, settings), atol=1e-5)
+
+
+def test_given_embeddings_are_normalised(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
+    vectors = [[3.0, 4.0], [1e30, 0.0], [0.0, 0.0], [3.0, 4.0], [1.0, 1.0]]
+    rows = [{**image(str(i)), "content": None, "embedding": vector} for i, vector in enumerate(vectors)]
+    run, model_id = embedded(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows), model)
+    hashes = {row["image_id"]: row["content_hash"] for row in ledger(run)}
+    assert len(stored(run)) == 3
+    for image_id, expected in {"0": [0.6, 0.8], "1": [1.0, 0.0], "4": [0.5**0.5, 0.5**0.5]}.items():
+        np.testing.assert_allclose(stored(run)[hashes[image_id], model_id]["embedding"], expected, rtol=1e-6)
+    assert [row["status"] for row in ledger(run)] == ["embedded", "embedded", "rejected", "reused", "embedded"]
+    assert run.stages[1].counts == {"embedded": 3, "reused": 1, "rejected": 0}
+
+
+def test_a_worker_with_another_model_file_fails_the_job(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
+    manifest = manifest_file(tmp_path / "m.parquet", [image("a", content=picture(1))])
+    run = run_of(spark, tmp_path / "root", manifest, model=model, embed=EMBED)
+    ingest(run, "the driver's")
+    with pytest.raises(PythonException, match="the run's is the driver's: give all machines the same model file"):
+        embed(run, "the driver's")
+    assert [row["status"] for row in ledger(run)] == [None]
+
+
+@pytest.mark.parametrize(("contents", "tasks"), [(0, 1), (5, 1), (100, 3), (1_000, 8), (10_000, 40)])
+def test_all_cores_get_tasks(contents: int, tasks: int) -> None:
+    assert task_count(contents, 2, EmbedSettings(batch_images=32, task_images=256)) == tasks
