@@ -112,13 +112,19 @@ def versions(root: Path) -> dict[str, int]:
 
 def answers(root: Path) -> dict[str, Any]:
     """What a service gets: every live version, with the similar items of each of its products."""
-    ledger = [row for row in table(root, "images") if row["status"] in ("embedded", "reused") and not row["deleted"]]
     found: dict[str, Any] = {}
     for live in table(root, "publications"):
-        catalog = reader.open(str(root), live["category"], live["version"], cache=root.parent / "cache")
-        products = sorted({row["product_id"] for row in ledger if row["category"] == live["category"]})
-        found[live["category"]] = (live["version"], {product: catalog.similar(product, 5) for product in products})
+        category, version = live["category"], live["version"]
+        catalog = reader.open(str(root), category, version, cache=root.parent / "cache")
+        shards = [row for row in table(root, "shards") if (row["category"], row["version"]) == (category, version)]
+        products = {product for shard in shards for product in _products(root / shard["vectors_path"])}
+        found[category] = (version, {product: catalog.similar(product, 5) for product in sorted(products)})
     return found
+
+
+def _products(vectors: Path) -> list[str]:
+    with pa.ipc.open_file(vectors) as file:
+        return file.read_all()["product_id"].to_pylist()
 
 
 def counts(root: Path, stage: str) -> Row:

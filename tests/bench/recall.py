@@ -2,7 +2,8 @@
 
     ./spark-submit.sh make_manifest --csv ../shared/data/magento/images.csv --out /tmp/magento.parquet
     ./spark-submit.sh pipeline --set root=/tmp/magento --set manifest=/tmp/magento.parquet
-    ./spark-submit.sh make_manifest --csv ../shared/data/clothing/images.csv --column product_id=image --out /tmp/clothing.parquet
+    ./spark-submit.sh make_manifest --csv ../shared/data/clothing/images.csv --column product_id=image \\
+        --out /tmp/clothing.parquet
     ./spark-submit.sh pipeline --set root=/tmp/clothing --set manifest=/tmp/clothing.parquet
     PYTHONPATH=lib .venv/bin/python tests/bench/recall.py --magento /tmp/magento --clothing /tmp/clothing
 
@@ -53,7 +54,11 @@ def figures(options: argparse.Namespace) -> Iterator[tuple[str, str, tuple[int, 
     if options.magento:
         vectors, columns = embedded(options.magento)
         itself = np.eye(len(vectors), dtype=bool)
-        for words, name in (("same product, another view", "product_id"), ("same style", "style_id"), ("same category", "category")):
+        for words, name in (
+            ("same product, another view", "product_id"),
+            ("same style", "style_id"),
+            ("same category", "category"),
+        ):
             yield "magento", words, recall(vectors, same(columns[name]), itself)
     if options.clothing:
         vectors, columns = embedded(options.clothing)

@@ -19,9 +19,27 @@ SITE = Path(pyspark.__file__).parents[1]
 
 # What the job below needs, so that the test packs megabytes instead of gigabytes.
 PACKAGES = [
-    "annotated_types", "dateutil", "delta", "faiss", "faiss_cpu.libs", "importlib_metadata", "numpy", "numpy.libs",
-    "packaging", "pandas", "py4j", "pyarrow", "pydantic", "pydantic_core", "pyspark", "pytz", "six.py",
-    "typing_extensions.py", "typing_inspection", "tzdata", "zipp",
+    "annotated_types",
+    "dateutil",
+    "delta",
+    "faiss",
+    "faiss_cpu.libs",
+    "importlib_metadata",
+    "numpy",
+    "numpy.libs",
+    "packaging",
+    "pandas",
+    "py4j",
+    "pyarrow",
+    "pydantic",
+    "pydantic_core",
+    "pyspark",
+    "pytz",
+    "six.py",
+    "typing_extensions.py",
+    "typing_inspection",
+    "tzdata",
+    "zipp",
 ]
 
 JOB = '''"""Write where each task ran."""

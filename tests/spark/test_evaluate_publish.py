@@ -41,7 +41,8 @@ class Catalog:
         self._write_shards()
         ledger = [
             self._row(
-                schemas.IMAGES, image_id=image, occurrence=0, product_id=product, category="a/b", available=product != "p29",
+                schemas.IMAGES, image_id=image, occurrence=0, product_id=product, category="a/b",
+                available=product != "p29",
                 deleted=False, vector_id=i, content_hash=image, model_id=MODEL, status="embedded", run_id="r",
             )
             for i, (image, product) in enumerate(zip(self.images, self.products, strict=True))
@@ -81,7 +82,9 @@ class Catalog:
             best: dict[str, tuple[float, int, int]] = {}
             for i in (i for i in range(IMAGES) if self.products[i] == query):
                 for j in (j for j in range(IMAGES) if self.products[j] not in (query, "p29")):
-                    best[self.products[j]] = max(best.get(self.products[j], (-2.0, 0, 0)), (vectors[i] @ vectors[j], i, j))
+                    best[self.products[j]] = max(
+                        best.get(self.products[j], (-2.0, 0, 0)), (vectors[i] @ vectors[j], i, j)
+                    )
             nearest = sorted(best.items(), key=lambda item: -item[1][0])[:10]
             for rank, (product, (score, i, j)) in enumerate(nearest, start=1):
                 rows.append(

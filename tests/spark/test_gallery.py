@@ -42,7 +42,8 @@ def test_order_titles_and_runs_make_no_new_version(spark: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"content_hash": "x"}, {"available": False}, {"product_id": "x"}, {"deleted": True}, {"status": "rejected"}]
+    "change",
+    [{"content_hash": "x"}, {"available": False}, {"product_id": "x"}, {"deleted": True}, {"status": "rejected"}],
 )
 def test_each_change_makes_a_new_version_of_its_category_only(spark: Any, change: dict[str, Any]) -> None:
     rows = [image(i) for i in range(6)] + [image(10 + i, category="b") for i in range(6)]

@@ -14,14 +14,18 @@ CHECKOUT = Path(__file__).parents[2]
 
 def test_overrides_win_over_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('root = "/a"\n[index]\nseed = 1\ncandidates = 7\n')
-    loaded = config.load(tmp_path / "a.toml", ["index.seed=2", "root=s3a://bucket/b", "model.name=torchvision/resnet50"])
+    loaded = config.load(
+        tmp_path / "a.toml", ["index.seed=2", "root=s3a://bucket/b", "model.name=torchvision/resnet50"]
+    )
     assert (loaded.root, loaded.index.seed, loaded.index.candidates) == ("s3a://bucket/b", 2, 7)
     assert loaded.model.name == "torchvision/resnet50"
 
 
 def test_every_problem_is_listed_with_place_and_mend(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
-    path.write_text('rooot = "/a"\nmanifest = "m"\n[index]\nsede = 1\n[gate]\nmin_coverage = 1.5\n[embed]\nbatch_images = "many"\n')
+    path.write_text(
+        'rooot = "/a"\nmanifest = "m"\n[index]\nsede = 1\n[gate]\nmin_coverage = 1.5\n[embed]\nbatch_images = "many"\n'
+    )
     with pytest.raises(ConfigInvalid) as error:
         config.load(path, ["index.candidates=0", "manifest.x=1", "nonsense", "report.querys=3"])
     lines = str(error.value).splitlines()[1:]

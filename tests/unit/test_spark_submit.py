@@ -163,7 +163,7 @@ def test_a_changed_lock_is_installed(checkout: Path, tools: Path) -> None:
     make_environment(checkout)
     with (checkout / "conf" / "requirements.txt").open("a") as lock:
         lock.write("# changed\n")
-    stand_in(tools / "uv", '[[ $1 == --version ]] || exit 1')
+    stand_in(tools / "uv", "[[ $1 == --version ]] || exit 1")
     assert "could not install the packages" in run(checkout, tools, "pipeline").stderr
 
 

@@ -136,7 +136,7 @@ def choose_search(shards: Sequence[Shard], spec: IndexSpec, settings: IndexSetti
     """The narrowest search, roughly, that reaches the target of knn_recall@10, and the knn_recall@10 measured with it.
 
     Queries are random gallery images, each left out of its own results; neighbours are images, after the exact re-rank.
-    It begins with settings.candidates for each image that a product has on average, so that they are of enough products.
+    It begins with settings.candidates for each image that a product has on average, so that they are of many products.
     Each step doubles the lists or the candidates, whichever gains more, until the target is reached or neither gains.
     Without a neighbour to find (one image), nothing is measured: None.
     """
