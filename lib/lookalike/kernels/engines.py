@@ -88,8 +88,10 @@ def _openvino(model: Model, threads: int) -> Forward:
     side = model.preprocessing.size_px
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # OpenVINO traces as torch no longer recommends
-        # Several images, so that no batch size of 1 is taken for a constant.
-        network = openvino.convert_model(model.module, example_input=torch.zeros(2, side, side, 3, dtype=torch.uint8))
+        # Several images, so that no batch size of 1 is taken for a constant. The check is ours, see _disagreement.
+        example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+        traced = torch.jit.trace(model.module, example, check_trace=False)
+        network = openvino.convert_model(traced, example_input=example)
     network.reshape([-1, side, side, 3])
     compiled = openvino.Core().compile_model(
         network,

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from lookalike.kernels.shards import Bools, Float16s, Float32s, Int64s, Shard
 
-CHUNK_CANDIDATES = 200_000  # candidates in hand at once, so that memory stays bounded
+CHUNK_CANDIDATES = 100_000  # candidates in hand at once, so that memory stays bounded
 RERANK_CANDIDATES = 1_000  # candidates whose vectors are in hand at once, so that they stay in the processor's cache
 WIDENING = 4  # factor by which lists and candidates grow where products lack
 

@@ -25,7 +25,7 @@ from lookalike.spark.run import Run
 from lookalike.spark.tables import spark_schema
 
 TASK_IMAGES = 20_000
-BATCH_PRODUCTS = 4_096  # products whose matches are in hand at once
+BATCH_PRODUCTS = 2_048  # products whose matches are in hand at once
 
 Count = Callable[[int], None]
 
