@@ -90,7 +90,7 @@ def _openvino(model: Model, threads: int) -> Forward:
         warnings.simplefilter("ignore")  # OpenVINO traces as torch no longer recommends
         # Several images, so that no batch size of 1 is taken for a constant. The check is ours, see _disagreement.
         example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
-        traced = torch.jit.trace(model.module, example, check_trace=False)
+        traced = torch.jit.trace(model.module, example, check_trace=False)  # type: ignore[no-untyped-call]
         network = openvino.convert_model(traced, example_input=example)
     network.reshape([-1, side, side, 3])
     compiled = openvino.Core().compile_model(
