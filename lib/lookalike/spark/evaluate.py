@@ -4,6 +4,7 @@ Measured are a version's files and `similar_items` rows as they stand. Scores ar
 wrong row can't vouch for itself. One task measures one category; only a sample of queries is compared.
 """
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -190,7 +191,9 @@ def _all_vectors(gallery: Gallery) -> Any:
         return gallery.shards[0].vectors
     n, dim = int(gallery.row_offsets[-1]), gallery.shards[0].dim
     with tempfile.TemporaryFile() as file:
-        vectors = np.memmap(file, np.float16, "w+", shape=(n, dim))
+        # Taken at once, as a full disk would otherwise end the process when a page is first written.
+        os.posix_fallocate(file.fileno(), 0, n * dim * np.dtype(np.float16).itemsize)
+        vectors = np.memmap(file, np.float16, "r+", shape=(n, dim))
     for shard, start in zip(gallery.shards, gallery.row_offsets, strict=False):
         vectors[start : start + shard.images] = shard.vectors
     return vectors
