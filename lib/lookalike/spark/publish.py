@@ -1,5 +1,6 @@
 """Publish: hold each new version against the gate, then make all of them live in one commit."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,11 +26,15 @@ class GateCheck:
     at_most: bool = False
 
     @property
-    def holds(self) -> bool:
-        """What could not be measured can't be held against a limit."""
+    def margin(self) -> float:
+        """How far inside its limit the figure is; what could not be measured can't be held against a limit."""
         if self.value is None:
-            return True
-        return self.value <= self.limit if self.at_most else self.value >= self.limit
+            return math.inf
+        return self.limit - self.value if self.at_most else self.value - self.limit
+
+    @property
+    def holds(self) -> bool:
+        return self.margin >= 0
 
     def __str__(self) -> str:
         sign = "<=" if self.at_most else ">="

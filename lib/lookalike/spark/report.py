@@ -16,7 +16,7 @@ from lookalike.report.formats import without_secrets
 from lookalike.report.thumbnails import thumbnail
 from lookalike.spark.gallery import Version, versions_frame
 from lookalike.spark.manifest import read_manifest
-from lookalike.spark.publish import gate_checks
+from lookalike.spark.publish import GateCheck, gate_checks
 from lookalike.spark.run import Run, console
 
 _QUERY_PX = 560
@@ -65,8 +65,15 @@ def report_page(run: Run, candidates: Sequence[Version], model_id: str, gate_fai
 
 
 def _gate_checks(run: Run, candidates: Sequence[Version]) -> tuple[pages.GateCheck, ...]:
-    checks = gate_checks(run, candidates) if candidates else []
-    return tuple(pages.GateCheck(c.metric, c.value, c.limit, c.holds, c.at_most, c.category) for c in checks)
+    """What failed; of each metric that holds everywhere, the category that is nearest to its limit."""
+    by_metric: dict[str, list[GateCheck]] = {}
+    for check in gate_checks(run, candidates) if candidates else []:
+        by_metric.setdefault(check.metric, []).append(check)
+    shown: list[GateCheck] = []
+    for checks in by_metric.values():
+        failed = [check for check in checks if not check.holds]
+        shown += failed or [min(checks, key=lambda check: check.margin)]
+    return tuple(pages.GateCheck(c.metric, c.value, c.limit, c.holds, c.at_most, c.category) for c in shown)
 
 
 def category_figures(run: Run, shown: DataFrame, new: set[str], state: State) -> list[pages.CategoryFigures]:
@@ -133,13 +140,13 @@ def _headline(run: Run, categories: Sequence[pages.CategoryFigures], shown: Data
 def _overall(evaluations: DataFrame) -> pages.Quality:
     """Means over all queries of all categories, each interval from the categories' variances (stratified sampling)."""
     half = (F.col("high") - F.col("low")) / 2
-    share = F.col("n") / F.sum("n").over(Window.partitionBy("metric"))
     rows = (
         evaluations.where(F.col("value").isNotNull() & F.col("metric").isin(*_METRICS))
-        .withColumn("part", share * F.col("value"))
-        .withColumn("squared_half", F.pow(share * half, 2))
         .groupBy("metric")
-        .agg(F.sum("part").alias("value"), F.sqrt(F.sum("squared_half")).alias("half"))
+        .agg(
+            (F.sum(F.col("n") * F.col("value")) / F.sum("n")).alias("value"),
+            (F.sqrt(F.sum(F.pow(F.col("n") * half, 2))) / F.sum("n")).alias("half"),
+        )
         .collect()
     )
     found = {
