@@ -67,8 +67,8 @@ def publish(root: Path, vectors: NDArray[np.float32]) -> tuple[list[str], str]:
     row = shards.write(str(root), "all", "v1", 0, filled, columns, "synthetic")
     row |= {"category": "all", "version": "v1", "shard": 0, "factory": spec.factory, "run_id": "bench"}
     with tempfile.TemporaryDirectory() as cache:
-        row["nprobe"], _ = index.choose_nprobe([shards.open_shard(str(root), row, Path(cache))], spec, SETTINGS)
-    row["candidates"] = SETTINGS.candidates
+        search, _ = index.choose_search([shards.open_shard(str(root), row, Path(cache))], spec, SETTINGS)
+    row["nprobe"], row["candidates"] = search.nprobe, search.candidates
     write_deltalake(f"{root}/tables/shards", pa.Table.from_pylist([row], schema=schemas.SHARDS))
     live = {"category": "all", "version": "v1", "model_id": "synthetic", "format_version": FORMAT_VERSION}
     live |= {"shards_table_version": 0, "similar_items_table_version": 0, "run_id": "bench"}
