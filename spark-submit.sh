@@ -74,19 +74,31 @@ locked() (
 # The lock's copy in .venv is written last: it stands only for a complete environment.
 have_packages() { cmp -s "$here/conf/requirements.txt" "$venv/requirements.txt" && [[ -x $venv/bin/python ]]; }
 
+# Much faster than pip. By its own choice it would not trust the certificates that the system trusts.
+install_with_uv() {
+  export UV_SYSTEM_CERTS=true
+  uv venv --clear --no-config --python "$python" "$venv" &&
+    uv pip sync --require-hashes --python "$venv/bin/python" "$here/conf/requirements.txt"
+}
+
+# Where there is no uv, or a mirror of packages is set for pip alone.
+# The lock is complete, and leaves out on purpose what nothing here uses: hence no look at dependencies.
+install_with_pip() {
+  "$python" -m venv --clear "$venv" &&
+    "$venv/bin/python" -m pip install --no-deps --require-hashes -r "$here/conf/requirements.txt"
+}
+
+check_venv() {
+  "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    die "$python can't make a virtual environment; install its venv module (Debian: apt-get install python3.11-venv) or uv"
+}
+
 install_packages() {
   have_packages && return
   say "first use: installing the packages of conf/requirements.txt into .venv (about 5 GB, some minutes)"
   local log=$cache/install.log
-  if uv --version >/dev/null 2>&1; then
-    uv venv --clear --quiet --no-config --python "$python" "$venv" >"$log" 2>&1 &&
-      uv pip sync --require-hashes --python "$venv/bin/python" "$here/conf/requirements.txt" >>"$log" 2>&1
-  else
-    "$python" -m venv --clear "$venv" >"$log" 2>&1 ||
-      die "$python can't make a virtual environment; install its venv module (Debian: apt-get install python3.11-venv) or uv"
-    # The lock is complete, and leaves out on purpose what nothing here uses: hence no look at dependencies.
-    "$venv/bin/python" -m pip install --no-deps --require-hashes -r "$here/conf/requirements.txt" >>"$log" 2>&1
-  fi || die "could not install the packages; check the network and free space (details: $log), then run this again"
+  install_with_uv >"$log" 2>&1 || { check_venv && install_with_pip >>"$log" 2>&1; } ||
+    die "could not install the packages; check the network and free space (details: $log), then run this again"
   cp "$here/conf/requirements.txt" "$venv/requirements.txt.part"
   mv "$venv/requirements.txt.part" "$venv/requirements.txt"
 }

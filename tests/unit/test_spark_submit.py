@@ -93,15 +93,32 @@ def test_without_python_3_11_one_line_says_what_to_install(checkout: Path, tools
     assert done.stderr.count("\n") == 1
 
 
+def failing_installers(tools: Path) -> None:
+    """A uv and a pip that write down how they were called, and fail."""
+    stand_in(tools / "uv", 'echo "uv $*" >>"$(dirname "$0")/calls"; echo no route to host; exit 1')
+    in_venv = tools / "python in a virtual environment"
+    stand_in(in_venv, f'echo "python $*" >>"{tools}/calls"; exit 1')
+    make_venv = f'mkdir -p "$4/bin" && cp "{in_venv}" "$4/bin/python"'
+    stand_in(tools / "python3.11", f'[[ $2 == venv ]] || exec {sys.executable} "$@"; {make_venv}')
+
+
 def test_a_failed_install_is_one_line_and_is_tried_again(checkout: Path, tools: Path) -> None:
-    stand_in(tools / "uv", '[[ $1 == --version ]] && exit; echo "$*" >>"$0.calls"; echo no route to host; exit 1')
+    failing_installers(tools)
     for tries in (1, 2):
         done = run(checkout, tools, "pipeline")
         assert done.returncode == 1
         assert done.stderr.splitlines()[-1].startswith("error: could not install the packages; check the network")
         assert "no route" not in done.stderr
-        assert len((tools / "uv.calls").read_text().splitlines()) == tries
+        assert (tools / "calls").read_text().count("uv venv") == tries
     assert "no route to host" in (checkout / ".cache" / "install.log").read_text()
+
+
+def test_where_uv_fails_pip_installs(checkout: Path, tools: Path) -> None:
+    failing_installers(tools)
+    run(checkout, tools, "pipeline")
+    uv, pip = (tools / "calls").read_text().splitlines()
+    assert uv.startswith("uv venv ")
+    assert pip == f"python -m pip install --no-deps --require-hashes -r {checkout}/conf/requirements.txt"
 
 
 def make_environment(checkout: Path) -> None:
@@ -163,7 +180,7 @@ def test_a_changed_lock_is_installed(checkout: Path, tools: Path) -> None:
     make_environment(checkout)
     with (checkout / "conf" / "requirements.txt").open("a") as lock:
         lock.write("# changed\n")
-    stand_in(tools / "uv", "[[ $1 == --version ]] || exit 1")
+    failing_installers(tools)
     assert "could not install the packages" in run(checkout, tools, "pipeline").stderr
 
 
