@@ -120,7 +120,8 @@ def in_batches(found: Iterator[Outcome]) -> Iterator[list[Outcome]]:
         if len(batch) == IN_BATCH:
             yield batch
             batch = []
-    yield batch
+    if batch:
+        yield batch
 
 
 def plain_model() -> Callable[[np.ndarray], np.ndarray]:

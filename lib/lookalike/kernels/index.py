@@ -6,7 +6,8 @@ André, Kermarrec, Le Scouarnec, "Quicker ADC" (2019); the rest is FAISS's inver
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -81,6 +82,8 @@ def train(spec: IndexSpec, sample: Float32s, seed: int) -> Any:
     index = empty_index(spec, sample.shape[1])
     index.cp.seed = seed
     index.cp.niter = TRAIN_ROUNDS
+    if spec.pq_m:
+        index.pq.cp.niter = TRAIN_ROUNDS
     # Its own warning counts on 39 images per centroid, whatever was asked for.
     index.cp.min_points_per_centroid = 1
     index.train(sample)
@@ -92,12 +95,7 @@ def fill(index: Any, batches: Iterable[pa.RecordBatch]) -> ShardRows:
 
     The columns are product_id, image_id, vector_id, available, and embedding: a list of dim float32, L2-normalised.
     """
-    parts = []
-    for block in _blocks(batches, ADD_IMAGES):
-        embeddings = embeddings_of(block)
-        vector_ids = block["vector_id"].to_numpy()
-        index.add_with_ids(embeddings, vector_ids)
-        parts.append(block.drop_columns("embedding").append_column("vector", _halves(embeddings)))
+    parts = [_add(index, block) for block in _one_ahead(_blocks(batches, ADD_IMAGES))]
     rows = pa.concat_tables(parts).combine_chunks()
     columns: dict[str, Any] = {name: rows[name].chunk(0) for name in rows.column_names}
     vectors = columns["vector"].values.to_numpy().reshape(-1, index.d)
@@ -110,11 +108,27 @@ def fill(index: Any, batches: Iterable[pa.RecordBatch]) -> ShardRows:
     )
 
 
+def _add(index: Any, block: pa.Table) -> pa.Table:
+    """The block with float16 vectors instead of its embeddings, which `index` has now."""
+    embeddings = embeddings_of(block)
+    index.add_with_ids(embeddings, block["vector_id"].to_numpy())
+    return block.drop_columns("embedding").append_column("vector", _halves(embeddings))
+
+
 def _halves(embeddings: Float32s) -> "pa.Array[Any]":
     return pa.FixedSizeListArray.from_arrays(pa.array(embeddings.astype(np.float16).ravel()), embeddings.shape[1])
 
 
-def _blocks(batches: Iterable[pa.RecordBatch], images: int) -> Iterable[pa.Table]:
+def _one_ahead(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same blocks, each of which arrives while the one before it is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = reader.submit(next, blocks, None)
+            yield block
+
+
+def _blocks(batches: Iterable[pa.RecordBatch], images: int) -> Iterator[pa.Table]:
     held: list[pa.RecordBatch] = []
     for batch in batches:
         held.append(batch)

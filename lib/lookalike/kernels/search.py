@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from lookalike.kernels.shards import Bools, Float16s, Float32s, Int64s, Shard
 
 CHUNK_CANDIDATES = 100_000  # candidates in hand at once, so that memory stays bounded
-RERANK_CANDIDATES = 1_000  # candidates whose vectors are in hand at once, so that they stay in the processor's cache
+RERANK_CANDIDATES = 2_000  # candidates whose vectors are in hand at once, so that they stay in the processor's cache
 WIDENING = 4  # factor by which lists and candidates grow where products lack
 
 
@@ -250,7 +250,7 @@ def exact_scores(embeddings: Float32s, vectors: Float16s, rows: Int64s) -> Float
     for top in range(0, q, step):
         for left in range(0, c, RERANK_CANDIDATES):
             block = np.s_[top : top + step, left : left + RERANK_CANDIDATES]
-            scores[block] = np.einsum("qd,qcd->qc", embeddings[block[0]], as_float32(vectors[rows[block]]))
+            scores[block] = np.vecdot(embeddings[block[0], None], as_float32(vectors[rows[block]]))
     return scores
 
 

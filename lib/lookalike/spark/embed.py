@@ -1,6 +1,7 @@
 """Embed: images of the ledger that await it -> `embeddings`, each content once, and the ledger's statuses.
 
-`mapInArrow` carries the rows; tests/bench has the measured alternatives. The model is loaded once per Python worker.
+`mapInArrow` carries the rows: as fast as the other ways (tests/bench), without pandas. The model is loaded once per
+Python worker.
 Work is committed in chunks, each in two steps: embeddings, then the ledger. A crash costs at most one chunk.
 """
 
