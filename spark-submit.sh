@@ -95,7 +95,7 @@ check_venv() {
 
 install_packages() {
   have_packages && return
-  say "first use: installing the packages of conf/requirements.txt into .venv (about 5 GB, some minutes)"
+  say "first use: installing the packages of conf/requirements.txt into .venv (about 6 GB, some minutes)"
   local log=$cache/install.log
   install_with_uv >"$log" 2>&1 || { check_venv && install_with_pip >>"$log" 2>&1; } ||
     die "could not install the packages; check the network and free space (details: $log), then run this again"

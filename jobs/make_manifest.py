@@ -14,7 +14,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make_manifest", description=__doc__)
+    parser = argparse.ArgumentParser(prog="./spark-submit.sh make_manifest", description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--csv",
@@ -36,13 +36,16 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def make(options: argparse.Namespace) -> None:
-    if options.folder:
-        counts = manifest.from_folder(options.folder, options.out)
-    else:
-        counts = manifest.from_csv(options.csv, options.out, options.images, columns(options.column))
+    try:
+        if options.folder:
+            counts = manifest.from_folder(options.folder, options.out)
+        else:
+            counts = manifest.from_csv(options.csv, options.out, options.images, columns(options.column))
+    except OSError as error:
+        raise ConfigInvalid(f"{error}; give input that can be read and a writable --out") from error
     print(f"{options.out}: {counts.rows:,} rows, {counts.products:,} products, {counts.categories:,} categories")
     if repeated := counts.rows - counts.images:
-        print(f"{repeated:,} rows repeat an image_id and will be rejected; --column image_id=image gives paths")
+        print(f"{repeated:,} rows repeat an image_id and will be rejected; --column image_id=image takes the paths")
 
 
 def columns(pairs: Sequence[str]) -> dict[str, str]:

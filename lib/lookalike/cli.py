@@ -14,7 +14,7 @@ INTERRUPTED = 130
 
 def arguments(doc: str | None, argv: Sequence[str]) -> argparse.Namespace:
     """Parse the options of a job that has settings: `--config FILE` and `--set KEY=VALUE`."""
-    parser = argparse.ArgumentParser(description=doc)
+    parser = argparse.ArgumentParser(prog=f"./spark-submit.sh {Path(sys.argv[0]).stem}", description=doc)
     add_settings_options(parser)
     return parser.parse_args(argv)
 

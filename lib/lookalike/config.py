@@ -84,7 +84,7 @@ class GateSettings(Section):
     min_coverage: Fraction = Field(
         0.99, description="least share of products with similar items, where the category has another product to offer"
     )
-    max_rejected: Fraction = Field(0.5, description="largest share of a run's manifest rows that may be rejected")
+    max_rejected: Fraction = Field(0.5, description="largest share of the ledger's rows that may be rejected")
 
 
 class ReportSettings(Section):
@@ -93,7 +93,7 @@ class ReportSettings(Section):
 
 
 class Settings(Section):
-    root: str = Field("catalog", description="URI below which tables, shards and the report stand")
+    root: str = Field("catalog", min_length=1, description="URI below which tables, shards and the report stand")
     manifest: str | None = Field(None, description="Parquet file, folder or glob; unset: the sample catalog")
     ingest: IngestSettings = IngestSettings()
     model: ModelSettings = ModelSettings()
@@ -119,6 +119,9 @@ def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Settings:
             problems.append(f"--set {override}: write it as key=value, such as --set index.seed=1")
             continue
         try:
+            if key.startswith("spark."):
+                problems.append(f"--set {override}: Spark's own settings go after `--`, as in: -- --conf {override}")
+                continue
             _assign(values, key.split("."), _parse(text))
         except TypeError:
             problems.append(f"--set {key}: {key.rpartition('.')[0]} is not a section")

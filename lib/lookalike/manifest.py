@@ -129,6 +129,9 @@ def _header(source: str) -> list[str]:
     with fs.open(path, "rb") as raw:
         # Only the header is judged here; later rows are judged, with their numbers, as they are read.
         header = next(csv.reader(io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape", newline="")), [])
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and separator in header[0]:
+            raise ManifestInvalid(f"{source}: row 1: {name} part the columns; save the file with commas")
     if not all(name.isprintable() for name in header):  # an escaped byte isn't
         raise ManifestInvalid(f"{source}: row 1: not UTF-8, or not text; save the file as CSV in UTF-8")
     if not header:
@@ -237,8 +240,7 @@ def _rows_of(block: pa.RecordBatch, named: Mapping[str, str], base: str, first: 
     place = _Place(source, first)
     text = {field: pc.utf8_trim_whitespace(block[column]) for field, column in named.items()}
     columns = {"product_id": text["product_id"], "category": text["category"], "uri": _where(text, base)}
-    filename = pc.replace_substring_regex(columns["uri"], r"^.*/|[?#].*$", "")
-    columns["image_id"] = _or(text.get("image_id"), filename)
+    columns["image_id"] = _or(text.get("image_id"), _file_names(columns["uri"]))
     columns["title"] = _absent(text["title"]) if "title" in text else pa.nulls(len(block), pa.string())
     for name in ("available", "deleted"):
         columns[name] = _booleans(text[name], named[name], place) if name in text else pa.nulls(len(block), pa.bool_())
@@ -289,6 +291,13 @@ def _uris(paths: Column, base: str) -> Column:
         pc.binary_join_element_wise(base.rstrip("/"), paths, "/"),
     )
     return pc.if_else(pc.match_substring_regex(paths, r"^[A-Za-z][A-Za-z0-9+.-]*:/"), paths, joined)
+
+
+def _file_names(uris: Column) -> Column:
+    """The last part of each uri's path. Only on the web do `?` and `#` end a path."""
+    web = pc.match_substring_regex(uris, r"^(?i:https?):")
+    paths = pc.if_else(web, pc.replace_substring_regex(uris, r"[?#].*$", ""), uris)
+    return pc.replace_substring_regex(paths, r"^.*/", "")
 
 
 def _booleans(text: Column, column: str, place: _Place) -> Column:

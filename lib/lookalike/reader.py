@@ -65,6 +65,7 @@ def open(  # noqa: A001  `reader.open` is how it is meant to be read
 
     Raises RootUnusable, NotPublished, FormatTooNew, ShardDamaged, ModelMismatch (categories of different models).
     """
+    category = category.strip("/")
     folder = Path(cache) if cache else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lookalike"
     versions = {category: version} if version else _live_versions(root, category)
     return Catalog(root, category, folder, version is not None, _load(root, folder, versions))

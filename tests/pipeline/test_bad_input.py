@@ -49,15 +49,33 @@ def test_manifest_with_wrong_columns(shop: Shop, tmp_path: Path, untouched: Unto
 
 
 @pytest.mark.usefixtures("spark")
-@pytest.mark.parametrize("content", [None, b"product_id,image\n1,2\n", b""])
-def test_manifest_that_is_no_parquet(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no such file or folder"),
+        (
+            b"product_id,image\n1,2\n",
+            "not a Parquet file; of a CSV or a folder of images, make_manifest makes a manifest",
+        ),
+        (b"", "not a Parquet file"),
+    ],
+)
+def test_manifest_that_is_no_parquet(tmp_path: Path, content: bytes | None, said: str) -> None:
     manifest = tmp_path / "manifest.parquet"
     if content is not None:
         manifest.write_bytes(content)
     ended = catalogs.run("pipeline", tmp_path / "root", manifest)
     assert ended.code == 2
-    assert str(manifest) in ended.error
+    assert f"{manifest}: {said}" in ended.error
     assert len(ended.error.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("spark")
+def test_plan_before_anything_is_ingested(tmp_path: Path) -> None:
+    manifest = catalogs.write_manifest(tmp_path / "manifest.parquet", catalogs.embeddings("a", 3))
+    ended = catalogs.run("plan", tmp_path / "root", manifest)
+    assert ended.code == 0
+    assert "nothing to plan yet: run ingest and embed first" in ended.err
 
 
 def test_every_problem_of_the_settings_is_listed(tmp_path: Path) -> None:

@@ -21,6 +21,13 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
     assert loaded.model.name == "torchvision/resnet50"
 
 
+def test_settings_of_spark_and_an_empty_root_are_refused() -> None:
+    with pytest.raises(ConfigInvalid) as error:
+        config.load(None, ["spark.executor.memory=8g", "root="])
+    assert "--set spark.executor.memory=8g: Spark's own settings go after `--`" in str(error.value)
+    assert "--set: root: String should have at least 1 character" in str(error.value)
+
+
 def test_every_problem_is_listed_with_place_and_mend(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_text(

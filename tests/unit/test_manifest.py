@@ -62,6 +62,14 @@ def test_uris_stay_as_they_are(tmp_path: Path) -> None:
     assert [row["image_id"] for row in rows] == ["1.jpg", "2.png", "3.jpg", "four.jpg", None]
 
 
+def test_only_the_path_of_an_address_ends_at_a_question_mark_or_hash(tmp_path: Path) -> None:
+    rows = made(
+        tmp_path,
+        "image,product_id,category\nshoe #3.jpg,p,c\na?b.jpg,p,c\nhttps://shop/x.jpg#top,p,c\nHTTP://shop/y.jpg?w=1/2,p,c\n",
+    )
+    assert [row["image_id"] for row in rows] == ["shoe #3.jpg", "a?b.jpg", "x.jpg", "y.jpg"]
+
+
 def test_typed_columns(tmp_path: Path) -> None:
     rows = made(
         tmp_path,
@@ -125,6 +133,8 @@ def test_misspelt_mapping_is_explained(tmp_path: Path) -> None:
         ("image,product_id,category\na,b,c\na,b\n", "row 3: 2 values, but the header has 3"),
         ("image,product_id,category\na,b,c,d\n", "row 2: 4 values, but the header has 3"),
         ("image,image,product_id,category\n", "stand there twice: image"),
+        ("image;product_id;category\na;b;c\n", "row 1: semicolons part the columns; save the file with commas"),
+        ("image\tproduct_id\tcategory\na\tb\tc\n", "row 1: tabs part the columns"),
         (b"image,product_id,category\na,b,c\nb,caf\xe9,c\n", "row 3: product_id is not UTF-8"),
         (b"image,product_id,cat\xe9gory\na,b,c\n", "row 1: not UTF-8"),
         ("image,product_id,category,available\na,b,c,yes\na,b,c,perhaps\n", "row 3: available is 'perhaps'"),

@@ -137,6 +137,11 @@ def test_confidence_interval_of_known_cases():
     assert high == 1
 
 
+def test_wilson_interval_of_pooled_queries():
+    assert metrics.wilson_interval(1.0, 36) == pytest.approx((0.9036, 1.0), abs=5e-5)
+    assert metrics.wilson_interval(7 / 34, 34) == pytest.approx((0.1035, 0.3680), abs=5e-5)
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
 def test_confidence_interval_holds_the_mean(values):
     low, high = metrics.confidence_interval(np.array(values))

@@ -94,17 +94,20 @@ def recall_at_k(
 
 
 def confidence_interval(values: NDArray[Any]) -> tuple[float, float]:
-    """95 % confidence interval of the mean of `values` (n,), each in [0, 1].
+    """95 % confidence interval of the mean of `values` (n,), each in [0, 1]."""
+    return wilson_interval(float(np.mean(values, dtype=np.float64)) if len(values) else 0.0, len(values))
+
+
+def wilson_interval(p: float, n: int) -> tuple[float, float]:
+    """95 % confidence interval of a mean p of n values, each in [0, 1].
 
     Wilson's score interval (Wilson 1927), which stays inside [0, 1] and is wider than a point even where all values
     agree. Made for 0/1 values; for fractions it errs on the wide side, as no variable in [0, 1] with mean p has more
     variance than p (1 - p) (Bhatia and Davis 2000).
     """
-    n = len(values)
     if n == 0:
         raise ValueError("no values, so there is no interval")
     z = 1.959964  # two-sided 95 % point of the normal distribution
-    p = float(np.mean(values, dtype=np.float64))
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)

@@ -2,7 +2,6 @@
 
 import difflib
 
-from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DoubleType, FloatType, StructType, TimestampNTZType
@@ -20,11 +19,8 @@ def read_manifest(spark: SparkSession, uri: str) -> DataFrame:
     """All manifest columns, absent ones as null. Raises ManifestInvalid naming every problem of the schema."""
     try:
         raw = spark.read.option("mergeSchema", True).parquet(uri)
-    except (AnalysisException, PySparkException) as error:
-        raise ManifestInvalid(f"{uri}: can't be read as Parquet: {_first_line(error)}") from None
-    except Exception as error:
-        # Spark hands some unreadable files on as the JVM's own exception.
-        raise ManifestInvalid(f"{uri}: can't be read as Parquet: {_first_line(error)}") from None
+    except Exception as error:  # Spark hands some unreadable files on as the JVM's own exception
+        raise ManifestInvalid(f"{uri}: {_unreadable(error)}") from None
     problems = _schema_problems(raw.schema)
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
@@ -76,6 +72,10 @@ def _fits(found: object, wanted: object) -> bool:
     return isinstance(found, TimestampNTZType) and wanted.typeName() == "timestamp"  # type: ignore[attr-defined]
 
 
-def _first_line(error: Exception) -> str:
-    cause = getattr(error, "java_exception", None)
-    return str(cause or error).strip().splitlines()[0]
+def _unreadable(error: Exception) -> str:
+    text = str(getattr(error, "java_exception", None) or error).strip()
+    if "PATH_NOT_FOUND" in text:
+        return "no such file or folder; give the manifest's path, or a glob"
+    if "CANNOT_READ_FILE_FOOTER" in text:
+        return "not a Parquet file; of a CSV or a folder of images, make_manifest makes a manifest"
+    return f"can't be read as Parquet: {text.splitlines()[0]}"

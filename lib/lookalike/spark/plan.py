@@ -11,6 +11,9 @@ from lookalike.spark.run import Run
 
 def print_plan(run: Run, planned: Sequence[Plan]) -> None:
     """One line per category, on the console."""
+    if run.tables.read("images").isEmpty():
+        run.console.print("nothing to plan yet: run ingest and embed first")
+        return
     if not planned:
         run.console.print("nothing to build: the index of every category is as it must be")
         return

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from rich.table import Table
 
 from lookalike import files
+from lookalike.kernels.metrics import wilson_interval
 from lookalike.report import page as pages
 from lookalike.report.formats import without_secrets
 from lookalike.report.thumbnails import thumbnail
@@ -138,24 +139,14 @@ def _headline(run: Run, categories: Sequence[pages.CategoryFigures], shown: Data
 
 
 def _overall(evaluations: DataFrame) -> pages.Quality:
-    """Means over all queries of all categories, each interval from the categories' variances (stratified sampling)."""
-    half = (F.col("high") - F.col("low")) / 2
+    """Means over all queries of all categories, with the intervals of as many queries drawn from one category."""
     rows = (
         evaluations.where(F.col("value").isNotNull() & F.col("metric").isin(*_METRICS))
         .groupBy("metric")
-        .agg(
-            (F.sum(F.col("n") * F.col("value")) / F.sum("n")).alias("value"),
-            (F.sqrt(F.sum(F.pow(F.col("n") * half, 2))) / F.sum("n")).alias("half"),
-        )
+        .agg((F.sum(F.col("n") * F.col("value")) / F.sum("n")).alias("value"), F.sum("n").alias("n"))
         .collect()
     )
-    found = {
-        row["metric"]: pages.Estimate(
-            row["value"], max(0.0, row["value"] - row["half"]), min(1.0, row["value"] + row["half"])
-        )
-        for row in rows
-    }
-    return _quality(found)
+    return _quality({row["metric"]: pages.Estimate(row["value"], *wilson_interval(*row[1:])) for row in rows})
 
 
 def reject_reasons(images: DataFrame) -> tuple[pages.RejectReason, ...]:
