@@ -15,7 +15,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="./spark-submit.sh make_sample", description=__doc__)
+    parser = cli.parser(__doc__)
     parser.add_argument(
         "--out", required=True, type=Path, metavar="FOLDER", help="where files go; same names are replaced"
     )

@@ -14,9 +14,14 @@ INTERRUPTED = 130
 
 def arguments(doc: str | None, argv: Sequence[str]) -> argparse.Namespace:
     """Parse the options of a job that has settings: `--config FILE` and `--set KEY=VALUE`."""
-    parser = argparse.ArgumentParser(prog=f"./spark-submit.sh {Path(sys.argv[0]).stem}", description=doc)
-    add_settings_options(parser)
-    return parser.parse_args(argv)
+    options = parser(doc)
+    add_settings_options(options)
+    return options.parse_args(argv)
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """A job's parser, which calls the job what users call it."""
+    return argparse.ArgumentParser(prog=f"./spark-submit.sh {Path(sys.argv[0]).stem}", description=doc)
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:

@@ -118,10 +118,10 @@ def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Settings:
         if not equals or not key:
             problems.append(f"--set {override}: write it as key=value, such as --set index.seed=1")
             continue
+        if key.startswith("spark."):
+            problems.append(f"--set {override}: Spark's own settings go after `--`, as in: -- --conf {override}")
+            continue
         try:
-            if key.startswith("spark."):
-                problems.append(f"--set {override}: Spark's own settings go after `--`, as in: -- --conf {override}")
-                continue
             _assign(values, key.split("."), _parse(text))
         except TypeError:
             problems.append(f"--set {key}: {key.rpartition('.')[0]} is not a section")

@@ -146,7 +146,9 @@ def _overall(evaluations: DataFrame) -> pages.Quality:
         .agg((F.sum(F.col("n") * F.col("value")) / F.sum("n")).alias("value"), F.sum("n").alias("n"))
         .collect()
     )
-    return _quality({row["metric"]: pages.Estimate(row["value"], *wilson_interval(*row[1:])) for row in rows})
+    return _quality(
+        {row["metric"]: pages.Estimate(row["value"], *wilson_interval(row["value"], row["n"])) for row in rows}
+    )
 
 
 def reject_reasons(images: DataFrame) -> tuple[pages.RejectReason, ...]:
