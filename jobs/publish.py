@@ -1,5 +1,6 @@
 """Hold every changed category against the gate, then make all of them live at once."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -11,14 +12,29 @@ from lookalike.spark.start import start
 
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.arguments(__doc__, argv)
+    options = parse(argv)
 
     def job() -> None:
         run = start(cli.settings(options), "publish")
         model_id = current_model_id(run)
-        publish(run, unpublished(run, model_id), model_id)
+        publish(run, unpublished(run, model_id, options.force), model_id, options.why)
 
     return cli.exit_code(job)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="publish", description=__doc__)
+    cli.add_settings_options(parser)
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="whatever the gate says, and versions that were rolled back from; with --why",
+    )
+    parser.add_argument("--why", metavar="TEXT", help="the reason for --force, which is recorded with your name")
+    options = parser.parse_args(argv)
+    if options.force != bool((options.why or "").strip()):
+        parser.error("--force and --why TEXT go together: say why the gate is overruled")
+    return options
 
 
 if __name__ == "__main__":

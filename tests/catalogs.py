@@ -85,11 +85,13 @@ class Ended:
         return self.err.partition("error: ")[2].rstrip()
 
 
-def run(job: str, root: Path | str, manifest: Path | None, settings: Sequence[str] = ()) -> Ended:
+def run(
+    job: str, root: Path | str, manifest: Path | None, settings: Sequence[str] = (), arguments: Sequence[str] = ()
+) -> Ended:
     """Run a job in this process, as its entry point does."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = importlib.import_module(f"jobs.{job}").main(options(root, manifest, settings))
+        code = importlib.import_module(f"jobs.{job}").main([*options(root, manifest, settings), *arguments])
     return Ended(code, out.getvalue(), err.getvalue())
 
 

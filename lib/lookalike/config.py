@@ -85,6 +85,24 @@ class GateSettings(Section):
         0.99, description="least share of products with similar items, where the category has another product to offer"
     )
     max_rejected: Fraction = Field(0.5, description="largest share of the ledger's rows that may be rejected")
+    max_churn: Fraction = Field(
+        0.7,
+        description="largest mean share of a product's 10 nearest in the live version that left its 10 nearest; "
+        "like the next two, held against the lower end of the 95 % interval, so that a handful of products can't fail",
+    )
+    max_recall_drop: Fraction = Field(
+        0.05, description="largest drop of knn_recall@10, and of recall@10, against the live version"
+    )
+    max_size_drop: Fraction = Field(0.5, description="largest share of the live version's products that may be gone")
+
+
+class CleanupSettings(Section):
+    retention_days: float = Field(
+        7.0,
+        ge=0.0,
+        description="how long a version stays after it stopped being live, and any file that no version names, days; "
+        "a reader that keeps a version open must refresh or end within this time",
+    )
 
 
 class ReportSettings(Section):
@@ -102,6 +120,7 @@ class Settings(Section):
     similar_items: SimilarItemsSettings = SimilarItemsSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     gate: GateSettings = GateSettings()
+    cleanup: CleanupSettings = CleanupSettings()
     report: ReportSettings = ReportSettings()
     spark: dict[str, str] = Field({}, description="Spark's own settings; spark-submit.sh hands them over as --conf")
 

@@ -55,6 +55,14 @@ class FormatTooNew(LookalikeError):
     """The root was written by a newer version of this library."""
 
 
+class PublishConflict(LookalikeError):
+    """Another job moved the live pointer of a category meanwhile, so nothing was published."""
+
+
+class VersionUnusable(LookalikeError):
+    """The version asked for can't be live: its rows or files are gone, damaged, or were never whole."""
+
+
 class GateFailed(LookalikeError):
     """A candidate version is below the configured limits, so nothing was published."""
 

@@ -7,10 +7,11 @@ import hashlib
 import posixpath
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -104,3 +105,38 @@ def sha256(path: Path) -> str:
     """Checksum of a local file, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Listed(NamedTuple):
+    """A file of a folder."""
+
+    size_bytes: int
+    modified: datetime
+
+
+def listed(uri: str, depth: int | None = None) -> dict[str, Listed]:
+    """Files below the folder `uri`, at most `depth` folders down, by relative path; none where there is no folder."""
+    fs, folder = filesystem(uri)
+    if not fs.exists(folder):
+        return {}
+    found = fs.find(folder, maxdepth=depth, detail=True)
+    return {posixpath.relpath(path, folder): Listed(info["size"], _modified(info)) for path, info in found.items()}
+
+
+def _modified(info: Mapping[str, Any]) -> datetime:
+    """When a file was written, by the names that fsspec's file systems have for it. Unknown counts as just now."""
+    found = next((info[name] for name in ("mtime", "LastModified", "last_modified") if info.get(name)), None)
+    if isinstance(found, datetime):
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return datetime.fromtimestamp(found, UTC) if isinstance(found, int | float) else datetime.now(UTC)
+
+
+def remove_empty_folders(root: str, paths: Iterable[str]) -> None:
+    """Remove the folders that held these files, relative to `root`, where they are empty now. Local roots only."""
+    fs, base = filesystem(root)
+    folders = {posixpath.dirname(path) for path in paths} - {""}
+    folders |= {posixpath.dirname(folder) for folder in folders} - {""}
+    if isinstance(fs, LocalFileSystem):
+        for folder in sorted(folders, key=len, reverse=True):
+            with suppress(OSError):  # it is not empty
+                Path(base, folder).rmdir()

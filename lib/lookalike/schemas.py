@@ -121,14 +121,25 @@ EVALUATIONS = pa.schema(
         _key("category", pa.string(), "key with version and metric"),
         _key("version", pa.string(), "version of the category"),
         _key(
-            "metric", pa.string(), "knn_recall@10, recall@1, recall@5, recall@10, coverage, dangling, products, images"
+            "metric",
+            pa.string(),
+            "knn_recall@10, recall@1, recall@5, recall@10, coverage, dangling, products, images, churn",
         ),
         _field("value", pa.float64(), "null where there was nothing to measure"),
         _field("low", pa.float64(), "lower end of the 95 % confidence interval, where there is one"),
         _field("high", pa.float64(), "upper end"),
         _key("n", pa.int64(), "queries that the value rests on"),
         _key("run_id", pa.string(), "run that measured it"),
+        _field("against", pa.string(), "of churn: the live version that this one was compared with"),
     ]
+)
+
+_ORIGIN = (
+    _field("who", pa.string(), "user that ran the job"),
+    _field("why", pa.string(), "reason, where one was given"),
+    _field("manifest", pa.string(), "manifest that the version was published from, without secrets"),
+    _field("manifest_checksum", pa.string(), "of its files' names, sizes and Parquet footers: sha256, hex"),
+    _field("code_version", pa.string(), "of this library, with the commit where it ran from a checkout"),
 )
 
 PUBLICATIONS = pa.schema(
@@ -138,19 +149,33 @@ PUBLICATIONS = pa.schema(
         _field("replaced_version", pa.string(), "what was live before; null at first"),
         _key("model_id", pa.string(), "model of the embeddings"),
         _key("format_version", pa.int32(), "of tables and files; a reader refuses a higher one than its own"),
-        _key("shards_table_version", pa.int64(), "Delta version of `shards` that holds the version's rows"),
-        _key(
-            "similar_items_table_version", pa.int64(), "Delta version of `similar_items` that holds the version's rows"
-        ),
+        _key("shards_table_version", pa.int64(), "Delta version of `shards` when it was published"),
+        _key("similar_items_table_version", pa.int64(), "Delta version of `similar_items` when it was published"),
         _key("published_at", TIMESTAMP, "when"),
         _key("run_id", pa.string(), "run that published it"),
+        _field("action", pa.string(), "publish | rollback; withdraw for the moment until the row leaves the table"),
+        *_ORIGIN,
+        _field("forced", pa.bool_(), "whether it went live whatever the gate says; `why` tells the reason"),
+    ]
+)
+
+AUDIT = pa.schema(
+    [
+        _key("at", TIMESTAMP, "when"),
+        _key("action", pa.string(), "publish | rollback | withdraw | pin | unpin | cleanup"),
+        _field("category", pa.string(), "null where cleanup found only leftovers of no version"),
+        _field("version", pa.string(), "what became live, was withdrawn, pinned, unpinned or removed"),
+        _field("replaced_version", pa.string(), "what stopped being live"),
+        _field("model_id", pa.string(), "model of the version's embeddings"),
+        _key("run_id", pa.string(), "run that did it; key with action, category and version"),
+        *_ORIGIN,
     ]
 )
 
 RUNS = pa.schema(
     [
         _key("run_id", pa.string(), "key with stage"),
-        _key("stage", pa.string(), "ingest, embed, build_index, similar_items, evaluate, publish"),
+        _key("stage", pa.string(), "ingest, embed, build_index, similar_items, evaluate, publish, rollback, cleanup"),
         _key("started_at", TIMESTAMP, "when the stage started"),
         _key("seconds", pa.float64(), "how long it took"),
         _key("counts", pa.map_(pa.string(), pa.int64()), "what went in and came out, by name"),
@@ -165,6 +190,7 @@ TABLES = {
     "similar_items": SIMILAR_ITEMS,
     "evaluations": EVALUATIONS,
     "publications": PUBLICATIONS,
+    "audit": AUDIT,
     "runs": RUNS,
 }
 """Delta tables below `<root>/tables/`, by name."""

@@ -27,7 +27,7 @@ def test_an_unchanged_manifest_changes_nothing(own_shop: Shop) -> None:
     assert {path: path.stat().st_mtime_ns for path in (root / "shards").rglob("*")} == files
     assert catalogs.answers(root) == answers
     assert catalogs.counts(root, "embed") == {"embedded": 0, "reused": 0, "rejected": 0}
-    assert catalogs.counts(root, "publish") == {"published": 0}
+    assert catalogs.counts(root, "publish") == {"published": 0, "withdrawn": 0}
     good = len(own_shop.rows) - len(own_shop.reasons)
     assert f"embedded 0 + reused {good} + rejected {len(own_shop.reasons)}" in ended.out
 

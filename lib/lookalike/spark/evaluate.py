@@ -20,6 +20,7 @@ from lookalike import schemas
 from lookalike.kernels import metrics
 from lookalike.kernels.search import Gallery, SearchSpec
 from lookalike.kernels.shards import open_shard
+from lookalike.spark.churn import churn, uncompared
 from lookalike.spark.gallery import Version, live_images, missing_from, versions_frame
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
@@ -42,7 +43,7 @@ class EvaluationSpec:
 
 
 def evaluate(run: Run, versions: Sequence[Version], model_id: str) -> None:
-    """Measure `versions`, and store the figures in one commit."""
+    """Measure `versions`, each for itself and against what is live, and store the figures."""
     with run.stage("evaluate") as figures:
         todo = versions_frame(run.spark, missing_from(run, "evaluations", versions))
         shard_rows = run.tables.read("shards").join(F.broadcast(todo), ["category", "version"], "left_semi").collect()
@@ -62,6 +63,9 @@ def evaluate(run: Run, versions: Sequence[Version], model_id: str) -> None:
             if by_category:
                 rows = found.groupBy("category", "version").applyInArrow(measure, spark_schema(schemas.EVALUATIONS))
                 run.tables.append("evaluations", rows)
+        if compared := uncompared(run, versions):
+            products = sampled_products(images, versions_frame(run.spark, compared), run.settings.evaluate.queries)
+            run.tables.append("evaluations", churn(run, compared, products))
         figures.counts = {"versions": len(by_category), "images": total}
         figures.images = total
 

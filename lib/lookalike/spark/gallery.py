@@ -9,17 +9,20 @@ from pyspark.sql import functions as F
 
 from lookalike import FORMAT_VERSION
 from lookalike.config import Settings
+from lookalike.spark.audit import MOVES, actions
 from lookalike.spark.run import Run
 
 
 @dataclass(frozen=True)
 class Version:
-    """A candidate version of a category."""
+    """A candidate version of a category, and what was live when it was found: nothing may go live in between."""
 
     category: str
     version: str
     images: int
     products: int
+    live_version: str | None = None
+    live_run_id: str | None = None
 
 
 def live_images(images: DataFrame, model_id: str) -> DataFrame:
@@ -66,12 +69,31 @@ def gallery(images: DataFrame, embeddings: DataFrame, versions: DataFrame, model
     )
 
 
-def unpublished(run: Run, model_id: str) -> list[Version]:
-    """Candidate versions that are not live, by category: what the stages after embed have to work on."""
-    live = run.tables.read("publications").select("category", "version")
+def unpublished(run: Run, model_id: str, force: bool = False) -> list[Version]:
+    """Candidate versions that are not live, by category: what the stages after embed have to work on.
+
+    A version that was rolled back from is none, unless `force`.
+    """
     found = candidates(run.tables.read("images"), model_id, run.settings)
-    rows = found.join(live, ["category", "version"], "left_anti").orderBy("category").collect()
-    return [Version(**row.asDict()) for row in rows]
+    rows = found.join(live_versions(run), "category", "left").where("NOT version <=> live_version")
+    if not force:
+        rows = rows.join(rolled_back(run), ["category", "version"], "left_anti")
+    return [Version(**row.asDict()) for row in rows.orderBy("category").collect()]
+
+
+def live_versions(run: Run) -> DataFrame:
+    """(category, live_version, live_run_id) of every category that is live; the latter is the run that made it so."""
+    live = run.tables.read("publications").where("NOT action <=> 'withdraw'")
+    return live.select("category", F.col("version").alias("live_version"), F.col("run_id").alias("live_run_id"))
+
+
+def rolled_back(run: Run) -> DataFrame:
+    """(category, version) that were rolled back from, and not live since: they wait for a force."""
+    moves = actions(run).where(F.col("action").isin(*MOVES))
+    left = moves.where("action = 'rollback'").select("category", "replaced_version", "at", F.lit(True).alias("left"))
+    came = moves.select("category", "version", "at", F.lit(False).alias("left"))
+    last = left.union(came).toDF("category", "version", "at", "left").groupBy("category", "version")
+    return last.agg(F.max_by("left", "at").alias("left")).where("left").drop("left")
 
 
 def missing_from(run: Run, table: str, versions: Sequence[Version]) -> list[Version]:

@@ -1,95 +1,93 @@
 """Publish: hold each new version against the gate, then make all of them live in one commit."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
-from pyspark.sql import functions as F
+from pyspark.sql.types import StringType
 
 from lookalike import FORMAT_VERSION, schemas
-from lookalike.config import GateSettings
-from lookalike.errors import GateFailed
-from lookalike.spark.gallery import Version, versions_frame
+from lookalike.errors import GateFailed, PublishConflict
+from lookalike.spark.audit import Origin, settle
+from lookalike.spark.gallery import Version
+from lookalike.spark.gate import failures, gate_checks
 from lookalike.spark.run import Run
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.tables import RowChanged, spark_schema
+
+Pointer = dict[str, Any]
+"""Those columns of a row of `publications` that are its own, and `expected`: the run_id of the row that it replaces."""
 
 
-@dataclass(frozen=True)
-class GateCheck:
-    """A figure held against its limit, an upper one with `at_most`. `category` is None for the whole ledger."""
+def publish(run: Run, versions: Sequence[Version], model_id: str, force: str | None = None) -> None:
+    """Make `versions` live, and withdraw every live category of which no image is left: all of it, or nothing.
 
-    category: str | None
-    metric: str
-    value: float | None
-    limit: float
-    at_most: bool = False
-
-    @property
-    def margin(self) -> float:
-        """How far inside its limit the figure is; what could not be measured can't be held against a limit."""
-        if self.value is None:
-            return math.inf
-        return self.limit - self.value if self.at_most else self.value - self.limit
-
-    @property
-    def holds(self) -> bool:
-        return self.margin >= 0
-
-    def __str__(self) -> str:
-        sign = "<=" if self.at_most else ">="
-        return f"{self.category or 'all images'}: {self.metric} is {self.value:.4f}, must be {sign} {self.limit:.4f}"
-
-
-def publish(run: Run, versions: Sequence[Version], model_id: str) -> None:
-    """Make `versions` live, all or none. Raises GateFailed with every figure that is beyond its limit."""
+    With `force`, the reason why, the gate stops nothing. Raises GateFailed with the figures that are beyond their
+    limits, and PublishConflict where another job was faster.
+    """
     with run.stage("publish") as figures:
-        checks = gate_checks(run, versions)
-        failed = [str(check) for check in checks if not check.holds]
-        if failed:
-            lines = "\n".join(f"  {line}" for line in failed)
-            raise GateFailed(f"nothing was published, these figures are beyond their limits ([gate]):\n{lines}")
-        if versions:
-            _switch(run, versions, model_id)
-        figures.counts = {"published": len(versions)}
+        # Read before the audit is settled, as what is replaced below must stand in the audit by then.
+        rows = [pointer(v.category, v.version, v.live_version, v.live_run_id, "publish", model_id) for v in versions]
+        withdrawn = _emptied(run)
+        settle(run)
+        if failed := failures(gate_checks(run, versions)):
+            if force is None:
+                raise GateFailed(f"nothing was published, these figures are beyond their limits ([gate]):\n{failed}")
+            run.console.print(f"published by force, with figures beyond their limits:\n{failed}", highlight=False)
+        if rows or withdrawn:
+            switch(run, rows + withdrawn, Origin.here(force).with_manifest(run), forced=force is not None)
+        figures.counts = {"published": len(rows), "withdrawn": len(withdrawn)}
 
 
-def gate_checks(run: Run, versions: Sequence[Version]) -> list[GateCheck]:
-    """Every check of the gate for `versions`. A version without figures fails it."""
-    chosen = versions_frame(run.spark, versions)
-    rows = run.tables.read("evaluations").join(F.broadcast(chosen), ["category", "version"], "left_semi").collect()
-    by_category: dict[str, dict[str, float | None]] = {version.category: {} for version in versions}
-    for row in rows:
-        by_category[row["category"]][row["metric"]] = row["value"]
-    missing = [category for category, values in by_category.items() if not values]
-    if missing:
-        raise GateFailed(f"nothing was published, {', '.join(missing[:5])} was not evaluated: run evaluate first")
-    gate = run.settings.gate
-    return [check for category, values in by_category.items() for check in _checks(category, values, gate)] + [
-        GateCheck(None, "rejected", _rejected_share(run), gate.max_rejected, at_most=True)
+def switch(run: Run, rows: Sequence[Pointer], origin: Origin, forced: bool = False) -> None:
+    """Move the live pointer of every row's category in one commit, then write the audit.
+
+    Raises PublishConflict where another row is there by now.
+    """
+    common = {
+        "format_version": FORMAT_VERSION,
+        "shards_table_version": run.tables.version("shards"),
+        "similar_items_table_version": run.tables.version("similar_items"),
+        "published_at": datetime.now(UTC),
+        "run_id": run.run_id,
+        "forced": forced,
+        **vars(origin),
+    }
+    names = [*schemas.PUBLICATIONS.names, "expected"]
+    schema = spark_schema(schemas.PUBLICATIONS).add("expected", StringType())
+    values = [tuple({**common, **row}[name] for name in names) for row in rows]
+    try:
+        run.tables.swap("publications", run.spark.createDataFrame(values, schema), "category", "run_id")
+    except RowChanged as changed:
+        raise PublishConflict(
+            f"another job changed what is live of {changed} meanwhile, so nothing was changed here: run this again"
+        ) from None
+    settle(run)
+
+
+def pointer(
+    category: str, version: str, replaced: str | None, expected: str | None, action: str, model_id: str
+) -> Pointer:
+    """A row for `switch`."""
+    return {
+        "category": category,
+        "version": version,
+        "replaced_version": replaced,
+        "expected": expected,
+        "action": action,
+        "model_id": model_id,
+    }
+
+
+def _emptied(run: Run) -> list[Pointer]:
+    """Rows that withdraw each live category of which the ledger has no image left.
+
+    A rejected image is left: it may be read the next time. What was made live again after it was withdrawn stays.
+    """
+    left = run.tables.read("images").where("NOT deleted").select("category")
+    restored = "action <=> 'rollback' AND replaced_version IS NULL"
+    live = run.tables.read("publications").where(f"NOT action <=> 'withdraw' AND NOT ({restored})")
+    gone = live.join(left, "category", "left_anti").orderBy("category")
+    return [
+        pointer(row["category"], row["version"], row["version"], row["run_id"], "withdraw", row["model_id"])
+        for row in gone.collect()
     ]
-
-
-def _checks(category: str, values: Mapping[str, float | None], gate: GateSettings) -> Iterator[GateCheck]:
-    yield GateCheck(category, "knn_recall@10", values["knn_recall@10"], gate.min_knn_recall)
-    yield GateCheck(category, "recall@10", values["recall@10"], gate.min_recall_at_10)
-    yield GateCheck(category, "coverage", values["coverage"], gate.min_coverage)
-    yield GateCheck(category, "dangling", values["dangling"], 0.0, at_most=True)
-
-
-def _rejected_share(run: Run) -> float:
-    share = F.avg((F.col("status") == "rejected").cast("double")).alias("share")
-    row = run.tables.read("images").agg(share).first()
-    return float(row["share"] or 0.0) if row else 0.0
-
-
-def _switch(run: Run, versions: Sequence[Version], model_id: str) -> None:
-    live = {row["category"]: row["version"] for row in run.tables.read("publications").collect()}
-    tables = run.tables.version("shards"), run.tables.version("similar_items")
-    now = datetime.now(UTC)
-    rows = [
-        (v.category, v.version, live.get(v.category), model_id, FORMAT_VERSION, *tables, now, run.run_id)
-        for v in versions
-    ]
-    frame = run.spark.createDataFrame(rows, spark_schema(schemas.PUBLICATIONS))
-    run.tables.upsert("publications", frame, ["category"])

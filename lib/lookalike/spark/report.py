@@ -16,8 +16,8 @@ from lookalike.report import page as pages
 from lookalike.report.formats import without_secrets
 from lookalike.report.thumbnails import thumbnail
 from lookalike.spark.gallery import Version, versions_frame
+from lookalike.spark.gate import GateCheck, gate_checks
 from lookalike.spark.manifest import read_manifest
-from lookalike.spark.publish import GateCheck, gate_checks
 from lookalike.spark.run import Run, console
 
 _QUERY_PX = 560

@@ -25,6 +25,14 @@ def start(settings: Settings, app: str) -> Run:
     return Run(session(app), settings, new_run_id(), progress)
 
 
+def start_on_catalog(settings: Settings, app: str) -> Run:
+    """Begin a run of `app` on a catalog that stands already, for which no manifest is needed. Raises RootUnusable."""
+    fs, ledger = files.filesystem(files.join(settings.root, "tables", "images"))
+    if not fs.exists(ledger):
+        raise RootUnusable(f"{settings.root} is not a catalog, as it has no table images: give the pipeline's root")
+    return Run(session(app), settings, new_run_id(), console(stderr=True))
+
+
 def check_writable(root: str) -> None:
     probe = files.join(root, f".writable-{uuid.uuid4().hex}")
     try:

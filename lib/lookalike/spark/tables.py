@@ -4,12 +4,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+from delta import exceptions as delta
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from lookalike import files, schemas
+
+# Another writer was faster. Delta lets only one of two commits in, and the other has to look at the table again.
+_CONFLICTS = (
+    delta.DeltaConcurrentModificationException,
+    delta.ConcurrentWriteException,
+    delta.MetadataChangedException,
+    delta.ProtocolChangedException,
+    delta.ConcurrentAppendException,
+    delta.ConcurrentDeleteReadException,
+    delta.ConcurrentDeleteDeleteException,
+    delta.ConcurrentTransactionException,
+)
+_retried = retry(
+    retry=retry_if_exception_type(_CONFLICTS),
+    stop=stop_after_attempt(10),
+    wait=wait_random_exponential(multiplier=0.2, max=10),
+    reraise=True,
+)
+
+_CHANGED = "changed meanwhile"  # then the key, on a line of its own
+
+
+class RowChanged(Exception):
+    """A row is not what `Tables.swap` expected; the argument is the first part of its key."""
 
 
 def spark_schema(schema: pa.Schema) -> StructType:
@@ -43,13 +70,17 @@ class Tables:
         """
         if not DeltaTable.isDeltaTable(self.spark, self.path(name)):
             return self.spark.createDataFrame([], spark_schema(schemas.TABLES[name]))
-        return self.spark.read.format("delta").option("versionAsOf", self.version(name)).load(self.path(name))
+        rows = self.spark.read.format("delta").option("versionAsOf", self.version(name)).load(self.path(name))
+        added = [f for f in spark_schema(schemas.TABLES[name]).fields if f.name not in rows.columns]
+        return rows.withColumns({f.name: F.lit(None).cast(f.dataType) for f in added}) if added else rows
 
+    @_retried
     def append(self, name: str, rows: DataFrame) -> None:
         """Add `rows` in one commit."""
         self._delta(name)
         conform(rows, schemas.TABLES[name]).write.format("delta").mode("append").save(self.path(name))
 
+    @_retried
     def upsert(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
         """Insert `rows`, replacing those of the same key, in one commit. `rows` must be cheap to read twice."""
         same_key = " AND ".join(f"old.`{column}` <=> new.`{column}`" for column in key)
@@ -57,15 +88,58 @@ class Tables:
         merge = self._delta(name).alias("old").merge(source, same_key)
         merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
 
+    @_retried
+    def swap(self, name: str, rows: DataFrame, key: str, column: str) -> None:
+        """`upsert` by one key column, as long as `column` of every row there is what `expected` of `rows` says.
+
+        `expected` is null where no row is expected. Otherwise nothing is written, and RowChanged is raised. All in one
+        commit, whoever else writes.
+        """
+        schema = schemas.TABLES[name]
+        expected = schema.field(column).with_name("expected").with_nullable(True)
+        source = conform(rows, schema.append(expected)).alias("new")
+        values: dict[str, str | Column] = {f"`{n}`": f"new.`{n}`" for n in schema.names}
+        refuse = f"raise_error(concat('{_CHANGED}\\n', new.`{key}`, '\\n'))"
+        merge = self._delta(name).alias("old").merge(source, f"old.`{key}` = new.`{key}`")
+        update = values | {f"`{key}`": f"if(old.`{column}` <=> new.expected, new.`{key}`, {refuse})"}
+        insert = values | {f"`{key}`": f"if(new.expected IS NULL, new.`{key}`, {refuse})"}
+        try:
+            merge.whenMatchedUpdate(set=update).whenNotMatchedInsert(values=insert).execute()
+        except Exception as error:
+            # PySpark hands some of the JVM's exceptions on as they are.
+            _, found, rest = str(error).partition(f"{_CHANGED}\n")
+            if not found:
+                raise
+            raise RowChanged(rest.partition("\n")[0]) from None
+
+    @_retried
+    def delete(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
+        """Delete the rows whose key is in `rows`, in one commit."""
+        if DeltaTable.isDeltaTable(self.spark, self.path(name)):
+            same_key = " AND ".join(f"old.`{column}` <=> new.`{column}`" for column in key)
+            self._delta(name).alias("old").merge(rows.alias("new"), same_key).whenMatchedDelete().execute()
+
+    def vacuum(self, name: str, hours: float) -> None:
+        """Remove the table's own files that no version of it younger than `hours` needs."""
+        if DeltaTable.isDeltaTable(self.spark, self.path(name)):
+            DeltaTable.forPath(self.spark, self.path(name)).vacuum(hours)
+
     def version(self, name: str) -> int:
         """Delta version of the table as it is now."""
         newest = self._delta(name).history(1).collect()[0]
         return int(newest["version"])
 
     def _delta(self, name: str) -> DeltaTable:
-        """The table, created empty where it is missing, so that its comments and constraints stand."""
+        """The table, created empty where it is missing, so that its comments and constraints stand.
+
+        One that an older release made gets the columns that came since.
+        """
         path = self.path(name)
+        empty = self.spark.createDataFrame([], spark_schema(schemas.TABLES[name]))
         if not DeltaTable.isDeltaTable(self.spark, path):
-            empty = self.spark.createDataFrame([], spark_schema(schemas.TABLES[name]))
             empty.write.format("delta").mode("ignore").save(path)
-        return DeltaTable.forPath(self.spark, path)
+        table = DeltaTable.forPath(self.spark, path)
+        if set(empty.columns) - set(table.toDF().columns):
+            empty.write.format("delta").mode("append").option("mergeSchema", True).save(path)
+            table = DeltaTable.forPath(self.spark, path)
+        return table

@@ -1,0 +1,40 @@
+"""Say what no live, pinned or retained version needs, and with --delete remove it."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lookalike import cli
+from lookalike.spark.cleanup import cleanup
+from lookalike.spark.start import start_on_catalog
+
+
+def main(argv: Sequence[str]) -> int:
+    options = parse(argv)
+
+    def job() -> None:
+        run = start_on_catalog(cli.settings(options), "cleanup")
+        days = run.settings.cleanup.retention_days if options.retain is None else options.retain
+        cleanup(run, days, options.delete)
+
+    return cli.exit_code(job)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="cleanup", description=__doc__)
+    cli.add_settings_options(parser)
+    parser.add_argument("--delete", action="store_true", help="remove it; without this nothing is changed")
+    parser.add_argument(
+        "--retain",
+        type=float,
+        metavar="DAYS",
+        help="instead of cleanup.retention_days; 0 only while no other job runs and no reader is open",
+    )
+    options = parser.parse_args(argv)
+    if options.retain is not None and options.retain < 0:
+        parser.error("--retain must be at least 0")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

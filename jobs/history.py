@@ -1,0 +1,21 @@
+"""Print what was published, rolled back, pinned and cleaned up: when, by whom, why, from what."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lookalike import cli
+from lookalike.spark.history import print_history
+from lookalike.spark.start import start_on_catalog
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="history", description=__doc__)
+    cli.add_settings_options(parser)
+    parser.add_argument("--category", metavar="CATEGORY", help="this one and those below it, a line for each action")
+    options = parser.parse_args(argv)
+    return cli.exit_code(lambda: print_history(start_on_catalog(cli.settings(options), "history"), options.category))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,17 @@
+"""Print per category what is live, since when, how good, what waits, and what was rejected and why."""
+
+import sys
+from collections.abc import Sequence
+
+from lookalike import cli
+from lookalike.spark.start import start_on_catalog
+from lookalike.spark.status import print_status
+
+
+def main(argv: Sequence[str]) -> int:
+    options = cli.arguments(__doc__, argv)
+    return cli.exit_code(lambda: print_status(start_on_catalog(cli.settings(options), "status")))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,26 @@
+"""Leave a pinned version of a category to cleanup again."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lookalike import cli
+from lookalike.spark.pins import unpin
+from lookalike.spark.start import start_on_catalog
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="unpin", description=__doc__)
+    cli.add_settings_options(parser)
+    parser.add_argument("--category", required=True, metavar="CATEGORY")
+    parser.add_argument("--version", required=True, metavar="VERSION")
+    options = parser.parse_args(argv)
+
+    def job() -> None:
+        unpin(start_on_catalog(cli.settings(options), "unpin"), options.category, options.version)
+
+    return cli.exit_code(job)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

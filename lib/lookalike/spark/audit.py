@@ -1,0 +1,133 @@
+"""The audit: a row for whatever changed what is live, or what stays, with who, why and from what.
+
+A row of `publications` explains itself, and its audit row is made of it: the pointer is committed first, the audit row
+after. Whoever reads the audit takes both tables together, so a crash between the two commits hides nothing, and the
+next job that changes something writes what is missing.
+"""
+
+import getpass
+import hashlib
+import os
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from lookalike import __version__, files, schemas
+from lookalike.report.formats import without_secrets
+from lookalike.spark.run import Run
+from lookalike.spark.tables import spark_schema
+
+KEY = ("run_id", "action", "category", "version")
+
+MOVES = ("publish", "rollback", "withdraw")
+"""Actions that change what is live; their `replaced_version` stopped being live."""
+
+_READ_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a change comes from; see `schemas.AUDIT`."""
+
+    who: str
+    why: str | None
+    manifest: str | None
+    manifest_checksum: str | None
+    code_version: str
+
+    @classmethod
+    def here(cls, why: str | None = None) -> "Origin":
+        """Of what this process does; of no manifest yet."""
+        return cls(_user(), why, None, None, code_version())
+
+    def with_manifest(self, run: Run) -> "Origin":
+        """With the manifest of `run`, where it has one."""
+        uri = run.settings.manifest
+        if uri is None:
+            return self
+        return Origin(self.who, self.why, without_secrets(uri), _manifest_checksum(run, uri), self.code_version)
+
+
+def actions(run: Run) -> DataFrame:
+    """All rows of the audit, those that a crash kept from being written among them."""
+    return run.tables.read("audit").unionByName(_unwritten(run))
+
+
+def record(run: Run, rows: Sequence[dict[str, Any]], why: str | None = None) -> None:
+    """Add rows of this run: each an action, and of the audit's columns those that it has."""
+    common = {"at": datetime.now(UTC), "run_id": run.run_id, **vars(Origin.here(why))}
+    values = [tuple({**common, **row}.get(name) for name in schemas.AUDIT.names) for row in rows]
+    run.tables.append("audit", run.spark.createDataFrame(values, spark_schema(schemas.AUDIT)))
+
+
+def settle(run: Run) -> None:
+    """Write the audit rows that `publications` holds and the audit lacks, then end what is being withdrawn."""
+    missing = _unwritten(run).localCheckpoint()
+    if not missing.isEmpty():
+        run.tables.upsert("audit", missing, KEY)  # not append: two jobs may find the same rows missing
+    withdrawn = run.tables.read("publications").where("action = 'withdraw'")
+    if not withdrawn.isEmpty():
+        run.tables.delete("publications", withdrawn, ["category", "run_id"])
+
+
+def _unwritten(run: Run) -> DataFrame:
+    """Audit rows of `publications` that the audit lacks."""
+    live = run.tables.read("publications")
+    rows = live.withColumn("at", F.col("published_at")).withColumn("action", F.coalesce("action", F.lit("publish")))
+    return rows.select(*schemas.AUDIT.names).join(run.tables.read("audit").select(*KEY), list(KEY), "left_anti")
+
+
+def _user() -> str:
+    try:
+        return os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"uid {os.getuid()}"
+
+
+@cache
+def code_version() -> str:
+    """Version of this library; with the commit, and `dirty` beside changes, where it runs from a checkout."""
+    checkout = Path(__file__).parents[3]
+    if not (checkout / ".git").exists():
+        return __version__
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__}+{found.stdout.strip()}"
+
+
+def _manifest_checksum(run: Run, uri: str) -> str:
+    """sha256 over each file's name, size and Parquet footer, in order of the names.
+
+    The footer has every column chunk's place, size and statistics, so other rows mean another checksum. Only a few kB
+    of each file are read, and a copy of the manifest at another place, or another time, has the same checksum.
+    """
+    paths = sorted(unquote(path) for path in run.spark.read.parquet(uri).inputFiles())
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        footers = list(pool.map(_footer, paths))
+    digest = hashlib.sha256()
+    for path, (size, footer) in zip(paths, footers, strict=True):
+        digest.update(f"{path.rpartition('/')[2]}\n{size}\n".encode() + hashlib.sha256(footer).digest())
+    return digest.hexdigest()
+
+
+def _footer(uri: str) -> tuple[int, bytes]:
+    """Size of a Parquet file, and its footer, whose length stands in front of the last four bytes."""
+    fs, path = files.filesystem(uri)
+    with fs.open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(size - 8)
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(size - 8 - length)
+        return size, bytes(file.read(length))

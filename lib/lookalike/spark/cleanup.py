@@ -1,0 +1,164 @@
+"""Clean up: remove versions that nobody can be reading any more, and what crashed jobs left behind.
+
+A version stays while it is live or pinned, for the retention after it stopped being live, and for the retention after
+its files were written. A file stays while any version that stays names it; one that no version names, for the
+retention.
+
+What is going to be removed is written to the audit first, and what is live or pinned is read again after that: so
+either a rollback at the same time is seen here, or the rollback sees the audit and says so.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+from rich.markup import escape
+from rich.table import Table
+
+from lookalike import files, schemas
+from lookalike.report.formats import size
+from lookalike.spark.audit import MOVES, actions, record, settle
+from lookalike.spark.pins import pinned
+from lookalike.spark.run import Run, console
+
+VersionKey = tuple[str, str]  # category, version
+
+_TABLES = ("similar_items", "evaluations", "shards")  # shards last: its rows name the files
+_LEAST_VACUUM_HOURS = 7 * 24.0  # Delta's own retention
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What can go: versions, and files below the root by relative path."""
+
+    versions: frozenset[VersionKey]
+    files: Mapping[str, files.Listed]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files.values())
+
+
+def cleanup(run: Run, retention_days: float, delete: bool = False) -> Leftovers:
+    """Say what no live, pinned or retained version names; with `delete`, remove it. Returns what can go, or went."""
+    with run.stage("cleanup") as figures:
+        before = datetime.now(UTC) - timedelta(days=retention_days)
+        found = leftovers(run, before)
+        if delete:
+            settle(run)
+            gone: list[dict[str, str | None]] = [
+                {"action": "cleanup", "category": c, "version": v} for c, v in sorted(found.versions)
+            ]
+            if gone or found.files:
+                nothing = {"action": "cleanup", "category": None, "version": None}
+                record(run, gone or [nothing], f"retention of {retention_days:g} days")
+            found = _remove(run, found, before)
+            for name in schemas.TABLES:
+                run.tables.vacuum(name, max(_LEAST_VACUUM_HOURS, retention_days * 24))
+        figures.counts = {
+            "versions": len(found.versions),
+            "files": len(found.files),
+            "bytes": found.size_bytes,
+            "deleted": int(delete),
+        }
+    _print(found, delete)
+    return found
+
+
+def leftovers(run: Run, before: datetime) -> Leftovers:
+    """What nobody needs of all that is older than `before`."""
+    # Files first: what is written while the tables are read is not among them.
+    there = _files(run.settings.root)
+    named = _named_files(run)
+    young = {key for key, paths in named.items() if any(p in there and there[p].modified >= before for p in paths)}
+    kept = _kept(run, before) | young
+    versions = frozenset(_versions(run) - kept)
+    needed = {path for key in named.keys() - versions for path in named[key]}
+    ours = {path for key in versions for path in named.get(key, ())}
+    gone = {p: f for p, f in there.items() if p not in needed and (p in ours or f.modified < before)}
+    return Leftovers(versions, gone)
+
+
+def _files(root: str) -> dict[str, files.Listed]:
+    """Files that jobs write outside the tables: shards, staging, and temporary files in the root itself."""
+    found = {
+        f"{folder}/{path}": file
+        for folder in ("shards", "staging")
+        for path, file in files.listed(files.join(root, folder)).items()
+    }
+    loose = files.listed(root, depth=1).items()
+    return found | {p: f for p, f in loose if p.endswith(".tmp") or p.startswith(".writable-")}
+
+
+def _named_files(run: Run) -> dict[VersionKey, set[str]]:
+    named: dict[VersionKey, set[str]] = {}
+    for row in run.tables.read("shards").select("category", "version", "path", "vectors_path").collect():
+        paths = {path for path in (row["path"], row["vectors_path"]) if path}
+        named.setdefault(_key(row), set()).update(paths)
+    return named
+
+
+def _kept(run: Run, before: datetime) -> set[VersionKey]:
+    """Versions that are live or pinned, or were live after `before`."""
+    moves = actions(run).where(F.col("action").isin(*MOVES) & (F.col("at") >= F.lit(before)))
+    recent = moves.select("category", F.col("replaced_version").alias("version")).where("version IS NOT NULL")
+    live = run.tables.read("publications").select("category", "version")
+    return _keys(live.union(recent).union(pinned(run)))
+
+
+def _versions(run: Run) -> set[VersionKey]:
+    """Every version of which a row is left anywhere."""
+    similar_items, evaluations, shards = (run.tables.read(name).select("category", "version") for name in _TABLES)
+    return _keys(shards.union(evaluations).union(similar_items))
+
+
+def _keys(rows: DataFrame) -> set[VersionKey]:
+    return {_key(row) for row in rows.distinct().collect()}
+
+
+def _key(row: Row) -> VersionKey:
+    return row["category"], row["version"]
+
+
+def _remove(run: Run, found: Leftovers, before: datetime) -> Leftovers:
+    """Rows, then files, of what still can go; returns it."""
+    versions = found.versions - _kept(run, before)
+    spared = _named_files(run)
+    needed = {path for key in spared.keys() - versions for path in spared[key]}
+    if versions:
+        rows = run.spark.createDataFrame(sorted(versions), "category string, version string")
+        for name in _TABLES:
+            run.tables.delete(name, rows, ["category", "version"])
+    # A build at the same time may have written a file anew, under the same name.
+    now = _files(run.settings.root)
+    gone = {path: file for path, file in found.files.items() if path not in needed and now.get(path) == file}
+    for path in gone:
+        files.remove(files.join(run.settings.root, path))
+    files.remove_empty_folders(run.settings.root, gone)
+    return Leftovers(versions, gone)
+
+
+def _print(found: Leftovers, deleted: bool) -> None:
+    out = console()
+    for line in _lines(found):
+        out.print(line, highlight=False)
+    done = "removed" if deleted else "can go; nothing was removed, --delete does it"
+    out.print(
+        f"{len(found.versions):,} versions, {len(found.files):,} files, {size(found.size_bytes)}: {done}",
+        highlight=False,
+    )
+
+
+def _lines(found: Leftovers) -> Iterator[Table]:
+    if found.versions:
+        versions = Table("category", "version", title="versions")
+        for category, version in sorted(found.versions):
+            versions.add_row(escape(category), version)
+        yield versions
+    if found.files:
+        table = Table("file", "bytes", title="files")
+        for path, file in sorted(found.files.items()):
+            table.add_row(escape(path), f"{file.size_bytes:,}")
+        yield table

@@ -1,0 +1,83 @@
+"""Status: per category what is live, since when, how good, what waits to go live, and what was rejected and why."""
+
+from datetime import UTC, datetime
+from functools import reduce
+
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+from rich.markup import escape
+from rich.table import Table
+
+from lookalike.report.formats import count, duration, share
+from lookalike.spark.gallery import candidates, rolled_back
+from lookalike.spark.run import Run, console
+
+_METRICS = ("images", "products", "knn_recall@10", "recall@10")
+
+
+def print_status(run: Run) -> None:
+    """A line for each category of the ledger or of what is live."""
+    table = Table(title="status (UTC)")
+    for name in ("category", "live", "since", "age", *_METRICS, "next", "waiting", "rejected"):
+        table.add_column(name, justify="right" if name in (*_METRICS, "waiting") else "left")
+    for row in status(run).orderBy("category").collect():
+        table.add_row(*_line(row))
+    console().print(table)
+
+
+def status(run: Run) -> DataFrame:
+    """(category, version, since, next, held, waiting, rejected, figures), see `print_status`; null where none."""
+    images = run.tables.read("images")
+    live = run.tables.read("publications").select("category", "version", F.unix_seconds("published_at").alias("since"))
+    by_reason = images.where("status = 'rejected'").groupBy("category", "reason").count()
+    reasons = by_reason.groupBy("category").agg(
+        F.array_sort(F.collect_list(F.struct((-F.col("count")).alias("less"), "reason"))).alias("rejected")
+    )
+    waiting = images.where("status IS NULL AND NOT deleted").groupBy("category").agg(F.count("*").alias("waiting"))
+    parts = [_measured(run, live), _next(run, images, live), waiting, reasons]
+    joined = reduce(lambda left, right: left.join(_named(right), "category", "full"), parts, _named(live))
+    return joined.withColumn("category", F.nullif("category", F.lit("")))
+
+
+def _named(rows: DataFrame) -> DataFrame:
+    """With an empty name for what has no category, so that it joins."""
+    return rows.withColumn("category", F.coalesce("category", F.lit("")))
+
+
+def _measured(run: Run, live: DataFrame) -> DataFrame:
+    figures = run.tables.read("evaluations").join(F.broadcast(live), ["category", "version"], "left_semi")
+    return figures.groupBy("category").agg(
+        *(F.max(F.when(F.col("metric") == metric, F.col("value"))).alias(metric) for metric in _METRICS)
+    )
+
+
+def _next(run: Run, images: DataFrame, live: DataFrame) -> DataFrame:
+    """(category, next, held): the candidate that is not live, of the model of most images; held after a rollback."""
+    embedded = images.where("status IN ('embedded', 'reused')").groupBy("model_id").count()
+    model = embedded.orderBy(F.desc("count")).first()
+    found = candidates(images, model["model_id"] if model else "", run.settings).select("category", "version")
+    held = rolled_back(run).withColumn("held", F.lit(True))
+    new = found.join(live, ["category", "version"], "left_anti").join(held, ["category", "version"], "left")
+    return new.select("category", F.col("version").alias("next"), "held")
+
+
+def _line(row: Row) -> list[str]:
+    since = datetime.fromtimestamp(row["since"], UTC) if row["since"] else None
+    held = " (held, rolled back)" if row["held"] else ""
+    return [
+        escape(row["category"] or "-"),
+        row["version"] or "-",
+        f"{since:%Y-%m-%d %H:%M}" if since else "-",
+        duration((datetime.now(UTC) - since).total_seconds()) if since else "-",
+        count(_whole(row["images"])),
+        count(_whole(row["products"])),
+        share(row["knn_recall@10"]),
+        share(row["recall@10"]),
+        f"{row['next'] or '-'}{held}",
+        count(row["waiting"]),
+        escape("; ".join(f"{-reason['less']:,} {reason['reason']}" for reason in row["rejected"] or [])) or "-",
+    ]
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)

@@ -1,0 +1,263 @@
+"""What publish writes about itself, what it holds against live, and what happens when two publish at once."""
+
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.spark import rows, versions
+from tests.spark.versions import MODEL, build, candidate, run_at
+
+from lookalike import __version__
+from lookalike.errors import GateFailed, PublishConflict
+from lookalike.spark import publish as module
+from lookalike.spark.audit import Origin, actions, settle
+from lookalike.spark.churn import churn
+from lookalike.spark.gallery import candidates, unpublished
+from lookalike.spark.gate import gate_checks
+from lookalike.spark.publish import publish, switch
+from lookalike.spark.rollback import rollback
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+def test_a_publication_explains_itself(spark: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HADOOP_USER_NAME", "ann")
+    manifest = rows.manifest_file(tmp_path / "manifest.parquet", [rows.image()])
+    run = run_at(spark, root, manifest=f"file://{manifest}?token=secret")
+    # Spark and fsspec would take the query for a part of the name; so the file is there under both.
+    shutil.copy(manifest, f"{manifest}?token=secret")
+    build(run, ("a/b", "v1", None))
+    publish(run, [candidate(run, "a/b", "v1")], MODEL)
+    (row,) = run.tables.read("publications").collect()
+    (said,) = run.tables.read("audit").collect()
+    for found in (row, said):
+        assert (found["action"], found["who"], found["why"], found["model_id"]) == ("publish", "ann", None, MODEL)
+        assert "secret" not in found["manifest"]
+        assert found["manifest"].startswith(f"file://{manifest}")
+        assert len(found["manifest_checksum"]) == 64
+        assert found["code_version"].startswith(__version__)
+        assert found["run_id"] == run.run_id
+    assert row["forced"] is False
+
+
+def test_the_manifests_checksum_follows_its_rows_only(spark: Any, root: Path, tmp_path: Path) -> None:
+    def checksum(folder: str, *ids: str) -> str | None:
+        (tmp_path / folder).mkdir()
+        path = rows.manifest_file(tmp_path / folder / "manifest.parquet", [rows.image(image_id) for image_id in ids])
+        return Origin.here().with_manifest(run_at(spark, root, manifest=path)).manifest_checksum
+
+    first = checksum("one", "a", "b")
+    assert checksum("copy", "a", "b") == first
+    assert checksum("other", "a", "c") != first
+
+
+def test_a_crash_between_pointer_and_audit_loses_nothing(
+    spark: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_at(spark, root)
+    build(run, ("a", "v1", None), ("gone", "v1", None))
+    publish(run, [candidate(run, c, "v1") for c in ("a", "gone")], MODEL)
+    build(run, ("a", "v2", "v1"))
+    versions.ledger(run, a="embedded", gone="deleted")
+
+    def crash(run: Any) -> None:  # noqa: ARG001
+        raise KeyboardInterrupt
+
+    crashed = run_at(spark, root)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        version = candidate(crashed, "a", "v2")
+        patched.setattr(module, "settle", lambda _: patched.setattr(module, "settle", crash))  # the first one works
+        publish(crashed, [version], MODEL)
+    assert len(versions.audit(run)) == 2
+    assert {
+        tuple(r) for r in actions(run).where(f"run_id = '{crashed.run_id}'").select("action", "category").collect()
+    } == {
+        ("publish", "a"),
+        ("withdraw", "gone"),
+    }
+    settle(run)
+    expected = [("publish", "a", "v2", "v1"), ("withdraw", "gone", "v1", "v1")]
+    assert versions.audit(run)[2:] == expected
+    assert versions.live(run) == {"a": "v2"}
+    state = {name: run.tables.version(name) for name in ("audit", "publications")}
+    settle(run)
+    assert {name: run.tables.version(name) for name in state} == state
+
+
+def test_two_publishers_at_once(spark: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same categories, one wins all of them each round and the other is told; of different ones, both win."""
+    monkeypatch.setattr(module, "settle", lambda _: None)  # the audit has its own tests
+    build(run_at(spark, root), ("a", "v1", None))
+    for number in range(20):
+        start = threading.Barrier(2)
+
+        def attempt(name: str, categories: tuple[str, ...], number: int = number, start: Any = start) -> bool:
+            run = run_at(spark, root)
+            live = {category: candidate(run, category, f"{name}-{number}") for category in categories}
+            rows = [
+                module.pointer(c, v.version, v.live_version, v.live_run_id, "publish", MODEL) for c, v in live.items()
+            ]
+            start.wait()
+            try:
+                switch(run, rows, Origin.here())
+            except PublishConflict:
+                return False
+            return True
+
+        same = number % 2 == 0
+        with ThreadPoolExecutor(2) as pool:
+            won = list(pool.map(attempt, ("one", "two"), (("a", "b"), ("a", "b")) if same else (("a",), ("b",))))
+        if same:
+            assert sorted(won) == [False, True]
+            winner = f"{('one', 'two')[won.index(True)]}-{number}"
+            expected = {"a": winner, "b": winner}
+        else:
+            assert won == [True, True]
+            expected = {"a": f"one-{number}", "b": f"two-{number}"}
+        assert versions.live(run_at(spark, root)) == expected
+
+
+def test_what_another_job_published_meanwhile_is_not_replaced(spark: Any, root: Path) -> None:
+    """Neither the category in conflict nor the others of the same run go live; run again, they do."""
+    first, second = run_at(spark, root), run_at(spark, root)
+    build(first, ("a", "v1", None), ("b", "v1", None), ("a", "v2", "v1"), ("a", "v3", "v1"), ("a", "v3", "v2"))
+    publish(first, [candidate(first, c, "v1") for c in ("a", "b")], MODEL)
+    slow, fast = candidate(second, "a", "v3"), candidate(second, "a", "v2")
+    publish(second, [fast], MODEL)
+    with pytest.raises(PublishConflict, match="what is live of a meanwhile") as error:
+        publish(first, [slow], MODEL)
+    assert error.value.exit_code == 1
+    assert versions.live(first) == {"a": "v2", "b": "v1"}
+    assert len(versions.audit(first)) == 3
+    again = run_at(spark, root)
+    publish(again, [candidate(again, "a", "v3")], MODEL)
+    assert versions.live(first) == {"a": "v3", "b": "v1"}
+
+
+def test_the_gate_compares_with_live(spark: Any, root: Path) -> None:
+    run = run_at(spark, root)
+    live = {"products": (100.0, None, None), "recall@10": (0.9, 0.88, 0.92)}
+    bad: dict[str, dict[str, Any]] = {
+        "same": {**live},
+        "churned": {**live, "churn": (0.9, 0.71, 0.97)},
+        "few": {**live, "churn": (1.0, 0.3, 1.0)},
+        "worse": {**live, "recall@10": (0.7, 0.67, 0.73)},
+        "unlucky": {**live, "recall@10": (0.7, 0.5, 0.9)},
+        "shrunk": {**live, "products": (30.0, None, None)},
+    }
+    measured = [row for c, figures in bad.items() for row in versions.measured_rows(c, "v2", "v1", **figures)]
+    measured += [row for c in bad for row in versions.measured_rows(c, "v1", None, **live)]
+    versions.append(run, "evaluations", measured)
+    found = [versions.Version(c, "v2", 1, 1, "v1", "r") for c in bad]
+    failed = {(check.category, check.metric) for check in gate_checks(run, found) if not check.holds}
+    assert failed == {
+        ("churned", "churn, at least"),
+        ("worse", "drop of recall@10, at least"),
+        ("shrunk", "share of products gone, at least"),
+    }
+    with pytest.raises(GateFailed, match="same was not evaluated"):
+        gate_checks(run, [versions.Version("same", "v2", 1, 1, "v0", "r")])
+
+
+def test_a_force_is_recorded_with_who_and_why(spark: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HADOOP_USER_NAME", "ann")
+    run = run_at(spark, root, gate={"min_recall_at_10": 0.99})
+    build(run, ("a", "v1", None))
+    with pytest.raises(GateFailed, match=r"a: recall@10 is 0\.8000, must be >= 0\.9900"):
+        publish(run, [candidate(run, "a", "v1")], MODEL)
+    assert versions.live(run) == {}
+    publish(run, [candidate(run, "a", "v1")], MODEL, force="sale starts today")
+    (row,) = run.tables.read("publications").collect()
+    assert (row["forced"], row["who"], row["why"]) == (True, "ann", "sale starts today")
+    (said,) = run.tables.read("audit").collect()
+    assert (said["action"], said["who"], said["why"]) == ("publish", "ann", "sale starts today")
+
+
+def test_churn_is_the_share_of_neighbours_that_left(spark: Any, root: Path) -> None:
+    run = run_at(spark, root)
+    versions.append(run, "similar_items", versions.similar_rows("a", "v1", 1) + versions.similar_rows("a", "v2", 2))
+    products = spark.createDataFrame(
+        [("a", "v2", versions.product(i)) for i in range(versions.PRODUCTS)] + [("a", "v2", "new")],
+        "category string, version string, product_id string",
+    )
+    found = churn(run, [candidate_against("a", "v2", "v1"), candidate_against("b", "v2", "v1")], products).collect()
+    by_category = {row["category"]: row for row in found}
+    row = by_category["a"]
+    # Places 1, 2, 3 became 2, 3, 4: one of three is gone.
+    assert row["value"] == pytest.approx(1 / 3)
+    assert (row["n"], row["against"], row["metric"]) == (versions.PRODUCTS, "v1", "churn")
+    assert row["low"] < 1 / 3 < row["high"]
+    assert (by_category["b"]["value"], by_category["b"]["n"]) == (None, 0)
+
+
+def candidate_against(category: str, version: str, live: str) -> versions.Version:
+    return versions.Version(category, version, 1, 1, live, "r")
+
+
+def test_a_category_without_images_is_withdrawn(spark: Any, root: Path) -> None:
+    run = run_at(spark, root)
+    build(run, *((c, "v1", None) for c in ("kept", "emptied", "unreadable")))
+    publish(run, [candidate(run, c, "v1") for c in ("kept", "emptied", "unreadable")], MODEL)
+    versions.ledger(run, kept="embedded", emptied="deleted", unreadable="rejected")
+    again = run_at(spark, root)
+    publish(again, [], MODEL)
+    assert versions.live(run) == {"kept": "v1", "unreadable": "v1"}
+    assert versions.audit(run)[-1] == ("withdraw", "emptied", "v1", "v1")
+    before = run.tables.version("publications")
+    publish(run_at(spark, root), [], MODEL)
+    assert run.tables.version("publications") == before
+    rollback(run_at(spark, root), "emptied")
+    publish(run_at(spark, root), [], MODEL)
+    assert versions.live(run)["emptied"] == "v1"
+
+
+def test_a_version_that_was_rolled_back_from_waits_for_a_force(spark: Any, root: Path) -> None:
+    run = run_at(spark, root)
+    versions.ledger(run, a="embedded")
+    (now,) = candidates(run.tables.read("images"), MODEL, run.settings).collect()
+    build(run, ("a", "old", None), ("a", now["version"], "old"))
+    publish(run, [candidate(run, "a", "old")], MODEL)
+    (found,) = unpublished(run, MODEL)
+    assert (found.version, found.live_version) == (now["version"], "old")
+    publish(run_at(spark, root), [found], MODEL)
+    assert unpublished(run, MODEL) == []
+    rollback(run_at(spark, root), "a")
+    assert unpublished(run, MODEL) == []
+    (forced,) = unpublished(run, MODEL, force=True)
+    publish(run_at(spark, root), [forced], MODEL, force="it was the shop's fault")
+    assert versions.live(run) == {"a": now["version"]}
+    rollback(run_at(spark, root), "a")
+    run.tables.upsert("images", run.tables.read("images").replace("i-a-0", "i-b"), ["vector_id"])
+    assert [v.version for v in unpublished(run, MODEL)] != [now["version"]]
+    assert len(unpublished(run, MODEL)) == 1
+
+
+def test_a_table_of_an_older_release_gets_the_new_columns(spark: Any, root: Path) -> None:
+    run = run_at(spark, root)
+    build(run, ("a", "v1", None), ("a", "v2", "v1"))
+    old = run.tables.read("publications").drop("action", "who", "why", "forced", "manifest", "manifest_checksum")
+    old = old.drop("code_version")
+    row = spark.sql("SELECT 'a' category, 'v1' version, NULL replaced_version, 'm' model_id, 1 format_version")
+    row = row.selectExpr("*", "0L shards_table_version", "0L similar_items_table_version", "now() published_at")
+    row.withColumn("run_id", row.category).select(old.columns).write.format("delta").save(
+        run.tables.path("publications")
+    )
+    publish(run, [candidate(run, "a", "v2")], MODEL)
+    assert versions.live(run) == {"a": "v2"}
+    assert versions.audit(run) == [("publish", "a", "v1", None), ("publish", "a", "v2", "v1")]
+
+
+def test_switch_is_one_commit_for_all_categories(spark: Any, root: Path) -> None:
+    run = run_at(spark, root)
+    build(run, *((c, "v1", None) for c in ("a", "b", "c")))
+    publish(run, [candidate(run, c, "v1") for c in ("a", "b", "c")], MODEL)
+    operations = [row["operation"] for row in spark.sql(
+        f"DESCRIBE HISTORY delta.`{run.tables.path('publications')}`"
+    ).collect()]  # fmt: skip
+    assert operations.count("MERGE") == 1

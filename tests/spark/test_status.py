@@ -1,0 +1,61 @@
+"""What status and history tell."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.spark import versions
+from tests.spark.versions import MODEL, build, run_at
+
+from lookalike.spark.audit import actions
+from lookalike.spark.gallery import candidates
+from lookalike.spark.history import history, print_history
+from lookalike.spark.rollback import rollback
+from lookalike.spark.status import print_status, status
+
+
+def test_status_and_history(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HADOOP_USER_NAME", "ann")
+    root = tmp_path / "root"
+    run = run_at(spark, root)
+    versions.ledger(run, a="embedded", b="embedded", late="embedded", slow="deleted")
+    ledger = run.tables.read("images")
+    found = {row["category"]: row["version"] for row in candidates(ledger, MODEL, run.settings).collect()}
+    build(run, ("a", "old", None), ("a", found["a"], "old"), ("b", found["b"], None))
+    versions.went_live(run, a=("old", found["a"]), b=(found["b"],))
+    rollback(run_at(spark, root), "a")
+
+    reasons = ["zero bytes", "zero bytes", "[red]"]
+    rejected = [versions.image_row("bad", "rejected", i, reason) for i, reason in enumerate(reasons)]
+    rejected += [versions.image_row(None, "rejected", reason="no category"), versions.image_row("slow", None, 1)]
+    versions.append(run, "images", rejected)
+
+    told = {row["category"]: row for row in status(run).collect()}
+    assert told.keys() == {"a", "b", "bad", "late", "slow", None}
+    a = told["a"]
+    assert (a["version"], a["next"], a["held"], a["products"], a["recall@10"]) == ("old", found["a"], True, 6.0, 0.8)
+    assert (told["b"]["version"], told["b"]["next"]) == (found["b"], None)
+    assert (told["late"]["version"], told["late"]["next"], told["late"]["held"]) == (None, found["late"], None)
+    assert [(-r["less"], r["reason"]) for r in told["bad"]["rejected"] if r["reason"]] == [
+        (2, "zero bytes"),
+        (1, "[red]"),
+    ]
+    assert told["slow"]["waiting"] == 1
+    capsys.readouterr()
+    print_status(run)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "1 [red]" in out
+
+    by_run = history(actions(run), by_run=True).collect()
+    assert [(row["action"], row["category"], row["version"]) for row in by_run] == [
+        ("publish", "2 categories", None),
+        ("publish", "a", found["a"]),
+        ("rollback", "a", "old"),
+    ]
+    assert {row["who"] for row in by_run} == {"ann"}
+    print_history(run, "b")
+    out = capsys.readouterr().out
+    assert " b " in out
+    assert "rollback" not in out
