@@ -14,7 +14,7 @@ def main(argv: Sequence[str]) -> int:
     options = cli.arguments(__doc__, argv)
 
     def job() -> None:
-        run = start(cli.settings(options), "build_index")
+        run = start(cli.settings(options), "build_index", cli.selection(options))
         model_id = current_model_id(run)
         build_index(run, unpublished(run, model_id), model_id)
 

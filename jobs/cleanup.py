@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="cleanup", description=__doc__)
+    parser = cli.parser(__doc__)
     cli.add_settings_options(parser)
     parser.add_argument("--delete", action="store_true", help="remove it; without this nothing is changed")
     parser.add_argument(

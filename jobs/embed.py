@@ -13,7 +13,7 @@ def main(argv: Sequence[str]) -> int:
     options = cli.arguments(__doc__, argv)
 
     def job() -> None:
-        run = start(cli.settings(options), "embed")
+        run = start(cli.settings(options), "embed", cli.selection(options))
         embed(run, current_model_id(run))
 
     return cli.exit_code(job)

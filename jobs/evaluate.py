@@ -14,7 +14,7 @@ def main(argv: Sequence[str]) -> int:
     options = cli.arguments(__doc__, argv)
 
     def job() -> None:
-        run = start(cli.settings(options), "evaluate")
+        run = start(cli.settings(options), "evaluate", cli.selection(options))
         model_id = current_model_id(run)
         evaluate(run, unpublished(run, model_id), model_id)
 

@@ -1,6 +1,5 @@
 """Print what was published, rolled back, pinned and cleaned up: when, by whom, why, from what."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -10,7 +9,7 @@ from lookalike.spark.start import start_on_catalog
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="history", description=__doc__)
+    parser = cli.parser(__doc__)
     cli.add_settings_options(parser)
     parser.add_argument("--category", metavar="CATEGORY", help="this one and those below it, a line for each action")
     options = parser.parse_args(argv)

@@ -20,7 +20,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--csv",
         metavar="FILE",
         help="columns image or uri, product_id, category; optionally image_id, title, "
-        "available, deleted, updated_at, attributes (key=value;...); others become attributes",
+        "available, deleted, updated_at, content_hash, attributes (key=value;...); others become attributes",
     )
     source.add_argument("--folder", metavar="DIR", help="its folders are the categories, a file's name is a product_id")
     parser.add_argument("--images", metavar="DIR", help="default: `images` beside the CSV, or the CSV's folder")

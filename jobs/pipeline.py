@@ -12,7 +12,7 @@ def main(argv: Sequence[str]) -> int:
     options = cli.arguments(__doc__, argv)
 
     def job() -> None:
-        run = start(cli.settings(options), "pipeline")
+        run = start(cli.settings(options), "pipeline", cli.selection(options))
         pipeline(run)
 
     return cli.exit_code(job)

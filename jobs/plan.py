@@ -15,7 +15,7 @@ def main(argv: Sequence[str]) -> int:
     options = cli.arguments(__doc__, argv)
 
     def job() -> None:
-        run = start(cli.settings(options), "plan")
+        run = start(cli.settings(options), "plan", cli.selection(options))
         model_id = current_model_id(run)
         versions = missing_from(run, "shards", unpublished(run, model_id))
         print_plan(run, plans(run, versions, model_id))

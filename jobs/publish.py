@@ -15,7 +15,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(argv)
 
     def job() -> None:
-        run = start(cli.settings(options), "publish")
+        run = start(cli.settings(options), "publish", cli.selection(options))
         model_id = current_model_id(run)
         publish(run, unpublished(run, model_id, options.force), model_id, options.why)
 
@@ -23,8 +23,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="publish", description=__doc__)
+    parser = cli.parser(__doc__)
     cli.add_settings_options(parser)
+    cli.add_selection_options(parser)
     parser.add_argument(
         "--force",
         action="store_true",

@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="rollback", description=__doc__)
+    parser = cli.parser(__doc__)
     cli.add_settings_options(parser)
     parser.add_argument("--category", required=True, metavar="CATEGORY", help="one category, as history names it")
     parser.add_argument("--to", metavar="VERSION", help="default: what the live version replaced")

@@ -14,7 +14,7 @@ def main(argv: Sequence[str]) -> int:
     options = cli.arguments(__doc__, argv)
 
     def job() -> None:
-        run = start(cli.settings(options), "similar_items")
+        run = start(cli.settings(options), "similar_items", cli.selection(options))
         similar_items(run, unpublished(run, current_model_id(run)))
 
     return cli.exit_code(job)

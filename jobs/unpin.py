@@ -1,6 +1,5 @@
 """Leave a pinned version of a category to cleanup again."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -10,7 +9,7 @@ from lookalike.spark.start import start_on_catalog
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="unpin", description=__doc__)
+    parser = cli.parser(__doc__)
     cli.add_settings_options(parser)
     parser.add_argument("--category", required=True, metavar="CATEGORY")
     parser.add_argument("--version", required=True, metavar="VERSION")

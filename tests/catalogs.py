@@ -86,12 +86,12 @@ class Ended:
 
 
 def run(
-    job: str, root: Path | str, manifest: Path | None, settings: Sequence[str] = (), arguments: Sequence[str] = ()
+    job: str, root: Path | str, manifest: Path | None, settings: Sequence[str] = (), flags: Sequence[str] = ()
 ) -> Ended:
-    """Run a job in this process, as its entry point does."""
+    """Run a job in this process, as its entry point does; `flags` are options that are no settings."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = importlib.import_module(f"jobs.{job}").main([*options(root, manifest, settings), *arguments])
+        code = importlib.import_module(f"jobs.{job}").main([*options(root, manifest, settings), *flags])
     return Ended(code, out.getvalue(), err.getvalue())
 
 

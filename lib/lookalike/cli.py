@@ -8,14 +8,16 @@ from pathlib import Path
 from lookalike import config, files
 from lookalike.config import Settings
 from lookalike.errors import LookalikeError
+from lookalike.selection import Selection
 
 INTERRUPTED = 130
 
 
 def arguments(doc: str | None, argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the options of a job that has settings: `--config FILE` and `--set KEY=VALUE`."""
+    """Parse the options of a job that works on the catalog: its settings, and what part of the catalog it is for."""
     options = parser(doc)
     add_settings_options(options)
+    add_selection_options(options)
     return options.parse_args(argv)
 
 
@@ -34,6 +36,31 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="one setting, such as root=/data/out",
     )
+
+
+def add_selection_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--category",
+        action="append",
+        default=[],
+        metavar="PATH",
+        dest="categories",
+        help="only this category and all below it; repeatable",
+    )
+    parser.add_argument("--full", action="store_true", help="build anew what is unchanged, too; embeddings are kept")
+    parser.add_argument(
+        "--retry-rejected",
+        nargs="?",
+        const="unreadable",
+        choices=("unreadable", "all"),
+        dest="retry",
+        help="only images whose uri could not be read, or with `all` every rejected one",
+    )
+
+
+def selection(options: argparse.Namespace) -> Selection:
+    """What part of the catalog the options name."""
+    return Selection.of(options.categories, options.full, options.retry)
 
 
 def settings(options: argparse.Namespace) -> Settings:

@@ -55,15 +55,33 @@ def read_bytes(uri: str, max_bytes: int | None = None) -> bytes:
     return content
 
 
+UNREADABLE = "unreadable uri: "
+"""How a reason begins whose cause may pass: the same uri may be read well another time."""
+
+
+class OtherContent(ValueError):
+    """A file has other bytes than its `content_hash` says."""
+
+
+def read_content(uri: str, content_hash: str, max_bytes: int) -> bytes:
+    """The whole file, as `read_bytes` reads it. Raises OtherContent where its sha256 is not `content_hash`."""
+    content = read_bytes(uri, max_bytes)
+    if hashlib.sha256(content).hexdigest() != content_hash:
+        raise OtherContent("its bytes are not those of content_hash")
+    return content
+
+
 def unreadable(error: Exception) -> str:
     """Reason for which a file could not be read: short, the same for every file, and free of what the uri may hold."""
     if isinstance(error, TooLarge):
         return str(error)
+    if isinstance(error, OtherContent):
+        return f"{UNREADABLE}{error}"
     if isinstance(error, FileNotFoundError):
-        return "unreadable uri: not found"
+        return f"{UNREADABLE}not found"
     if isinstance(error, PermissionError):
-        return "unreadable uri: permission denied"
-    return f"unreadable uri: {type(error).__name__}"
+        return f"{UNREADABLE}permission denied"
+    return f"{UNREADABLE}{type(error).__name__}"
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Make a manifest of what people have: a CSV with paths or URLs, or a folder of images with one folder a category.
 
-Both stream: a manifest of millions of rows is made in blocks, with Arrow's and numpy's vectorised operations.
+Both stream: a manifest of millions of rows is made in blocks, with Arrow's and numpy's vectorised operations. Where the
+CSV has no `updated_at`, a local file's modification time is it, so that later runs read only the files that changed.
 """
 
 import csv
@@ -23,7 +24,18 @@ from numpy.typing import NDArray
 from lookalike import files, schemas
 from lookalike.errors import ManifestInvalid
 
-FIELDS = ("image_id", "product_id", "category", "image", "uri", "title", "available", "deleted", "updated_at")
+FIELDS = (
+    "image_id",
+    "product_id",
+    "category",
+    "image",
+    "uri",
+    "title",
+    "available",
+    "deleted",
+    "updated_at",
+    "content_hash",
+)
 """What a CSV's columns may be; every other column becomes an attribute."""
 
 # pyarrow's stubs know the type of a column only where it is made.
@@ -36,7 +48,7 @@ SCHEMA = pa.schema(
         *schemas.MANIFEST_REQUIRED,
         *(
             schemas.MANIFEST_OPTIONAL.field(n)
-            for n in ("uri", "title", ATTRIBUTES, "available", "deleted", "updated_at")
+            for n in ("uri", "title", ATTRIBUTES, "available", "deleted", "updated_at", "content_hash")
         ),
     ]
 )
@@ -119,6 +131,7 @@ def _rows_of_paths(paths: Column, base: str) -> pa.Table:
         "category": pc.replace_substring_regex(paths, r"/?[^/]*$", ""),
         "uri": _uris(paths, base),
     }
+    columns["updated_at"] = _modified(columns["uri"])
     return pa.table({f.name: columns.get(f.name, pa.nulls(len(paths), f.type)) for f in SCHEMA}, SCHEMA)
 
 
@@ -245,9 +258,10 @@ def _rows_of(block: pa.RecordBatch, named: Mapping[str, str], base: str, first: 
     for name in ("available", "deleted"):
         columns[name] = _booleans(text[name], named[name], place) if name in text else pa.nulls(len(block), pa.bool_())
     columns["updated_at"] = (
-        _times(text["updated_at"], named["updated_at"], place)
-        if "updated_at" in text
-        else pa.nulls(len(block), schemas.TIMESTAMP)
+        _times(text["updated_at"], named["updated_at"], place) if "updated_at" in text else _modified(columns["uri"])
+    )
+    columns["content_hash"] = (
+        _absent(text["content_hash"]) if "content_hash" in text else pa.nulls(len(block), pa.string())
     )
     used = {*named.values(), *FIELDS, ATTRIBUTES}
     extra = {name: block[name] for name in block.schema.names if name not in used}
@@ -298,6 +312,22 @@ def _file_names(uris: Column) -> Column:
     web = pc.match_substring_regex(uris, r"^(?i:https?):")
     paths = pc.if_else(web, pc.replace_substring_regex(uris, r"[?#].*$", ""), uris)
     return pc.replace_substring_regex(paths, r"^.*/", "")
+
+
+def _modified(uris: Column) -> Column:
+    """When each local file was last modified; null where there is none, and for what is not local."""
+    paths: list[str | None] = uris.to_pylist()
+    times_us = [
+        _modified_us(path.removeprefix("file:")) if path and path.startswith("file:") else None for path in paths
+    ]
+    return pa.array(times_us, pa.int64()).cast(schemas.TIMESTAMP)
+
+
+def _modified_us(path: str) -> int | None:
+    try:
+        return Path(path).stat().st_mtime_ns // 1_000
+    except OSError:
+        return None
 
 
 def _booleans(text: Column, column: str, place: _Place) -> Column:

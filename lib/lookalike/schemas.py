@@ -36,6 +36,7 @@ MANIFEST_OPTIONAL = pa.schema(
         _field("available", pa.bool_(), "whether the product can be bought; null means yes"),
         _field("deleted", pa.bool_(), "whether the image left the catalog; null means no"),
         _field("updated_at", TIMESTAMP, "when the image's bytes last changed"),
+        _field("content_hash", pa.string(), "sha256 of the image's bytes, hex, where the shop knows it"),
         _field("embedding", EMBEDDING, "(dim,) brought by the shop; then no image is read or embedded"),
     ]
 )
@@ -79,7 +80,11 @@ EMBEDDINGS = pa.schema(
 SHARDS = pa.schema(
     [
         _key("category", pa.string(), "key with version and shard"),
-        _key("version", pa.string(), "one immutable build of the category: a fingerprint of its inputs and settings"),
+        _key(
+            "version",
+            pa.string(),
+            "one immutable build of the category: fingerprint of inputs and settings, then `-N` for the Nth full build",
+        ),
         _key("shard", pa.int32(), "number of the shard, from 0"),
         _key("path", pa.string(), "the FAISS index file, relative to the root"),
         _key("sha256", pa.string(), "of the index file, hex"),

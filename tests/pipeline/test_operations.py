@@ -38,7 +38,7 @@ class Service:
 
 
 def job(name: str, root: Path, *arguments: str) -> catalogs.Ended:
-    return catalogs.run(name, root, None, arguments=arguments)
+    return catalogs.run(name, root, None, flags=arguments)
 
 
 @pytest.mark.usefixtures("spark")
@@ -62,9 +62,9 @@ def test_a_week_of_operation(tmp_path: Path) -> None:
         assert again.code == 0, again.err
         assert live(root) == old
         with pytest.raises(SystemExit) as refused:
-            catalogs.run("publish", root, second, arguments=("--force",))
+            catalogs.run("publish", root, second, flags=("--force",))
         assert refused.value.code == 2
-        forced = catalogs.run("publish", root, second, arguments=("--force", "--why", "it was the network"))
+        forced = catalogs.run("publish", root, second, flags=("--force", "--why", "it was the network"))
         assert forced.code == 0, forced.err
         assert live(root) == new
         assert job("pin", root, "--category", CATEGORY, "--version", old, "--why", "to compare").code == 0

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from lookalike.config import Settings
+from lookalike.selection import Selection
 from lookalike.spark.run import Run, new_run_id
 
 
@@ -24,9 +25,9 @@ def manifest_file(path: Path, rows: list[dict[str, Any]], **kinds: pa.DataType) 
     return str(path)
 
 
-def run_of(spark: Any, root: Path, manifest: str, **settings: Any) -> Run:
+def run_of(spark: Any, root: Path, manifest: str, selection: Selection | None = None, **settings: Any) -> Run:
     known = Settings(root=f"file://{root}", manifest=manifest, **settings)
-    return Run(spark, known, new_run_id(), Console(quiet=True))
+    return Run(spark, known, new_run_id(), Console(quiet=True), selection=selection or Selection())
 
 
 def ledger(run: Run) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from tests.spark.rows import image, ledger, manifest_file, run_of
 from lookalike.config import EmbedSettings, ModelSettings
 from lookalike.kernels.images import Decoded, decode
 from lookalike.kernels.models import load_model
+from lookalike.selection import Selection
 from lookalike.spark.embed import embed, task_count
 from lookalike.spark.ingest import ingest
 from lookalike.spark.run import Run
@@ -58,9 +59,11 @@ def truth(content: bytes, settings: ModelSettings) -> np.ndarray:
         return np.asarray(model.module(torch.from_numpy(decoded.pixels[None].copy()))[0])
 
 
-def embedded(spark: Any, root: Path, manifest: str, model: ModelSettings) -> tuple[Run, str]:
+def embedded(
+    spark: Any, root: Path, manifest: str, model: ModelSettings, selection: Selection | None = None
+) -> tuple[Run, str]:
     """A run of ingest and embed, and its model_id."""
-    run = run_of(spark, root, manifest, model=model, embed=EMBED)
+    run = run_of(spark, root, manifest, selection, model=model, embed=EMBED)
     model_id = load_model(model).model_id
     ingest(run, model_id)
     embed(run, model_id)
@@ -182,6 +185,62 @@ def test_given_embeddings_are_normalised(spark: Any, tmp_path: Path, model: Mode
         np.testing.assert_allclose(stored(run)[hashes[image_id], model_id]["embedding"], expected, rtol=1e-6)
     assert [row["status"] for row in ledger(run)] == ["embedded", "embedded", "rejected", "reused", "embedded"]
     assert run.stages[1].counts == {"embedded": 3, "reused": 1, "rejected": 0}
+
+
+def test_bytes_of_another_hash_are_not_embedded(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
+    """What the manifest says of an image is verified as it is read; what the same manifest says later may hold."""
+    (tmp_path / "a.png").write_bytes(picture(1))
+    rows = [image("a", content=None, uri=str(tmp_path / "a.png"), content_hash=content_hash(picture(2)))]
+    manifest = manifest_file(tmp_path / "m.parquet", rows)
+    run, model_id = embedded(spark, tmp_path / "root", manifest, model)
+    reason = "unreadable uri: its bytes are not those of content_hash"
+    assert [(row["status"], row["reason"]) for row in ledger(run)] == [("rejected", reason)]
+    assert run.tables.read("embeddings").isEmpty()
+    (tmp_path / "a.png").write_bytes(picture(2))
+    again, _ = embedded(spark, tmp_path / "root", manifest, model)
+    assert [(row["status"], row["reason"]) for row in ledger(again)] == [("embedded", None)]
+    np.testing.assert_allclose(
+        stored(again)[content_hash(picture(2)), model_id]["embedding"], truth(picture(2), model), atol=1e-5
+    )
+
+
+def test_known_content_is_neither_read_nor_embedded(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
+    rows = [image(str(i), content=picture(i)) for i in range(3)]
+    embedded(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows), model)
+    # By uris where nothing is: whoever read them would fail.
+    gone = [
+        image(f"again {i}", content=None, uri=f"{tmp_path}/none-{i}.png", content_hash=content_hash(picture(i)))
+        for i in range(3)
+    ]
+    run, _ = embedded(spark, tmp_path / "root", manifest_file(tmp_path / "m2.parquet", gone), model)
+    assert run.stages[1].counts == {"embedded": 0, "reused": 3, "rejected": 0}
+    assert run.stages[1].images == 0
+    assert {row["status"] for row in ledger(run) if row["uri"]} == {"reused"}
+
+
+def test_a_run_embeds_its_manifest_and_selection_only(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
+    rows = [image(str(i), content=picture(i), category="ab"[i % 2]) for i in range(4)]
+    _, first_id = embedded(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows), model)
+    other = model_of(tmp_path, 1)
+    manifest = manifest_file(tmp_path / "m2.parquet", rows[:2])
+    run, other_id = embedded(spark, tmp_path / "root", manifest, other, Selection(("a",)))
+    assert [row["model_id"] for row in ledger(run)] == [other_id, first_id, first_id, first_id]
+    assert run.stages[1].counts == {"embedded": 1, "reused": 0, "rejected": 0}
+
+
+def test_a_retry_embeds_only_what_was_rejected(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
+    rows = [image("late", content=None, uri=str(tmp_path / "late.png")), image("good", content=picture(1))]
+    rows.append(image("text", content=b"no picture"))
+    manifest = manifest_file(tmp_path / "m.parquet", rows)
+    embedded(spark, tmp_path / "root", manifest, model)
+    (tmp_path / "late.png").write_bytes(picture(2))
+    run, _ = embedded(spark, tmp_path / "root", manifest, model, Selection(retry="unreadable"))
+    assert run.stages[1].counts == {"embedded": 1, "reused": 0, "rejected": 0}
+    run, _ = embedded(spark, tmp_path / "root", manifest, model, Selection(retry="all"))
+    assert run.stages[1].counts == {"embedded": 0, "reused": 0, "rejected": 1}
+    # Another model's turn is no retry.
+    run, _ = embedded(spark, tmp_path / "root", manifest, model_of(tmp_path, 1), Selection(retry="all"))
+    assert run.stages[1].counts == {"embedded": 0, "reused": 0, "rejected": 1}
 
 
 def test_a_worker_with_another_model_file_fails_the_job(spark: Any, tmp_path: Path, model: ModelSettings) -> None:

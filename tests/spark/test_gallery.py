@@ -1,13 +1,19 @@
 """Candidate versions: the same for the same inputs in any order, another for any change that matters."""
 
 import random
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.spark.rows import image as row_of
+from tests.spark.rows import manifest_file, run_of
 
 from lookalike import schemas
 from lookalike.config import Settings
-from lookalike.spark.gallery import candidates
+from lookalike.selection import Selection
+from lookalike.spark.gallery import candidates, unpublished
+from lookalike.spark.run import Run
 from lookalike.spark.tables import spark_schema
 
 SCHEMA = spark_schema(schemas.IMAGES)
@@ -67,6 +73,56 @@ def test_settings_that_decide_the_index_make_a_new_version(spark: Any) -> None:
     unrelated = Settings.model_validate({"report": {"queries": 3}})
     assert versions(spark, rows, other)["a"]["version"] != versions(spark, rows)["a"]["version"]
     assert versions(spark, rows, unrelated) == versions(spark, rows)
+
+
+def test_a_full_build_is_another_version_until_the_next(spark: Any, tmp_path: Path) -> None:
+    """Whichever job asks, and after a crash, it is the same; once live, it is what later runs find unchanged."""
+    manifest = manifest_file(tmp_path / "m.parquet", [row_of("x")])
+
+    def candidate(full: bool = False) -> list[str]:
+        run = run_of(spark, tmp_path / "root", manifest, Selection(full=full))
+        return [version.version for version in unpublished(run, "m")]
+
+    run = run_of(spark, tmp_path / "root", manifest)
+    rows = ledger(spark, [image(i) for i in range(4)])
+    run.tables.append("images", rows)
+    (fingerprint,) = candidate()
+    assert candidate(full=True) == candidate(full=True) == [f"{fingerprint}-1"]
+    for number in (1, 2):
+        publish(run, f"{fingerprint}-{number}")
+        assert candidate() == []
+        assert candidate(full=True) == [f"{fingerprint}-{number + 1}"]
+    run.tables.append("images", ledger(spark, [image(4)]))
+    (changed,) = candidate()
+    assert not changed.startswith(fingerprint)
+    assert changed.endswith("-2")
+
+
+def test_candidates_are_those_of_the_selection(spark: Any, tmp_path: Path) -> None:
+    manifest = manifest_file(tmp_path / "m.parquet", [row_of("x")])
+    categories = ["women", "women/dresses", "womenswear", "men"]
+    rows = [image(i, category=category) for i, category in enumerate(categories)]
+    run_of(spark, tmp_path / "root", manifest).tables.append("images", ledger(spark, rows))
+
+    def found(*paths: str) -> list[str]:
+        run = run_of(spark, tmp_path / "root", manifest, Selection(paths))
+        return [version.category for version in unpublished(run, "m")]
+
+    assert found() == sorted(categories)
+    assert found("women") == ["women", "women/dresses"]
+    assert found("men", "women/dresses") == ["men", "women/dresses"]
+
+
+def publish(run: Run, version: str) -> None:
+    values = {"category": "a", "version": version, "model_id": "m", "format_version": 1, "run_id": "r"}
+    values |= {
+        "shards_table_version": 0,
+        "similar_items_table_version": 0,
+        "published_at": datetime(2026, 1, 1, tzinfo=UTC),
+    }
+    schema = spark_schema(schemas.PUBLICATIONS)
+    rows = run.spark.createDataFrame([tuple(values.get(name) for name in schema.names)], schema)
+    run.tables.upsert("publications", rows, ["category"])
 
 
 def test_what_another_model_embedded_is_left_out(spark: Any) -> None:

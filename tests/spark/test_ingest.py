@@ -9,10 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import functions as F
 from tests.spark.rows import image, ledger, manifest_file, run_of
 
 from lookalike.errors import ManifestInvalid
-from lookalike.spark.ingest import ingest
+from lookalike.selection import Selection
+from lookalike.spark.ingest import KEY, ingest
 from lookalike.spark.manifest import read_manifest
 
 MODEL = "model-1"
@@ -97,6 +99,158 @@ def test_an_unchanged_uri_and_date_is_not_read_again(spark: Any, tmp_path: Path)
     run = run_of(spark, tmp_path / "root", manifest)
     ingest(run, MODEL)
     assert [r["content_hash"] for r in ledger(run)] == [hashlib.sha256(b"before").hexdigest()]
+
+
+def by_uri(folder: Path, image_id: str, content: bytes | None = None, **columns: Any) -> dict[str, Any]:
+    """A row whose picture is a file, if it has `content`."""
+    path = folder / f"{image_id}.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    return image(image_id, content=None, uri=str(path), **columns)
+
+
+def ingested(spark: Any, folder: Path, rows: list[dict[str, Any]], selection: Selection | None = None) -> Any:
+    """Ingest `rows`, and take them for embedded by MODEL if they were accepted; gives the run."""
+    run = run_of(spark, folder / "root", manifest_file(folder / "m.parquet", rows), selection)
+    ingest(run, MODEL)
+    done = {"status": F.lit("embedded"), "model_id": F.lit(MODEL)}
+    waiting = run.tables.read("images").where("status IS NULL").withColumns(done).persist()
+    if waiting.count():
+        run.tables.upsert("images", waiting, KEY)
+    return run
+
+
+def outcomes(run: Any) -> dict[str, str]:
+    return {row["image_id"]: row["reason"] or row["status"] for row in ledger(run)}
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_an_image_whose_hash_the_manifest_says_is_not_read(spark: Any, tmp_path: Path) -> None:
+    rows = [
+        by_uri(tmp_path, "unread", content_hash=sha256(b"anything")),
+        by_uri(tmp_path, "upper", content_hash=f" {sha256(b'other').upper()}"),
+        by_uri(tmp_path, "md5", b"picture", content_hash=hashlib.md5(b"picture").hexdigest()),
+        by_uri(tmp_path, "empty", b"picture", content_hash=""),
+        image("carried", content=b"picture", content_hash=sha256(b"picture")),
+        image("wrong", content=b"picture", content_hash=sha256(b"another")),
+    ]
+    run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows))
+    ingest(run, MODEL)
+    found = {row["image_id"]: row["reason"] or row["content_hash"] for row in ledger(run)}
+    assert found == {
+        "unread": sha256(b"anything"), "upper": sha256(b"other"), "md5": "content_hash is no sha256 in hex",
+        "empty": sha256(b"picture"), "carried": sha256(b"picture"), "wrong": "content is not that of content_hash",
+    }  # fmt: skip
+
+
+def test_a_changed_hash_or_date_is_a_changed_image(spark: Any, tmp_path: Path) -> None:
+    day = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = [by_uri(tmp_path, "said", content_hash=sha256(b"1")), by_uri(tmp_path, "dated", b"1", updated_at=day)]
+    ingested(spark, tmp_path, rows)
+    rows[0]["content_hash"] = sha256(b"2")
+    rows[1] = by_uri(tmp_path, "dated", b"2", updated_at=day.replace(day=2))
+    run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows))
+    ingest(run, MODEL)
+    assert [(row["status"], row["content_hash"]) for row in ledger(run)] == [(None, sha256(b"2"))] * 2
+    assert run.stages[0].counts == {"rows": 2, "waiting": 2, "reused": 0, "rejected": 0}
+
+
+def test_deleted_images_are_not_read(spark: Any, tmp_path: Path) -> None:
+    rows = [by_uri(tmp_path, "known", b"1"), image("carried"), by_uri(tmp_path, "new", deleted=True)]
+    ingested(spark, tmp_path, rows)
+    (tmp_path / "known.jpg").unlink()
+    rows = [by_uri(tmp_path, "known", deleted=True), image("carried", content=None, deleted=True), rows[2]]
+    run = ingested(spark, tmp_path, rows)
+    assert outcomes(run) == {"known": "embedded", "carried": "embedded", "new": "deleted"}
+    assert {row["deleted"] for row in ledger(run)} == {True}
+    assert run.stages[0].counts == {"rows": 3, "waiting": 0, "reused": 2, "rejected": 1}
+    # For another model, too, a deleted image has nothing to wait for.
+    again = run_of(spark, tmp_path / "root", run.settings.manifest)
+    ingest(again, "model-2")
+    assert again.stages[0].counts == run.stages[0].counts
+    back = ingested(spark, tmp_path, [by_uri(tmp_path, "known", b"1"), image("carried"), by_uri(tmp_path, "new", b"3")])
+    assert back.stages[0].counts == {"rows": 3, "waiting": 1, "reused": 2, "rejected": 0}
+
+
+def test_a_mended_row_is_accepted_though_its_content_is_the_same(spark: Any, tmp_path: Path) -> None:
+    ingested(spark, tmp_path, [image("a", category="x/../y"), image("b", product_id=" ", content_hash=sha256(b"x"))])
+    run = ingested(spark, tmp_path, [image("a"), image("b", content_hash=sha256(b"x"))])
+    assert outcomes(run) == {"a": "embedded", "b": "embedded"}
+
+
+def test_what_could_not_be_read_is_tried_again_and_what_is_of_no_use_is_not(spark: Any, tmp_path: Path) -> None:
+    day = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = [by_uri(tmp_path, "late", updated_at=day), by_uri(tmp_path, "empty", b"", updated_at=day)]
+    first = ingested(spark, tmp_path, rows)
+    assert outcomes(first) == {"late": "unreadable uri: not found", "empty": "zero bytes"}
+    version = first.tables.version("images")
+    assert ingested(spark, tmp_path, rows).tables.version("images") == version
+    for name in ("late", "empty"):
+        (tmp_path / f"{name}.jpg").write_bytes(b"now")
+    assert outcomes(ingested(spark, tmp_path, rows)) == {"late": "embedded", "empty": "zero bytes"}
+    assert outcomes(ingested(spark, tmp_path, rows, Selection(retry="all"))) == {
+        "late": "embedded",
+        "empty": "embedded",
+    }
+
+
+def test_only_what_was_rejected_is_retried(spark: Any, tmp_path: Path) -> None:
+    rows = [
+        by_uri(tmp_path, "late"), by_uri(tmp_path, "empty", b""), by_uri(tmp_path, "good", b"1"),
+        by_uri(tmp_path, "twice"), by_uri(tmp_path, "twice", product_id="second"), image("bad", category=" "),
+    ]  # fmt: skip
+    before = {row["image_id"]: row["run_id"] for row in ledger(ingested(spark, tmp_path, rows))}
+    for name in ("late", "empty", "twice"):
+        (tmp_path / f"{name}.jpg").write_bytes(b"now")
+    (tmp_path / "good.jpg").unlink()
+    rows[5]["category"] = "mended"
+    passing = ingested(spark, tmp_path, rows, Selection(retry="unreadable"))
+    assert passing.stages[0].counts == {"rows": 2, "waiting": 2, "reused": 0, "rejected": 0}
+    found = [
+        (row["image_id"], row["occurrence"]) for row in ledger(passing) if row["run_id"] != before[row["image_id"]]
+    ]
+    assert found == [("late", 0), ("twice", 0)]
+    everything = ingested(spark, tmp_path, rows, Selection(retry="all"))
+    assert everything.stages[0].counts == {"rows": 3, "waiting": 2, "reused": 0, "rejected": 1}
+    untouched = [(row["image_id"], row["occurrence"]) for row in ledger(everything) if row["run_id"] == before["good"]]
+    assert untouched == [("good", 0), ("twice", 1)]
+    none = ingested(spark, tmp_path, rows, Selection(retry="unreadable"))
+    assert none.stages[0].counts == {"rows": 0, "waiting": 0, "reused": 0, "rejected": 0}
+
+
+def test_rows_of_other_categories_are_not_even_hashed(spark: Any, tmp_path: Path) -> None:
+    rows = [
+        image("a", category="women"), image("b", category="women/dresses"), image("c", category="womenswear"),
+        by_uri(tmp_path, "d", category="men"), image("e", category="kids"), image("f", category=None),
+    ]  # fmt: skip
+    run = ingested(spark, tmp_path, rows, Selection.of(["women/", "kids"]))
+    assert outcomes(run) == {"a": "embedded", "b": "embedded", "e": "embedded"}
+    assert run.stages[0].counts["rows"] == 3
+    with pytest.raises(ManifestInvalid, match="no manifest row and no image is in wom: "):
+        ingested(spark, tmp_path, rows, Selection.of(["wom"]))
+
+
+def test_a_moved_image_moves_with_the_category_that_it_is_in_now(spark: Any, tmp_path: Path) -> None:
+    ingested(spark, tmp_path, [image("a", category="old"), image("b", category="old")])
+    rows = [image("a", category="new"), image("b", category="old")]
+    run = ingested(spark, tmp_path, rows, Selection.of(["old"]))
+    assert {row["category"] for row in ledger(run)} == {"old"}
+    run = ingested(spark, tmp_path, rows, Selection.of(["new"]))
+    assert [(row["category"], row["status"]) for row in ledger(run)] == [("new", "embedded"), ("old", "embedded")]
+    assert run.stages[0].counts == {"rows": 1, "waiting": 0, "reused": 1, "rejected": 0}
+
+
+def test_of_an_image_id_in_two_categories_the_same_row_stays_whichever_is_chosen(spark: Any, tmp_path: Path) -> None:
+    rows = [image("a", category="x"), image("a", category="y")]
+    run = ingested(spark, tmp_path, rows, Selection.of(["y"]))
+    assert [(row["category"], row["occurrence"], row["reason"]) for row in ledger(run)] == [
+        ("y", 1, "duplicate image_id")
+    ]
+    ingested(spark, tmp_path, rows, Selection.of(["x"]))
+    assert [(row["category"], row["occurrence"]) for row in ledger(run)] == [("x", 0), ("y", 1)]
 
 
 def test_bad_embeddings_are_rejected(spark: Any, tmp_path: Path) -> None:

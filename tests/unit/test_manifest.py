@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -83,6 +84,23 @@ def test_typed_columns(tmp_path: Path) -> None:
         datetime.datetime(2024, 5, 31, tzinfo=utc),
         None,
     ]
+
+
+def test_local_files_are_dated_where_the_csv_has_no_date(tmp_path: Path) -> None:
+    """A folder's too; what is not there or not local has no date, and a date in the CSV is taken as it is."""
+    (tmp_path / "shoes").mkdir()
+    path = tmp_path / "shoes" / "a 1.jpg"
+    path.write_bytes(b"x")
+    os.utime(path, ns=(0, 1_717_150_000_123_456_789))
+    when = datetime.datetime(2024, 5, 31, 10, 6, 40, 123456, tzinfo=datetime.UTC)
+    text = "image,product_id,category,content_hash{}\nshoes/a 1.jpg,p,c,AB{}\nnone.jpg,p,c,{}\nhttps://x/y.jpg,p,c,{}\n"
+    rows = made(tmp_path, text.format("", "", "", ""))
+    assert [row["updated_at"] for row in rows] == [when, None, None]
+    assert [row["content_hash"] for row in rows] == ["AB", None, None]
+    rows = made(tmp_path, text.format(",updated_at", ",2020-01-01", ",", ","))
+    assert [row["updated_at"] for row in rows] == [datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC), None, None]
+    manifest.from_folder(str(tmp_path / "shoes"), str(tmp_path / "m.parquet"))
+    assert pq.read_table(tmp_path / "m.parquet")["updated_at"].to_pylist() == [when]
 
 
 def test_attributes_column_is_spread_and_a_column_of_its_own_wins(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 `mapInArrow` carries the rows: as fast as the other ways (tests/bench), without pandas. The model is loaded once per
 Python worker.
-Work is committed in chunks, each in two steps: embeddings, then the ledger. A crash costs at most one chunk.
+Embeddings are committed in chunks, then the ledger once. A crash costs at most one chunk.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
@@ -12,17 +13,17 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 from pyspark import StorageLevel, TaskContext
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from lookalike import files, schemas
 from lookalike.config import EmbedSettings, Settings
 from lookalike.errors import ModelMismatch
 from lookalike.kernels.embedder import Outcome, embedder
-from lookalike.spark.ingest import KEY, digest_embeddings
-from lookalike.spark.manifest import given_dim, read_manifest
+from lookalike.spark.ingest import KEY, checked_embeddings, hash_rows
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
+from lookalike.spark.selected import covered
 from lookalike.spark.tables import conform, spark_schema
 
 _OUTCOMES = pa.schema(
@@ -36,38 +37,39 @@ Count = Callable[[int], None]
 
 
 def embed(run: Run, model_id: str) -> None:
-    """Give every waiting image of the ledger its embedding and its status."""
-    assert run.settings.manifest is not None
+    """Give every waiting image of the selection and the manifest its embedding and its status."""
+    staging = files.join(run.settings.root, "staging", run.run_id)
     with run.stage("embed") as figures:
-        manifest = read_manifest(run.spark, run.settings.manifest)
-        waiting = waiting_images(run.tables.read("images"), model_id)
+        waiting = waiting_images(run, model_id).persist(StorageLevel.DISK_ONLY)
         todo = unknown_contents(waiting, run.tables.read("embeddings"), model_id).persist(StorageLevel.DISK_ONLY)
         figures.counts = {"embedded": 0, "reused": 0, "rejected": 0}
         try:
-            contents = todo.count()
-            chunks = -(-waiting.count() // run.settings.embed.commit_images)
-            dim = given_dim(manifest) if contents else None
-            cores = run.spark.sparkContext.defaultParallelism
-            with progress_bar(run.console, run.spark.sparkContext, "embed", contents) as count:
-                for chunk in range(chunks):
-                    in_chunk = F.pmod(F.xxhash64("content_hash"), F.lit(chunks)) == chunk
-                    part = todo.where(in_chunk)
-                    if dim:
-                        outcomes = given_outcomes(manifest, part, dim, model_id, count)
-                    else:
-                        tasks = task_count(-(-contents // chunks), cores, run.settings.embed)
-                        images = with_content(manifest, part, tasks)
-                        outcomes = image_outcomes(images, run.settings, model_id, count)
-                    for status, rows in _commit(run, outcomes, in_chunk, model_id).items():
-                        figures.counts[status] += rows
+            figures.images = todo.count()
+            with progress_bar(run.console, run.spark.sparkContext, "embed", figures.images) as count:
+                rejected = _embed(run, todo, figures.images, model_id, staging, count)
+            embeddings = run.tables.read("embeddings").where(F.col("model_id") == model_id)
+            settled = settle(waiting, embeddings, rejected, model_id, run.run_id).persist(StorageLevel.DISK_ONLY)
+            counts = {row["status"]: row["count"] for row in settled.groupBy("status").count().collect()}
+            if counts:
+                run.tables.upsert("images", settled, KEY)
+            settled.unpersist()
+            figures.counts |= counts
         finally:
+            files.remove(staging)
             todo.unpersist()
-        figures.images = contents
+            waiting.unpersist()
 
 
-def waiting_images(images: DataFrame, model_id: str) -> DataFrame:
-    """Ledger rows that ingest accepted and that this model has not yet seen. What ingest rejected has no model_id."""
-    return images.where(F.col("status").isNull() | (F.col("model_id") != model_id))
+def waiting_images(run: Run, model_id: str) -> DataFrame:
+    """Ledger rows of the selection and the manifest that ingest accepted and this model has not yet seen.
+
+    What ingest rejected has no model_id. A run that retries leaves alone what waits only because the model is another.
+    """
+    waits = F.col("status").isNull()
+    if not run.selection.retry:
+        waits |= F.col("model_id") != model_id
+    rows = run.tables.read("images").where(waits & ~F.col("deleted") & covered(run.selection))
+    return rows.join(run.manifest.select("image_id"), "image_id", "left_semi")
 
 
 def unknown_contents(waiting: DataFrame, embeddings: DataFrame, model_id: str) -> DataFrame:
@@ -75,6 +77,29 @@ def unknown_contents(waiting: DataFrame, embeddings: DataFrame, model_id: str) -
     known = embeddings.where(F.col("model_id") == model_id).select("content_hash")
     distinct = waiting.groupBy("content_hash").agg(F.max("uri").alias("uri"), F.min("image_id").alias("image_id"))
     return distinct.join(known, "content_hash", "left_anti")
+
+
+def _embed(run: Run, todo: DataFrame, contents: int, model_id: str, staging: str, count: Count) -> DataFrame:
+    """Store the embeddings of `todo`; gives the outcomes that are rejections."""
+    if not contents:
+        return run.spark.createDataFrame([], spark_schema(_OUTCOMES))
+    if run.given_dim:
+        return _take_given(run, todo, run.given_dim, model_id, count)
+    chunks = -(-contents // run.settings.embed.commit_images)
+    tasks = task_count(-(-contents // chunks), run.spark.sparkContext.defaultParallelism, run.settings.embed)
+    images = with_content(run.manifest, todo.withColumn("chunk", _chunk(chunks)))
+    if chunks > 1:
+        images = _staged(images, files.join(staging, "images"))
+    outcomes = files.join(staging, "outcomes")
+    for chunk in range(chunks):
+        part = images.where(F.col("chunk") == chunk).repartition(tasks, "content_hash")
+        # Written before they are used, so that nothing is computed again when an executor is lost.
+        found = _written(image_outcomes(part, run.settings, model_id, count), files.join(outcomes, f"chunk={chunk}"))
+        embedded = found.where("embedding IS NOT NULL")
+        if not embedded.isEmpty():
+            run.tables.append("embeddings", embedded.withColumn("run_id", F.lit(run.run_id)))
+    written = run.spark.read.schema(spark_schema(_OUTCOMES)).parquet(outcomes)
+    return written.where("reason IS NOT NULL")
 
 
 def task_count(contents: int, cores: int, settings: EmbedSettings) -> int:
@@ -85,16 +110,31 @@ def task_count(contents: int, cores: int, settings: EmbedSettings) -> int:
     return max(1, -(-contents // settings.task_images), min(4 * cores, contents // settings.batch_images))
 
 
-def with_content(manifest: DataFrame, todo: DataFrame, tasks: int) -> DataFrame:
-    """(content_hash, uri, content) of `todo`, spread over `tasks`; `content` where the manifest carries the bytes."""
-    carried = (
-        manifest.where(F.col("content").isNotNull())
-        .select("image_id", F.sha2("content", 256).alias("content_hash"), "content")
-        .join(todo.where("uri IS NULL").select("image_id", "content_hash"), ["image_id", "content_hash"], "left_semi")
-        .select("content_hash", F.lit(None).cast("string").alias("uri"), "content")
-    )
-    by_uri = todo.where("uri IS NOT NULL").select("content_hash", "uri", F.lit(None).cast("binary").alias("content"))
-    return by_uri.unionByName(carried).repartition(tasks, "content_hash")
+def with_content(manifest: DataFrame, todo: DataFrame) -> DataFrame:
+    """`todo` (content_hash, uri, chunk) with `content` where the manifest carries the bytes.
+
+    Of several manifest rows of one image_id all are given; that bytes are those of content_hash is for the reader.
+    """
+    columns = ("content_hash", "uri", "chunk", "content")
+    carried = manifest.where(F.col("content").isNotNull()).select("image_id", "content")
+    by_content = todo.where("uri IS NULL").join(carried, "image_id", "inner").select(*columns)
+    by_uri = todo.where("uri IS NOT NULL").withColumn("content", F.lit(None).cast("binary")).select(*columns)
+    return by_uri.unionByName(by_content)
+
+
+def _chunk(chunks: int) -> Column:
+    return F.pmod(F.xxhash64("content_hash"), F.lit(chunks)).cast("int")
+
+
+def _staged(images: DataFrame, path: str) -> DataFrame:
+    """`images` (content_hash, uri, chunk, content) from a file a chunk, so that no chunk reads the manifest again."""
+    images.write.partitionBy("chunk").option("compression", "none").parquet(path)
+    return images.sparkSession.read.schema(images.schema).parquet(path)
+
+
+def _written(rows: DataFrame, path: str) -> DataFrame:
+    rows.write.parquet(path)
+    return rows.sparkSession.read.schema(rows.schema).parquet(path)
 
 
 def image_outcomes(images: DataFrame, settings: Settings, model_id: str, count: Count) -> DataFrame:
@@ -136,16 +176,24 @@ def _task_share() -> tuple[int, str]:
 
 
 def _distinct(batches: Iterable[pa.RecordBatch], max_bytes: int) -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
-    """(content_hash, bytes or how to read them), once per content: equal contents are in one task."""
+    """(content_hash, bytes or how to read them), once per content: equal contents are in one task.
+
+    Carried bytes of another content_hash, a further row of the image_id, are left out.
+    """
     seen: set[str] = set()
     for batch in batches:
         for content_hash, uri, content in zip(
             *(batch[name] for name in ("content_hash", "uri", "content")), strict=True
         ):
             key = content_hash.as_py()
-            if key not in seen:
+            if key in seen:
+                continue
+            if not content.is_valid:
                 seen.add(key)
-                yield key, content.as_py() if content.is_valid else partial(files.read_bytes, uri.as_py(), max_bytes)
+                yield key, partial(files.read_content, uri.as_py(), key, max_bytes)
+            elif hashlib.sha256(carried := content.as_py()).hexdigest() == key:
+                seen.add(key)
+                yield key, carried
 
 
 def _outcome_batch(outcomes: list[Outcome], model_id: str) -> pa.RecordBatch:
@@ -161,70 +209,64 @@ def _outcome_batch(outcomes: list[Outcome], model_id: str) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=_OUTCOMES)
 
 
+def _take_given(run: Run, todo: DataFrame, dim: int, model_id: str, count: Count) -> DataFrame:
+    """Store the embeddings that the manifest brings, in one commit, as nothing costly could be lost; rejects none."""
+    found = given_outcomes(run.manifest, todo, dim, model_id, count)
+    run.tables.append("embeddings", found.withColumn("run_id", F.lit(run.run_id)))
+    return found.limit(0)
+
+
 def given_outcomes(manifest: DataFrame, todo: DataFrame, dim: int, model_id: str, count: Count) -> DataFrame:
     """Outcomes for embeddings that the manifest brings: the same, L2-normalised."""
-    keyed = digest_embeddings(manifest.withColumn("given", F.col("embedding")), dim, count)
-    wanted = keyed.join(todo.select("image_id", "content_hash"), ["image_id", "content_hash"], "left_semi")
-    rows = wanted.select("content_hash", F.col("given").alias("embedding")).dropDuplicates(["content_hash"])
-    return rows.mapInArrow(partial(_normalise_batches, model_id), spark_schema(_OUTCOMES))
+    wanted = todo.select("content_hash", "image_id")
+    rows = manifest.select("image_id", "embedding").join(wanted.select("image_id"), "image_id", "left_semi")
+    unit = rows.select("embedding").mapInArrow(partial(_unit_batches, dim, model_id, count), spark_schema(_OUTCOMES))
+    return unit.join(wanted, "content_hash", "left_semi").dropDuplicates(["content_hash"])
 
 
-def _normalise_batches(model_id: str, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _unit_batches(dim: int, model_id: str, count: Count, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        n = batch.num_rows
-        values = batch["embedding"].flatten().to_numpy().reshape(n, -1)
+        values, _ = checked_embeddings(batch["embedding"], dim)
+        n = len(values)
         # float64, so that the squares of large values don't overflow.
-        norms = np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
-        unit = (values / norms).astype(np.float32)
-        offsets = pa.array(np.arange(n + 1, dtype=np.int32) * unit.shape[1] if n else np.zeros(1, np.int32))
+        norms = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
+        unit = (values / norms[:, None]).astype(np.float32)
         columns = {
-            "content_hash": batch["content_hash"],
-            "model_id": pa.array([model_id] * n),
-            "embedding": pa.ListArray.from_arrays(offsets, unit.ravel()),
+            "content_hash": pa.array(hash_rows(values), pa.string()),
+            "model_id": pa.repeat(model_id, n),
+            "embedding": pa.ListArray.from_arrays(pa.array(np.arange(n + 1, dtype=np.int32) * dim), unit.ravel()),
         }
         arrays = [columns.get(f.name, pa.nulls(n, f.type)) for f in _OUTCOMES]
         yield pa.RecordBatch.from_arrays(arrays, schema=_OUTCOMES)
+        count(n)
 
 
-def _commit(run: Run, outcomes: DataFrame, in_chunk: Column, model_id: str) -> dict[str, int]:
-    """Store the embeddings of a chunk, then its rows of the ledger; gives the number of rows by status."""
-    outcomes = outcomes.persist(StorageLevel.DISK_ONLY)
-    try:
-        found = outcomes.where("embedding IS NOT NULL").withColumn("run_id", F.lit(run.run_id))
-        if found.count():  # isEmpty would compute one task alone, and leave the other cores idle
-            run.tables.append("embeddings", found)
-        waiting = waiting_images(run.tables.read("images"), model_id).where(in_chunk)
-        embeddings = run.tables.read("embeddings").where((F.col("model_id") == model_id) & in_chunk)
-        settled = settle(waiting, outcomes, embeddings, model_id, run.run_id).persist(StorageLevel.DISK_ONLY)
-        counts = {row["status"]: row["count"] for row in settled.groupBy("status").count().collect()}
-        if counts:
-            run.tables.upsert("images", settled, KEY)
-        settled.unpersist()
-        return counts
-    finally:
-        outcomes.unpersist()
-
-
-def settle(waiting: DataFrame, outcomes: DataFrame, embeddings: DataFrame, model_id: str, run_id: str) -> DataFrame:
+def settle(waiting: DataFrame, embeddings: DataFrame, rejected: DataFrame, model_id: str, run_id: str) -> DataFrame:
     """Waiting ledger rows whose content has an outcome now, with their final status.
 
-    Of the rows of one content, the one with the least image_id is `embedded` if this run computed it; the others are
-    `reused`.
+    `embeddings` are all of this model, `rejected` are outcomes of this run. Of the rows of one content, the one with
+    the least image_id is `embedded` if this run computed it; the others are `reused`.
     """
-    rejected = outcomes.where("reason IS NOT NULL").select("content_hash", "width", "height", "reason")
-    computed = outcomes.where("embedding IS NOT NULL").groupBy("content_hash").agg(F.lit(True).alias("computed"))
-    accepted = embeddings.select("content_hash", "width", "height", F.lit(None).cast("string").alias("reason"))
-    results = accepted.unionByName(rejected).dropDuplicates(["content_hash"]).join(computed, "content_hash", "left")
-    first = waiting.groupBy("content_hash").agg(F.min("image_id").alias("first"))
+    size = ("content_hash", "width", "height")
+    accepted = embeddings.select(
+        *size, F.lit(None).cast("string").alias("reason"), (F.col("run_id") == run_id).alias("ours")
+    )
+    refused = rejected.select(*size, "reason", F.lit(False).alias("ours"))
+    results = (
+        accepted.unionByName(refused)
+        .groupBy("content_hash")
+        .agg(*(F.max(name).alias(name) for name in ("width", "height", "reason", "ours")))
+    )
+    first = F.min("image_id").over(Window.partitionBy("content_hash"))
     status = (
         F.when(F.col("reason").isNotNull(), "rejected")
-        .when(F.col("computed") & (F.col("image_id") == F.col("first")), "embedded")
+        .when(F.col("ours") & (F.col("image_id") == F.col("first")), "embedded")
         .otherwise("reused")
     )
     rows = (
         waiting.drop("width", "height", "reason")
+        .withColumn("first", first)
         .join(results, "content_hash", "inner")
-        .join(first, "content_hash", "inner")
         .withColumn("status", status)
         .withColumn("model_id", F.lit(model_id))
         .withColumn("run_id", F.lit(run_id))

@@ -11,6 +11,7 @@ from lookalike import FORMAT_VERSION
 from lookalike.config import Settings
 from lookalike.spark.audit import MOVES, actions
 from lookalike.spark.run import Run
+from lookalike.spark.selected import covered
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,30 @@ def gallery(images: DataFrame, embeddings: DataFrame, versions: DataFrame, model
 
 
 def unpublished(run: Run, model_id: str, force: bool = False) -> list[Version]:
-    """Candidate versions that are not live, by category: what the stages after embed have to work on.
+    """Candidate versions of the selection that are not live, by category: what the stages after embed have to work on.
 
     A version that was rolled back from is none, unless `force`.
     """
-    found = candidates(run.tables.read("images"), model_id, run.settings)
-    rows = found.join(live_versions(run), "category", "left").where("NOT version <=> live_version")
+    rows = run.tables.read("images").where(covered(run.selection))
+    found = numbered(run, candidates(rows, model_id, run.settings), ahead=int(run.selection.full))
+    new = found.join(live_versions(run), "category", "left").where("NOT version <=> live_version")
     if not force:
-        rows = rows.join(rolled_back(run), ["category", "version"], "left_anti")
-    return [Version(**row.asDict()) for row in rows.orderBy("category").collect()]
+        new = new.join(rolled_back(run), ["category", "version"], "left_anti")
+    return [Version(**row.asDict()) for row in new.orderBy("category").collect()]
+
+
+def numbered(run: Run, found: DataFrame, ahead: int = 0) -> DataFrame:
+    """`found`, candidates, with the number of the category's full builds, and `ahead`, behind the version: `-1`.
+
+    So a full build of what is live is another version. The number is that of the highest that ever was live and stays
+    with the category: later runs find unchanged what is, and what was rolled back from is not published again.
+    """
+    number = F.coalesce(F.regexp_extract("version", "-([0-9]+)$", 1).try_cast("int"), F.lit(0))
+    moves = actions(run).where(F.col("action").isin(*MOVES))
+    built = moves.groupBy("category").agg(F.max(number).alias("number"))
+    full = F.coalesce("number", F.lit(0)) + ahead
+    version = F.concat("version", F.when(full > 0, F.concat(F.lit("-"), full)).otherwise(""))
+    return found.join(built, "category", "left").withColumn("version", version).drop("number")
 
 
 def live_versions(run: Run) -> DataFrame:

@@ -111,5 +111,5 @@ def _least_drop(live: Row, new: Row) -> float | None:
 
 def _rejected_share(run: Run) -> float:
     share = F.avg((F.col("status") == "rejected").cast("double")).alias("share")
-    row = run.tables.read("images").agg(share).first()
+    row = run.tables.read("images").where("NOT deleted").agg(share).first()
     return float(row["share"] or 0.0) if row else 0.0

@@ -12,6 +12,7 @@ from lookalike.spark.audit import Origin, settle
 from lookalike.spark.gallery import Version
 from lookalike.spark.gate import failures, gate_checks
 from lookalike.spark.run import Run
+from lookalike.spark.selected import covered
 from lookalike.spark.tables import RowChanged, spark_schema
 
 Pointer = dict[str, Any]
@@ -21,7 +22,7 @@ Pointer = dict[str, Any]
 def publish(run: Run, versions: Sequence[Version], model_id: str, force: str | None = None) -> None:
     """Make `versions` live, and withdraw every live category of which no image is left: all of it, or nothing.
 
-    With `force`, the reason why, the gate stops nothing. Raises GateFailed with the figures that are beyond their
+    Only categories of the run's selection are withdrawn. With `force`, the reason why, the gate stops nothing. Raises GateFailed with the figures that are beyond their
     limits, and PublishConflict where another job was faster.
     """
     with run.stage("publish") as figures:
@@ -86,6 +87,7 @@ def _emptied(run: Run) -> list[Pointer]:
     left = run.tables.read("images").where("NOT deleted").select("category")
     restored = "action <=> 'rollback' AND replaced_version IS NULL"
     live = run.tables.read("publications").where(f"NOT action <=> 'withdraw' AND NOT ({restored})")
+    live = live.where(covered(run.selection))
     gone = live.join(left, "category", "left_anti").orderBy("category")
     return [
         pointer(row["category"], row["version"], row["version"], row["run_id"], "withdraw", row["model_id"])

@@ -17,7 +17,6 @@ from lookalike.report.formats import without_secrets
 from lookalike.report.thumbnails import thumbnail
 from lookalike.spark.gallery import Version, versions_frame
 from lookalike.spark.gate import GateCheck, gate_checks
-from lookalike.spark.manifest import read_manifest
 from lookalike.spark.run import Run, console
 
 _QUERY_PX = 560
@@ -221,7 +220,7 @@ def _contents(run: Run, images: Mapping[str, Row]) -> dict[str, bytes]:
         found.update({image_id: content for image_id, content in zip(by_uri, reading, strict=True) if content})
     carried = [image_id for image_id, row in images.items() if not row["uri"]]
     if carried and run.settings.manifest:
-        manifest = read_manifest(run.spark, run.settings.manifest).where(F.col("image_id").isin(*carried))
+        manifest = run.manifest.where(F.col("image_id").isin(*carried))
         found.update(
             {row["image_id"]: bytes(row["content"]) for row in manifest.where("content IS NOT NULL").collect()}
         )

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from rich.console import Console
 
 from lookalike import schemas
 from lookalike.config import Settings
+from lookalike.selection import Selection
+from lookalike.spark.manifest import given_dim, read_manifest
 from lookalike.spark.tables import Tables, spark_schema
 
 
@@ -31,13 +34,28 @@ class StageFigures:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's session, settings and tables. `settings.root` and `settings.manifest` are absolute here."""
+    """A run's session, settings and tables. `settings.root` and `settings.manifest` are absolute here.
+
+    `selection` is the part of the catalog that the run is about.
+    """
 
     spark: SparkSession
     settings: Settings
     run_id: str
     console: Console
     stages: list[StageFigures] = field(default_factory=list)
+    selection: Selection = field(default_factory=Selection)
+
+    @cached_property
+    def manifest(self) -> DataFrame:
+        """The whole manifest, whatever the selection. Raises ManifestInvalid."""
+        assert self.settings.manifest is not None
+        return read_manifest(self.spark, self.settings.manifest)
+
+    @cached_property
+    def given_dim(self) -> int | None:
+        """Dimensions of the embeddings that the manifest brings; None where it brings none."""
+        return given_dim(self.manifest)
 
     @property
     def tables(self) -> Tables:

@@ -9,12 +9,15 @@ from lookalike import files
 from lookalike.config import Settings
 from lookalike.errors import ConfigInvalid, RootUnusable
 from lookalike.sample.write import MANIFEST, make_sample
+from lookalike.selection import Selection
 from lookalike.spark.run import Run, console, new_run_id
 from lookalike.spark.session import session
 
 
-def start(settings: Settings, app: str) -> Run:
-    """Begin a run of `app`. Without a manifest the input is the sample catalog, made below the root on first use.
+def start(settings: Settings, app: str, selection: Selection) -> Run:
+    """Begin a run of `app` for the `selection`.
+
+    Without a manifest the input is the sample catalog, made below the root on first use.
 
     Raises RootUnusable, ConfigInvalid.
     """
@@ -22,7 +25,7 @@ def start(settings: Settings, app: str) -> Run:
     progress = console(stderr=True)
     if settings.manifest is None:
         settings = settings.model_copy(update={"manifest": _sample_manifest(settings.root, progress)})
-    return Run(session(app), settings, new_run_id(), progress)
+    return Run(session(app), settings, new_run_id(), progress, selection=selection)
 
 
 def start_on_catalog(settings: Settings, app: str) -> Run:

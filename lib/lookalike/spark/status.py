@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lookalike.report.formats import count, duration, share
-from lookalike.spark.gallery import candidates, rolled_back
+from lookalike.spark.gallery import candidates, numbered, rolled_back
 from lookalike.spark.run import Run, console
 
 _METRICS = ("images", "products", "knn_recall@10", "recall@10")
@@ -55,9 +55,13 @@ def _next(run: Run, images: DataFrame, live: DataFrame) -> DataFrame:
     """(category, next, held): the candidate that is not live, of the model of most images; held after a rollback."""
     embedded = images.where("status IN ('embedded', 'reused')").groupBy("model_id").count()
     model = embedded.orderBy(F.desc("count")).first()
-    found = candidates(images, model["model_id"] if model else "", run.settings).select("category", "version")
+    found = numbered(run, candidates(images, model["model_id"] if model else "", run.settings))
     held = rolled_back(run).withColumn("held", F.lit(True))
-    new = found.join(live, ["category", "version"], "left_anti").join(held, ["category", "version"], "left")
+    new = (
+        found.select("category", "version")
+        .join(live, ["category", "version"], "left_anti")
+        .join(held, ["category", "version"], "left")
+    )
     return new.select("category", F.col("version").alias("next"), "held")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 from delta import exceptions as delta
-from delta.tables import DeltaTable
+from delta.tables import DeltaMergeBuilder, DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -83,10 +83,14 @@ class Tables:
     @_retried
     def upsert(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
         """Insert `rows`, replacing those of the same key, in one commit. `rows` must be cheap to read twice."""
-        same_key = " AND ".join(f"old.`{column}` <=> new.`{column}`" for column in key)
-        source = conform(rows, schemas.TABLES[name]).alias("new")
-        merge = self._delta(name).alias("old").merge(source, same_key)
-        merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+        self._merge(name, rows, key).whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+
+    def insert(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
+        """Insert `rows`, whose keys are new, in one commit: no file is written anew.
+
+        Unlike an append it fails where another job has just inserted the same.
+        """
+        self._merge(name, rows, key).whenNotMatchedInsertAll().execute()
 
     @_retried
     def swap(self, name: str, rows: DataFrame, key: str, column: str) -> None:
@@ -128,6 +132,11 @@ class Tables:
         """Delta version of the table as it is now."""
         newest = self._delta(name).history(1).collect()[0]
         return int(newest["version"])
+
+    def _merge(self, name: str, rows: DataFrame, key: Sequence[str]) -> DeltaMergeBuilder:
+        same_key = " AND ".join(f"old.`{column}` <=> new.`{column}`" for column in key)
+        source = conform(rows, schemas.TABLES[name]).alias("new")
+        return self._delta(name).alias("old").merge(source, same_key)
 
     def _delta(self, name: str) -> DeltaTable:
         """The table, created empty where it is missing, so that its comments and constraints stand.

@@ -1,0 +1,32 @@
+"""What part of a catalog a run is about."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lookalike.errors import ConfigInvalid
+
+Retry = Literal["unreadable", "all"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """`categories`: paths, each with all below it; none means all.
+
+    `full`: build anew what is live, too. `retry`: only images that were rejected, for a cause that may pass
+    (`unreadable`: their uri could not be read) or for any (`all`).
+    """
+
+    categories: tuple[str, ...] = ()
+    full: bool = False
+    retry: Retry | None = None
+
+    @classmethod
+    def of(cls, categories: Sequence[str], full: bool = False, retry: Retry | None = None) -> "Selection":
+        """Raises ConfigInvalid for a category that can't be one."""
+        paths = tuple(dict.fromkeys(category.removesuffix("/") for category in categories))
+        wrong = [path for path in paths if not path or path != path.strip() or path.startswith("/")]
+        if wrong:
+            named = ", ".join(repr(path) for path in wrong)
+            raise ConfigInvalid(f"--category {named}: write it as the manifest does, such as --category women/dresses")
+        return cls(paths, full, retry)

@@ -1,0 +1,29 @@
+"""What part of a catalog the options of a job name."""
+
+import pytest
+
+from lookalike import cli
+from lookalike.errors import ConfigInvalid
+from lookalike.selection import Selection
+
+
+def named(*argv: str) -> Selection:
+    return cli.selection(cli.arguments("A job.", argv))
+
+
+def test_nothing_named_is_everything() -> None:
+    assert named() == Selection((), False, None)
+
+
+def test_options() -> None:
+    assert named("--category", "women/", "--category", "Möbel/Tische & Stühle", "--category", "women") == Selection(
+        ("women", "Möbel/Tische & Stühle")
+    )
+    assert named("--full", "--retry-rejected") == Selection((), True, "unreadable")
+    assert named("--retry-rejected", "all", "--category", "a") == Selection(("a",), False, "all")
+
+
+@pytest.mark.parametrize("path", ["", "/", "/women", " women"])
+def test_what_can_be_no_category_is_refused(path: str) -> None:
+    with pytest.raises(ConfigInvalid, match=r"--category .*write it as the manifest does"):
+        named("--category", "good", "--category", path)
