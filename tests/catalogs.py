@@ -119,14 +119,14 @@ def answers(root: Path) -> dict[str, Any]:
         category, version = live["category"], live["version"]
         catalog = reader.open(str(root), category, version, cache=root.parent / "cache")
         shards = [row for row in table(root, "shards") if (row["category"], row["version"]) == (category, version)]
-        products = {product for shard in shards for product in _products(root / shard["vectors_path"])}
+        products = {product for shard in shards for product in _products(root, shard)}
         found[category] = (version, {product: catalog.similar(product, 5) for product in sorted(products)})
     return found
 
 
-def _products(vectors: Path) -> list[str]:
-    with pa.ipc.open_file(vectors) as file:
-        return file.read_all()["product_id"].to_pylist()
+def _products(root: Path, shard: Row) -> list[str]:
+    with pa.ipc.open_file(root / shard["vectors_path"]) as file:
+        return file.read_all()["product_id"].slice(shard["first_row"], shard["ntotal"]).to_pylist()
 
 
 def counts(root: Path, stage: str) -> Row:

@@ -2,5 +2,5 @@
 
 __version__ = "0.1.0"
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Format of the published files and tables. A reader refuses a root with a higher one."""

@@ -59,13 +59,25 @@ class EmbedSettings(Section):
 class IndexSettings(Section):
     exact_below: Count = Field(20_000, description="a category with fewer images gets an exact index, images")
     pq_above: Count = Field(100_000, description="a category with more images gets IVF-PQ, one between IVF-SQ8, images")
+    pack_below: Count = Field(
+        1_000, description="a category with fewer images, if its index is exact, shares its file with others, images"
+    )
     shard_images: Count = Field(1_000_000, description="a larger category is split into shards of at most this, images")
     train_images_per_list: Count = Field(64, description="random training sample, images per coarse centroid")
     knn_recall_target: Fraction = Field(0.98, description="knn_recall@10 for which the search is chosen")
-    candidates: Count = Field(
+    candidates: int = Field(
         50,
+        ge=10,
         description="images taken from each shard for the exact re-rank, for each image that a product has; "
         "up to 8 times as many where recall needs it",
+    )
+    retrain_error_growth: float = Field(
+        0.1,
+        ge=0.0,
+        description="a quantizer is trained anew where its mean quantization error grew by more than this share",
+    )
+    retrain_recall_drop: Fraction = Field(
+        0.02, description="and where knn_recall@10, searched as when it was trained, fell by more than this"
     )
     seed: int = Field(0, description="of every random choice")
 

@@ -18,7 +18,6 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,7 +39,7 @@ from lookalike.errors import (
     RootUnusable,
 )
 from lookalike.kernels import search
-from lookalike.kernels.shards import Shard, open_shard
+from lookalike.kernels.shards import Shard, open_merged, open_shards
 
 if TYPE_CHECKING:
     from lookalike.config import ModelSettings
@@ -167,7 +166,7 @@ class Catalog:
 
 @dataclass(frozen=True)
 class _Opened:
-    """What a catalog reads: a gallery per category."""
+    """What a catalog reads: a gallery per category, and one for all small categories that share files."""
 
     versions: Mapping[str, str]
     model_id: str
@@ -215,13 +214,22 @@ def _load(root: str, cache: Path, versions: Mapping[str, str]) -> _Opened:
         found = "; ".join(f"{category}: {model_id}, dim {dim}" for (model_id, dim), category in models.items())
         raise ModelMismatch(f"the categories under {root} have several models, so open them one by one: {found}")
     ((model_id, dim),) = models
-    return _Opened(versions, model_id, dim, [_gallery(root, cache, rows) for rows in chosen])
+    return _Opened(versions, model_id, dim, _galleries(root, cache, chosen))
 
 
-def _gallery(root: str, cache: Path, rows: Sequence[Mapping[str, Any]]) -> search.Gallery:
-    with ThreadPoolExecutor() as pool:  # downloads and checksums of several shards side by side
-        shards = list(pool.map(lambda row: open_shard(root, row, cache), rows))
-    return search.Gallery(shards, search.SearchSpec(rows[0]["nprobe"], rows[0]["candidates"]))
+def _galleries(root: str, cache: Path, chosen: Sequence[Sequence[Mapping[str, Any]]]) -> list[search.Gallery]:
+    """A gallery for each version of `chosen`, but one for all that stand in packs: their search is exact anyway."""
+    packed = [row for rows in chosen for row in rows if row["path"] is None]
+    if len(packed) < 2:
+        packed = []
+    alone = [rows for rows in chosen if rows[0]["path"] is not None or not packed]
+    opened = iter(open_shards(root, [row for rows in alone for row in rows], cache))
+    galleries = [search.Gallery([next(opened) for _ in rows], _spec(rows)) for rows in alone]
+    return galleries + ([search.Gallery([open_merged(root, packed, cache)], _spec(packed))] if packed else [])
+
+
+def _spec(rows: Sequence[Mapping[str, Any]]) -> search.SearchSpec:
+    return search.SearchSpec(rows[0]["nprobe"], max(row["candidates"] for row in rows))
 
 
 def _read(root: str, table: str, filters: list[tuple[str, str, Any]] | None = None) -> list[dict[str, Any]]:

@@ -86,12 +86,14 @@ SHARDS = pa.schema(
             "one immutable build of the category: fingerprint of inputs and settings, then `-N` for the Nth full build",
         ),
         _key("shard", pa.int32(), "number of the shard, from 0"),
-        _key("path", pa.string(), "the FAISS index file, relative to the root"),
-        _key("sha256", pa.string(), "of the index file, hex"),
-        _key("size_bytes", pa.int64(), "of the index file"),
+        _field("path", pa.string(), "the FAISS index file, relative to the root; null in a pack"),
+        _field("sha256", pa.string(), "of the index file, hex"),
+        _field("size_bytes", pa.int64(), "of the index file"),
         _key("vectors_path", pa.string(), "the Arrow file of ids and float16 vectors, relative to the root"),
         _key("vectors_sha256", pa.string(), "of the vectors file, hex"),
         _key("vectors_size_bytes", pa.int64(), "of the vectors file"),
+        _key("vectors_rows", pa.int64(), "images in the vectors file; more than ntotal in a pack"),
+        _key("first_row", pa.int64(), "row of the vectors file at which the shard's images begin"),
         _key("ntotal", pa.int64(), "images in the shard"),
         _key("dim", pa.int32(), "dimensions of an embedding"),
         _key("metric", pa.string(), "inner_product; of L2-normalised embeddings that is cosine similarity"),
@@ -104,6 +106,11 @@ SHARDS = pa.schema(
         _field(
             "knn_recall@10", pa.float64(), "measured over the version's shards with the recorded nprobe and re-rank"
         ),
+        _field("trained_version", pa.string(), "version of the category that trained the quantizer; null for exact"),
+        _field("trained_error", pa.float64(), "mean squared quantization error of a sample, when it was trained"),
+        _field("trained_nprobe", pa.int32(), "nprobe of the version that trained it"),
+        _field("trained_candidates", pa.int32(), "candidates of the version that trained it"),
+        _field("trained_recall", pa.float64(), "knn_recall@10 of the version that trained it, with these two"),
         _key("run_id", pa.string(), "run that built it"),
     ]
 )
@@ -185,6 +192,11 @@ RUNS = pa.schema(
         _key("seconds", pa.float64(), "how long it took"),
         _key("counts", pa.map_(pa.string(), pa.int64()), "what went in and came out, by name"),
         _field("images_per_s", pa.float64(), "images per second, in stages that go through images"),
+        _field(
+            "decisions",
+            pa.map_(pa.string(), pa.string()),
+            "build_index: by category with a trained index, whether its quantizer was reused, with the figures",
+        ),
     ]
 )
 

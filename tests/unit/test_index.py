@@ -15,8 +15,10 @@ from lookalike.kernels.index import (
     IndexSpec,
     choose_search,
     empty_index,
+    exact_search,
     fill,
     index_spec,
+    quantization_error,
     subquantizers,
     train,
 )
@@ -24,7 +26,7 @@ from lookalike.kernels.search import SearchSpec
 from lookalike.kernels.shards import Shard, open_shard
 
 DEFAULT = IndexSettings()
-SMALL = IndexSettings(exact_below=500, pq_above=1_000, candidates=50)
+SMALL = IndexSettings(exact_below=500, pq_above=1_000, candidates=50, pack_below=1)
 
 
 def clustered(n: int, dim: int, seed: int = 0) -> np.ndarray:
@@ -95,6 +97,8 @@ def test_a_spec_is_sound_for_any_size(images: int, dim: int) -> None:
 @pytest.mark.parametrize(
     ("images", "dim", "factory"),
     [
+        (DEFAULT.pack_below - 1, 256, "SQfp16"),
+        (DEFAULT.pack_below, 256, "IDMap,Flat"),
         (DEFAULT.exact_below - 1, 256, "IDMap,Flat"),
         (100_000, 1280, "IVF256,SQ8"),
         (200_000, 256, "IVF512,PQ64x4fsr"),
@@ -185,3 +189,24 @@ def test_exact_duplicates_count_as_found(tmp_path: Path) -> None:
 def test_an_exact_index_has_no_lists(tmp_path: Path, images: int, expected: float | None) -> None:
     spec = index_spec(images, 16, SMALL)
     assert choose_search(built(tmp_path, clustered(images, 16), spec), spec, SMALL) == (SearchSpec(0, 50), expected)
+
+
+@pytest.mark.parametrize(("images", "expected"), [(1, None), (2, 1.0), (40, 1.0)])
+def test_an_exact_search_is_known_without_a_look(tmp_path: Path, images: int, expected: float | None) -> None:
+    spec = index_spec(images, 16, SMALL)
+    found = choose_search(built(tmp_path, clustered(images, 16), spec), spec, SMALL)
+    assert exact_search(images, images, SMALL) == found == (SearchSpec(0, 50), expected)
+    assert exact_search(7, 3, SMALL)[0].candidates == 150
+
+
+@pytest.mark.parametrize("images", [900, 3_000])
+def test_the_quantization_error_is_the_distance_to_what_is_reconstructed(images: int) -> None:
+    vectors = clustered(images, 24)
+    spec = index_spec(images, 24, SMALL)
+    index = train(spec, vectors, 0)
+    error = quantization_error(index, vectors)
+    index.add(vectors)
+    index.make_direct_map()
+    kept = np.stack([index.reconstruct(row) for row in range(images)])
+    assert error == pytest.approx(float(((kept - vectors) ** 2).sum(axis=1).mean()), rel=1e-3)
+    assert quantization_error(index, clustered(images, 24, seed=9)) > error

@@ -72,6 +72,24 @@ def build(root, category, version, images, factory="IDMap,Flat", n_shards=1, mod
     deltalake.write_deltalake(f"{root}/tables/shards", table, mode="append")
 
 
+def build_pack(root, version, parts, model_id="model-1"):
+    """One file for the images of many categories, and their `shards` rows."""
+    images = list(parts.values())
+    ids = np.concatenate([part.image_ids for part in images])
+    columns = shards.ShardRows(
+        np.array([int(hashlib.sha256(i.encode()).hexdigest()[:15], 16) for i in ids]),
+        pa.array(np.concatenate([part.product_ids for part in images]), pa.string()),
+        pa.array(ids, pa.string()),
+        np.concatenate([part.available for part in images]),
+        np.concatenate([part.vectors for part in images]),
+    )
+    categories = pa.array([category for category, part in parts.items() for _ in part.image_ids])
+    rows = shards.write_pack(str(root), f"shards/packs/{version}/00000.arrow", categories, columns, model_id)
+    more = {"version": version, "shard": 0, "factory": "SQfp16", "nprobe": 0, "candidates": 50, "run_id": "run"}
+    table = pa.Table.from_pylist([row | more for row in rows], schema=schemas.SHARDS)
+    deltalake.write_deltalake(f"{root}/tables/shards", table, mode="append")
+
+
 def publish(root, live, **changes):
     """Make `live`, version by category, what is published."""
     row = {"model_id": "model-1", "format_version": FORMAT_VERSION, "published_at": NOW, "run_id": "run"}
@@ -284,7 +302,7 @@ def test_a_newer_format_is_refused(tmp_path, table):
     publish(tmp_path, {"shoes": "v1", "hats": "v1"})
     if table == "publications":
         publish(tmp_path, {"shoes": "v1"}, **newer)
-    with pytest.raises(errors.FormatTooNew, match=r"shoes.*format 2.*upgrade"):
+    with pytest.raises(errors.FormatTooNew, match=rf"shoes.*format {FORMAT_VERSION + 1}.*upgrade"):
         reader.open(str(tmp_path), "shoes")
 
 
@@ -315,6 +333,44 @@ def test_a_parent_category_covers_what_is_below_it(tmp_path):
     publish(tmp_path, {"women/tops": "v2", "women/skirts": "v7"})
     assert catalog.refresh()
     assert catalog.version != before
+
+
+def test_a_parent_category_covers_packs_and_others_below_it(tmp_path):
+    parts = {
+        f"women/c{number:02d}": Images(number, products=1 + number % 7, prefix=f"c{number}-") for number in range(40)
+    }
+    for part in (parts["women/c03"], parts["women/c11"], parts["women/c20"]):
+        part.product_ids[part.product_ids == part.product_ids[0]] = "both"
+        part.available[part.product_ids == "both"] = True
+    alone = {name: parts[name] for name in ("women/c20", "women/c21")}
+    pack = {name: part for name, part in parts.items() if name not in alone}
+    build_pack(tmp_path, "v1", pack | {"men/shoes": Images(99)})
+    for name, part in alone.items():
+        build(tmp_path, name, "v1", part)
+    publish(tmp_path, dict.fromkeys([*parts, "men/shoes"], "v1"))
+    everything = Images(1)
+    for column in ("vectors", "product_ids", "image_ids", "available"):
+        setattr(everything, column, np.concatenate([getattr(part, column) for part in parts.values()]))
+
+    catalog = reader.open(str(tmp_path), "women")
+    for product in ["both", "c5-000", "c20-001", "c39-002"]:
+        truth = everything.nearest(everything.of(product), 30, without=product)
+        assert_matches(catalog.similar(product, 30), truth)
+    query = np.random.default_rng(0).standard_normal(DIM)
+    assert_matches(catalog.search(query, 1000), everything.nearest(query / np.linalg.norm(query), 1000))
+    child = reader.open(str(tmp_path), "women/c05")
+    assert_matches(child.similar("c5-000", 9), parts["women/c05"].nearest(parts["women/c05"].of("c5-000"), 9, "c5-000"))
+
+
+def test_one_of_a_pack_is_replaced_alone(tmp_path):
+    build_pack(tmp_path, "v1", {"women/a": Images(1, prefix="a"), "women/b": Images(2, prefix="b")})
+    publish(tmp_path, {"women/a": "v1", "women/b": "v1"})
+    catalog = reader.open(str(tmp_path), "women")
+    build_pack(tmp_path, "v2", {"women/b": Images(3, prefix="n")})
+    publish(tmp_path, {"women/a": "v1", "women/b": "v2"})
+    assert catalog.refresh()
+    found = {match.product_id[0] for match in catalog.search(np.ones(DIM), 1000)}
+    assert found == {"a", "n"}
 
 
 def test_a_published_parent_is_itself_alone(tmp_path):

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lookalike import FORMAT_VERSION
+from lookalike import FORMAT_VERSION, files
 from lookalike.errors import FormatTooNew, ShardDamaged
-from lookalike.kernels.shards import Shard, ShardRows, open_shard, slug, write
+from lookalike.kernels.shards import Shard, ShardRows, open_merged, open_shard, open_shards, slug, write, write_pack
 
 NAMES = ["b", "a", "c", "a", "ä", "b", "B"]
 
@@ -83,8 +83,11 @@ def test_the_row_describes_the_files(tmp_path: Path) -> None:
         assert file.num_record_batches == 1
         assert file.schema.field("vector").type == pa.list_(pa.field("item", pa.float16(), False), 50)
         assert file.schema.metadata == {
-            b"format_version": b"1", b"model_id": b"model", b"category": b"women/dresses", b"version": b"v1"
-        }  # fmt: skip
+            b"format_version": str(FORMAT_VERSION).encode(),
+            b"model_id": b"model",
+            b"category": b"women/dresses",
+            b"version": b"v1",
+        }
     assert sorted(path.suffix for path in index.parent.iterdir()) == [".arrow", ".faiss"]
 
 
@@ -148,7 +151,63 @@ def test_a_damaged_remote_shard_is_never_kept(cache: Path) -> None:
     memory.pipe(f"/damaged/{row['path']}", b"x" * row["size_bytes"])
     with pytest.raises(ShardDamaged, match=row["path"]):
         open_shard(root, row, cache)
-    assert list(cache.iterdir()) == []
+    assert [path.suffix for path in cache.iterdir()] == [".arrow"]
+
+
+def packed(root: str, shard_rows: ShardRows, categories: list[str]) -> list[dict[str, Any]]:
+    written = write_pack(root, "shards/packs/run/00000.arrow", pa.array(categories), shard_rows, "model")
+    return [{**row, "shard": 0} for row in written]
+
+
+def test_a_pack_holds_each_category_as_a_shard_of_its_own(tmp_path: Path, cache: Path) -> None:
+    source, categories = rows(), ["x", "y", "y", "x", "é", "x", "y"]
+    described = packed(str(tmp_path), source, categories)
+    assert [(row["category"], row["ntotal"], row["products"]) for row in described] == [
+        ("x", 3, 2), ("y", 3, 3), ("é", 1, 1)
+    ]  # fmt: skip
+    assert len(list(tmp_path.rglob("*.arrow"))) == 1
+    for row, shard in zip(described, open_shards(str(tmp_path), described, cache), strict=True):
+        alone = [number for number, category in enumerate(categories) if category == row["category"]]
+        expected = sorted((NAMES[number], source.image_ids[number].as_py(), number) for number in alone)
+        order = [number for _, _, number in expected]
+        assert shard.product_ids.to_pylist() == [name for name, _, _ in expected]
+        assert shard.image_ids.to_pylist() == [image for _, image, _ in expected]
+        assert np.array_equal(shard.vectors, source.vectors[order])
+        assert not shard.vectors.flags.owndata
+        assert shard.product.tolist() == np.unique(shard.product_ids.to_pylist(), return_inverse=True)[1].tolist()
+        assert shard.rows_of(shard.vector_ids).tolist() == list(range(len(order)))
+        scores = source.vectors[order].astype(np.float32) @ source.vectors[order].astype(np.float32).T
+        found = shard.nearest(source.vectors[order].astype(np.float32), len(order), 0)
+        assert np.array_equal(np.take_along_axis(scores, found, axis=1), -np.sort(-scores, axis=1))
+
+
+def test_a_pack_is_hashed_once_for_all_its_categories(tmp_path: Path, cache: Path, monkeypatch: Any) -> None:
+    described = packed(str(tmp_path), rows(), ["x", "y", "y", "x", "z", "x", "y"])
+    hashed = []
+    real = files.sha256
+    monkeypatch.setattr(files, "sha256", lambda path: hashed.append(path) or real(path))
+    open_shards(str(tmp_path), described, cache)
+    open_shard(str(tmp_path), described[1], cache)
+    assert len(hashed) == 1
+
+
+@pytest.mark.parametrize("damage", [cut_short, flip_byte, Path.unlink])
+def test_a_damaged_pack_is_named(tmp_path: Path, cache: Path, damage: Any) -> None:
+    described = packed(str(tmp_path), rows(), ["x", "y", "y", "x", "z", "x", "y"])
+    damage(tmp_path / described[0]["vectors_path"])
+    with pytest.raises(ShardDamaged, match=r"packs/run/00000\.arrow"):
+        open_shards(str(tmp_path), described[1:2], cache)
+
+
+def test_merged_shards_are_one_in_which_each_product_is_once(tmp_path: Path, cache: Path) -> None:
+    source = rows()
+    described = packed(str(tmp_path), source, ["x", "y", "y", "x", "z", "x", "y"])
+    merged = open_merged(str(tmp_path), described, cache)
+    everything = opened(tmp_path, written(str(tmp_path), source), cache)
+    assert merged.products == len(set(NAMES))
+    assert merged.image_ids.to_pylist() == everything.image_ids.to_pylist()
+    assert np.array_equal(merged.vectors, everything.vectors)
+    assert np.array_equal(merged.product, everything.product)
 
 
 def test_a_slug_is_a_safe_and_unique_file_name() -> None:

@@ -34,6 +34,9 @@ TRAIN_ROUNDS = 6  # of k-means; ten took longer and found no more
 QUERIES = 500  # random gallery images that the search is chosen by
 MOST_CANDIDATES = 8  # times as many candidates as set are taken where the codes are too coarse for fewer
 LEAST_GAIN = 0.001  # of recall, for which a search is made twice as wide
+ERROR_IMAGES = 10_000  # images of the training sample whose quantization error is measured
+PACK_BYTES = 2**24  # of float16 vectors and ids in a pack, roughly: what a reader of one of its categories fetches
+PACKED = "SQfp16"  # the vectors as they stand
 K = 10  # the k of knn_recall@10
 BLOCK_ROWS = 65_536  # rows of a shard held as float32 at once
 
@@ -43,7 +46,8 @@ class IndexSpec:
     """What will be built for a category."""
 
     kind: Literal["exact", "ivf_sq8", "ivf_pq"]
-    factory: str  # FAISS index factory string
+    packed: bool  # shares a file with other categories, which is searched as it stands
+    factory: str  # FAISS index factory string; in a pack, of what a reader makes of the vectors
     nlist: int  # 0 for an exact index
     pq_m: int  # 0 without product quantizer
     shards: int
@@ -56,14 +60,20 @@ def index_spec(images: int, dim: int, settings: IndexSettings) -> IndexSpec:
     shards = max(math.ceil(images / settings.shard_images), math.ceil(images * dim * 2 / SHARD_VECTOR_BYTES))
     vector_bytes = images * (dim * 2 + ROW_BYTES)
     if images < max(settings.exact_below, LEAST_IVF_IMAGES):
-        return IndexSpec("exact", "IDMap,Flat", 0, 0, shards, 0, images * (dim * 4 + 8) + vector_bytes)
+        if shards == 1 and images < settings.pack_below:
+            return IndexSpec("exact", True, PACKED, 0, 0, 1, 0, vector_bytes)
+        return IndexSpec("exact", False, "IDMap,Flat", 0, 0, shards, 0, images * (dim * 4 + 8) + vector_bytes)
     nlist = 2 ** round(math.log2(min(images / LIST_IMAGES, 4 * math.sqrt(images))))
     train_images = min(images, max(nlist * settings.train_images_per_list, LEAST_TRAIN_IMAGES))
     other_bytes = images * 8 + shards * nlist * dim * 4 + vector_bytes
     if images <= settings.pq_above:
-        return IndexSpec("ivf_sq8", f"IVF{nlist},SQ8", nlist, 0, shards, train_images, images * dim + other_bytes)
+        return IndexSpec(
+            "ivf_sq8", False, f"IVF{nlist},SQ8", nlist, 0, shards, train_images, images * dim + other_bytes
+        )
     m = subquantizers(dim)
-    return IndexSpec("ivf_pq", f"IVF{nlist},PQ{m}x4fsr", nlist, m, shards, train_images, images * m // 2 + other_bytes)
+    return IndexSpec(
+        "ivf_pq", False, f"IVF{nlist},PQ{m}x4fsr", nlist, m, shards, train_images, images * m // 2 + other_bytes
+    )
 
 
 def subquantizers(dim: int) -> int:
@@ -90,15 +100,31 @@ def train(spec: IndexSpec, sample: Float32s, seed: int) -> Any:
     return index
 
 
+def quantization_error(index: Any, vectors: Float32s) -> float:
+    """Mean squared distance of `vectors` (n, dim) from what the codes of a trained `index` keep of them."""
+    some = vectors[:ERROR_IMAGES]
+    kept = index.sa_decode(index.sa_encode(some))
+    return float(np.square(kept - some).sum(axis=1).mean(dtype=np.float64))
+
+
 def fill(index: Any, batches: Iterable[pa.RecordBatch]) -> ShardRows:
     """Add to `index` the images of `batches`, and return them as the rows of its shard.
 
     The columns are product_id, image_id, vector_id, available, and embedding: a list of dim float32, L2-normalised.
     """
-    parts = [_add(index, block) for block in _one_ahead(_blocks(batches, ADD_IMAGES))]
-    rows = pa.concat_tables(parts).combine_chunks()
+    return shard_rows(pa.concat_tables(_add(index, block) for block in _one_ahead(_blocks(batches, ADD_IMAGES))))
+
+
+def with_halves(batches: Iterable[pa.RecordBatch]) -> pa.Table:
+    """The rows of `batches` with float16 vectors instead of their embeddings, which are never all in memory."""
+    return pa.concat_tables(_with_halves(block, embeddings_of(block)) for block in _blocks(batches, ADD_IMAGES))
+
+
+def shard_rows(table: pa.Table) -> ShardRows:
+    """A table of `with_halves` as the rows of a shard."""
+    rows = table.combine_chunks()
     columns: dict[str, Any] = {name: rows[name].chunk(0) for name in rows.column_names}
-    vectors = columns["vector"].values.to_numpy().reshape(-1, index.d)
+    vectors = columns["vector"].values.to_numpy().reshape(rows.num_rows, -1)
     return ShardRows(
         columns["vector_id"].to_numpy(),
         columns["product_id"],
@@ -109,14 +135,17 @@ def fill(index: Any, batches: Iterable[pa.RecordBatch]) -> ShardRows:
 
 
 def _add(index: Any, block: pa.Table) -> pa.Table:
-    """The block with float16 vectors instead of its embeddings, which `index` has now."""
+    """The block as `_with_halves` gives it; `index` has its embeddings now."""
     embeddings = embeddings_of(block)
     index.add_with_ids(embeddings, block["vector_id"].to_numpy())
-    return block.drop_columns("embedding").append_column("vector", _halves(embeddings))
+    return _with_halves(block, embeddings)
 
 
-def _halves(embeddings: Float32s) -> "pa.Array[Any]":
-    return pa.FixedSizeListArray.from_arrays(pa.array(embeddings.astype(np.float16).ravel()), embeddings.shape[1])
+def _with_halves(block: pa.Table, embeddings: Float32s) -> pa.Table:
+    """The block with float16 vectors instead of its embeddings."""
+    halves = embeddings.astype(np.float16)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(halves.ravel()), halves.shape[1])
+    return block.drop_columns("embedding").append_column("vector", vectors)
 
 
 def _one_ahead(blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -146,15 +175,22 @@ def embeddings_of(rows: pa.Table) -> Float32s:
     return np.ascontiguousarray(np.concatenate(chunks).reshape(rows.num_rows, -1))
 
 
-def choose_search(shards: Sequence[Shard], spec: IndexSpec, settings: IndexSettings) -> tuple[SearchSpec, float | None]:
+def exact_search(images: int, products: int, settings: IndexSettings) -> tuple[SearchSpec, float | None]:
+    """What `choose_search` finds for an exact index, which misses nothing, without a look at it."""
+    return SearchSpec(0, settings.candidates * math.ceil(images / products)), 1.0 if images > 1 else None
+
+
+def choose_search(
+    shards: Sequence[Shard], spec: IndexSpec, settings: IndexSettings, sample: "Sample | None" = None
+) -> tuple[SearchSpec, float | None]:
     """The narrowest search, roughly, that reaches the target of knn_recall@10, and the knn_recall@10 measured with it.
 
     Queries are random gallery images, each left out of its own results; neighbours are images, after the exact re-rank.
     It begins with settings.candidates for each image that a product has on average, so that they are of many products.
     Each step doubles the lists or the candidates, whichever gains more, until the target is reached or neither gains.
-    Without a neighbour to find (one image), nothing is measured: None.
+    Without a neighbour to find (one image), nothing is measured: None. A `sample` of these shards saves drawing it.
     """
-    sample = _Sample.of(shards, settings.seed)
+    sample = sample or Sample.of(shards, settings.seed)
     images_per_product = math.ceil(sum(s.images for s in shards) / sum(s.products for s in shards))
     least = settings.candidates * images_per_product
     search = SearchSpec(min(1, spec.nlist), least)
@@ -182,7 +218,7 @@ def choose_search(shards: Sequence[Shard], spec: IndexSpec, settings: IndexSetti
 
 
 @dataclass(frozen=True)
-class _Sample:
+class Sample:
     """Random gallery images as queries, and the truth about them."""
 
     shards: Sequence[Shard]
@@ -191,7 +227,7 @@ class _Sample:
     truth: Float32s  # (q, K) scores of the nearest images by exact search, -inf where there are fewer
 
     @classmethod
-    def of(cls, shards: Sequence[Shard], seed: int) -> "_Sample":
+    def of(cls, shards: Sequence[Shard], seed: int) -> "Sample":
         images = sum(shard.images for shard in shards)
         rows = np.random.default_rng(seed).choice(images, min(QUERIES, images), replace=False)
         rows.sort()

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -61,8 +60,7 @@ class Gallery:
     @cached_property
     def widest(self) -> SearchSpec:
         """The search that leaves nothing out."""
-        nlist = max((getattr(faiss.downcast_index(s.index), "nlist", 0) for s in self.shards), default=0)
-        return SearchSpec(nlist, max(shard.images for shard in self.shards))
+        return SearchSpec(max(shard.nlist for shard in self.shards), max(shard.images for shard in self.shards))
 
     def take(self, column: str, rows: Int64s) -> pa.StringArray:
         """Values of a text column (`product_id` or `image_id`) at rows of the gallery, in their order."""
@@ -236,9 +234,7 @@ def candidates(shard: Shard, embeddings: Float32s, count: int, nprobe: int) -> t
 
     The order is the index's, not that of the scores.
     """
-    params = faiss.SearchParametersIVF(nprobe=nprobe) if nprobe else None  # type: ignore[call-arg]
-    _, ids = shard.index.search(embeddings, count, params=params)
-    rows = shard.rows_of(ids)
+    rows = shard.nearest(embeddings, count, nprobe)
     return rows, exact_scores(embeddings, shard.vectors, rows)
 
 

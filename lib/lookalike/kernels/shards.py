@@ -1,8 +1,11 @@
-"""Shard files: the images of one category's version, or a part of them, as two files below the root.
+"""Shard files: the images of one category's version, or a part of them, below the root.
 
 `shards/<slug>/<version>/<shard>.faiss` is a FAISS index whose ids are `vector_id`s. `<shard>.arrow` beside it is an
 Arrow IPC file of one record batch (see `_schema`), its rows sorted by (`product_id`, `image_id`), so that a product's
 images are neighbours. Both files are read by memory map: opening costs no copy of the vectors and no sort.
+
+Small categories share a file, `shards/packs/<run>/<number>.arrow`: one record batch, in which each category's rows
+follow each other. They have no FAISS file, as their search is exact: it compares with the vectors as they stand.
 """
 
 import hashlib
@@ -11,8 +14,10 @@ import re
 import tempfile
 import unicodedata
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +63,15 @@ class ShardRows:
     available: Bools  # (n,)
     vectors: Float16s  # (n, dim)
 
-    def arranged(self) -> "ShardRows":
-        """The same rows, sorted by (`product_id`, `image_id`)."""
-        keys = pa.table({"product_id": self.product_ids, "image_id": self.image_ids})
-        order = pc.sort_indices(keys, [("product_id", "ascending"), ("image_id", "ascending")])
+    def arranged(self, categories: "pa.StringArray | None" = None) -> "ShardRows":
+        """The same rows, sorted by (category where given, `product_id`, `image_id`)."""
+        keys = {"product_id": self.product_ids, "image_id": self.image_ids}
+        if categories is not None:
+            keys = {"category": categories, **keys}
+        return self.taken(pc.sort_indices(pa.table(keys), [(name, "ascending") for name in keys]))
+
+    def taken(self, order: "pa.UInt64Array") -> "ShardRows":
+        """These rows, in this order."""
         rows = order.to_numpy()
         return ShardRows(
             self.vector_ids[rows],
@@ -73,29 +83,22 @@ class ShardRows:
 
 
 class Shard:
-    """An open shard of n images: its FAISS index, and views of its rows in the vectors file.
+    """An open shard of n images: its FAISS index, if it has one, and views of its rows in the vectors file.
 
     A row's product is known by its number: products are numbered from 0 in order of `product_id`.
     """
 
     def __init__(self, number: int, index: Any, batch: Any) -> None:
         self.number = number
-        self.index = index
+        self.index = index  # None in a pack
         self.vector_ids: Int64s = batch["vector_id"].to_numpy()
         self.product_ids: pa.StringArray = batch["product_id"]
         self.image_ids: pa.StringArray = batch["image_id"]
         self.available: Bools = batch["available"].to_numpy(zero_copy_only=False)
         self.product: Int32s = batch["product"].to_numpy()
-        dim = batch["vector"].type.list_size
-        values = batch["vector"].values.buffers()[1]
-        self.vectors: Float16s = np.frombuffer(values, np.float16, len(self.product) * dim).reshape(-1, dim)
+        self.vectors: Float16s = _vectors(batch["vector"])
         self.product_starts: Int64s = np.append(np.searchsorted(self.product, np.arange(self.products)), self.images)
         self._id_order: Int32s = batch["id_order"].to_numpy()
-        self._sorted_ids = self.vector_ids[self._id_order]
-        # vector_ids are hashes, evenly spread: their leading bits name a bucket of one or two ids.
-        self._bucket_shift = np.int64(VECTOR_ID_BITS - self.images.bit_length() - 1)
-        buckets = np.bincount(self._sorted_ids >> self._bucket_shift, minlength=1)
-        self._bucket_starts = np.cumsum(buckets) - buckets
 
     @property
     def images(self) -> int:
@@ -109,19 +112,52 @@ class Shard:
     def dim(self) -> int:
         return int(self.vectors.shape[1])
 
+    @cached_property
+    def nlist(self) -> int:
+        """Lists of the index; 0 where the search is exact."""
+        return 0 if self.index is None else getattr(faiss.downcast_index(self.index), "nlist", 0)
+
+    def nearest(self, embeddings: Float32s, count: int, nprobe: int) -> Int64s:
+        """Rows (q, count) that the index finds for `embeddings` (q, dim), -1 where it found fewer."""
+        if self.index is None:
+            _, rows = self._exact.search(embeddings, count)
+            return np.asarray(rows)
+        params = faiss.SearchParametersIVF(nprobe=nprobe) if nprobe else None  # type: ignore[call-arg]
+        _, ids = self.index.search(embeddings, count, params=params)
+        return self.rows_of(ids)
+
+    @cached_property
+    def _exact(self) -> Any:
+        """A flat index of the rows: the float16 vectors are its codes, so that it costs no more than their copy."""
+        flat = faiss.IndexScalarQuantizer(self.dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        flat.add_sa_codes(self.vectors.view(np.uint8))
+        return flat
+
     def rows_of(self, vector_ids: Int64s) -> Int64s:
         """Rows of `vector_ids`, of the same shape; each id must be in the shard or -1, whose row is -1."""
+        sorted_ids, shift, starts = self._buckets
         ids = vector_ids.ravel()
         found = np.flatnonzero(ids >= 0)
         ids = ids[found]
-        places = self._bucket_starts[ids >> self._bucket_shift]
-        missed = np.flatnonzero(self._sorted_ids[places] != ids)
+        places = starts[ids >> shift]
+        missed = np.flatnonzero(sorted_ids[places] != ids)
         while len(missed):
             places[missed] += 1
-            missed = missed[self._sorted_ids[places[missed]] != ids[missed]]
+            missed = missed[sorted_ids[places[missed]] != ids[missed]]
         rows = np.full(vector_ids.size, -1, np.int64)
         rows[found] = self._id_order[places]
         return rows.reshape(vector_ids.shape)
+
+    @cached_property
+    def _buckets(self) -> tuple[Int64s, np.int64, Int64s]:
+        """The ids in order; how far to shift an id for its bucket; where each bucket starts in that order.
+
+        `vector_id`s are hashes, evenly spread: their leading bits name a bucket of one or two ids.
+        """
+        sorted_ids = self.vector_ids[self._id_order]
+        shift = np.int64(VECTOR_ID_BITS - self.images.bit_length() - 1)
+        sizes = np.bincount(sorted_ids >> shift, minlength=1)
+        return sorted_ids, shift, np.cumsum(sizes) - sizes
 
     def product_number(self, product_id: str) -> int | None:
         """The product's number, by binary search; None where the shard does not have it."""
@@ -136,6 +172,12 @@ class Shard:
 
     def _product_id(self, number: int) -> str:
         return str(self.product_ids[int(self.product_starts[number])].as_py())
+
+
+def _vectors(column: Any) -> Float16s:
+    """(n, dim) view of a batch's column of vectors."""
+    n, dim = len(column), column.type.list_size
+    return np.frombuffer(column.values.buffers()[1], np.float16, n * dim, column.offset * dim * 2).reshape(n, dim)
 
 
 def slug(category: str) -> str:
@@ -153,28 +195,46 @@ def write(
     `index` holds the `vector_ids` of `rows` as ids. Returns the columns of the `shards` table that describe the files.
     """
     stem = f"shards/{slug(category)}/{version}/{shard:05d}"
-    path, vectors_path = f"{stem}.faiss", f"{stem}.arrow"
+    path = f"{stem}.faiss"
     with files.written_atomically(files.join(root, path)) as temporary:
         faiss.write_index(index, str(temporary))
-        index_sha256, size_bytes = files.sha256(temporary), temporary.stat().st_size
-    metadata: dict[bytes | str, bytes | str] = {
-        "model_id": model_id,
-        "category": category,
-        "version": version,
-        "format_version": str(FORMAT_VERSION),
-    }
-    with files.written_atomically(files.join(root, vectors_path)) as temporary:
-        _write_rows(temporary, rows.arranged(), metadata)
-        vectors_sha256, vectors_size_bytes = files.sha256(temporary), temporary.stat().st_size
+        described = {"path": path, "sha256": files.sha256(temporary), "size_bytes": temporary.stat().st_size}
+    batch = _arrow_batch(rows.arranged(), [0], {**_metadata(model_id), "category": category, "version": version})
     return {
-        "path": path,
-        "sha256": index_sha256,
-        "size_bytes": size_bytes,
-        "vectors_path": vectors_path,
-        "vectors_sha256": vectors_sha256,
-        "vectors_size_bytes": vectors_size_bytes,
+        **described,
+        **_write_batch(root, f"{stem}.arrow", batch),
+        **_described(index.d, model_id),
+        "first_row": 0,
         "ntotal": index.ntotal,
-        "dim": index.d,
+    }
+
+
+def write_pack(
+    root: str, path: str, categories: pa.StringArray, rows: ShardRows, model_id: str
+) -> list[dict[str, Any]]:
+    """Write the `rows` of many small `categories` to one file at `path`, whole or not at all.
+
+    Returns columns of the `shards` table for each category, by category, with the number of its `products` beside them.
+    """
+    sizes = sorted((each["values"], each["counts"]) for each in categories.value_counts().to_pylist())
+    starts = np.cumsum([0, *(images for _, images in sizes)])
+    batch = _arrow_batch(rows.arranged(categories), starts[:-1].tolist(), _metadata(model_id))
+    shared = {"path": None, "sha256": None, "size_bytes": None, **_write_batch(root, path, batch)}
+    shared |= _described(rows.vectors.shape[1], model_id)
+    products = batch["product"].to_numpy()[starts[1:] - 1] + 1
+    return [
+        {**shared, "category": category, "first_row": start, "ntotal": images, "products": count}
+        for (category, images), start, count in zip(sizes, starts.tolist(), products.tolist(), strict=False)
+    ]
+
+
+def _metadata(model_id: str) -> dict[bytes | str, bytes | str]:
+    return {"model_id": model_id, "format_version": str(FORMAT_VERSION)}
+
+
+def _described(dim: int, model_id: str) -> dict[str, Any]:
+    return {
+        "dim": dim,
         "metric": "inner_product",
         "model_id": model_id,
         "faiss_version": faiss.__version__,
@@ -182,11 +242,18 @@ def write(
     }
 
 
-def _write_rows(path: Path, rows: ShardRows, metadata: dict[bytes | str, bytes | str]) -> None:
+def _arrow_batch(
+    rows: ShardRows, starts: Sequence[int], metadata: dict[bytes | str, bytes | str] | None = None
+) -> pa.RecordBatch:
+    """Arranged `rows` with what a reader needs of them; shards begin at `starts`."""
     n, dim = rows.vectors.shape
-    new_product = pc.not_equal(rows.product_ids[1:], rows.product_ids[:-1]).to_numpy(zero_copy_only=False)
-    product = np.concatenate([[0], np.cumsum(new_product)]).astype(np.int32)
-    schema = _schema(dim, metadata)
+    shard = np.repeat(np.arange(len(starts)), np.diff(starts, append=n))
+    first = np.asarray(starts)[shard]
+    new_product = np.ones(n, bool)
+    new_product[1:] = pc.not_equal(rows.product_ids[1:], rows.product_ids[:-1]).to_numpy(zero_copy_only=False)
+    new_product[starts] = True
+    product = np.cumsum(new_product)
+    schema = _schema(dim, metadata or {})
     values = pa.Array.from_buffers(pa.float16(), n * dim, [None, pa.py_buffer(np.ascontiguousarray(rows.vectors).data)])
     columns: list[pa.Array[Any]] = [
         pa.array(rows.vector_ids),
@@ -194,41 +261,115 @@ def _write_rows(path: Path, rows: ShardRows, metadata: dict[bytes | str, bytes |
         rows.image_ids,
         pa.array(rows.available),
         pa.FixedSizeListArray.from_arrays(values, type=schema.field("vector").type),
-        pa.array(product),
-        pa.array(np.argsort(rows.vector_ids).astype(np.int32)),
+        pa.array((product - product[first]).astype(np.int32)),
+        pa.array((np.lexsort((rows.vector_ids, shard)) - first).astype(np.int32)),
     ]
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _write_batch(root: str, path: str, batch: pa.RecordBatch) -> dict[str, Any]:
+    with files.written_atomically(files.join(root, path)) as temporary:
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        return {
+            "vectors_path": path,
+            "vectors_sha256": files.sha256(temporary),
+            "vectors_size_bytes": temporary.stat().st_size,
+            "vectors_rows": batch.num_rows,
+        }
 
 
 def open_shard(root: str, row: Mapping[str, Any], cache: Path | None = None) -> Shard:
-    """Open the shard that `row` of the `shards` table describes, memory-mapped.
+    """Open the shard that `row` of the `shards` table describes; see `open_shards`."""
+    (shard,) = open_shards(root, [row], cache)
+    return shard
+
+
+def open_shards(root: str, rows: Sequence[Mapping[str, Any]], cache: Path | None = None) -> list[Shard]:
+    """Open the shards that `rows` of the `shards` table describe, memory-mapped, each file once.
 
     A remote file is first copied to the folder `cache` (by default one below the system's temporary folder). A file's
     sha256 is checked once per machine, and again when the file changed.
 
     Raises ShardDamaged where a file is missing, cut short or changed; FormatTooNew where this library is too old.
     """
-    if row["format_version"] > FORMAT_VERSION:
-        raise FormatTooNew(
-            f"{files.join(root, row['path'])} has format {row['format_version']}, this library reads up to "
-            f"{FORMAT_VERSION}: upgrade lookalike"
-        )
-    cache = cache or Path(tempfile.gettempdir()) / f"lookalike-{os.getuid()}"
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = _verified(files.join(root, row["path"]), row["sha256"], row["size_bytes"], cache)
-    vectors_path = _verified(
-        files.join(root, row["vectors_path"]), row["vectors_sha256"], row["vectors_size_bytes"], cache
+    local, batches = _opened_files(root, rows, cache)
+    return [Shard(row["shard"], _index(local, row), _rows_of(batches, row)) for row in rows]
+
+
+def open_merged(root: str, rows: Sequence[Mapping[str, Any]], cache: Path | None = None) -> Shard:
+    """The shards in packs that `rows` describe as one, in memory, in which a product of several categories is one.
+
+    Raises as `open_shards` does.
+    """
+    _, batches = _opened_files(root, rows, cache)
+    parts = [_rows_of(batches, row) for row in rows]
+    table = pa.Table.from_batches(parts).drop_columns("vector").combine_chunks()
+    columns: dict[str, Any] = {name: table[name].chunk(0) for name in table.column_names}
+    merged = ShardRows(
+        columns["vector_id"].to_numpy(),
+        columns["product_id"],
+        columns["image_id"],
+        columns["available"].to_numpy(zero_copy_only=False),
+        np.concatenate([_vectors(part["vector"]) for part in parts]),
     )
+    return Shard(0, None, _arrow_batch(merged.arranged(), [0]))
+
+
+def emptied_index(root: str, row: Mapping[str, Any], cache: Path | None = None) -> Any:
+    """The trained index of the shard that `row` describes, in memory and without its images. Raises ShardDamaged."""
+    uri = files.join(root, row["path"])
+    emptied = faiss.read_index(str(_verified(uri, row["sha256"], row["size_bytes"], _cache_folder(cache))))
+    emptied.reset()
+    return emptied
+
+
+def _cache_folder(cache: Path | None) -> Path:
+    folder = cache or Path(tempfile.gettempdir()) / f"lookalike-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _opened_files(
+    root: str, rows: Sequence[Mapping[str, Any]], cache: Path | None
+) -> tuple[dict[str, Path], dict[str, pa.RecordBatch]]:
+    """Where each file that `rows` name stands locally, checked; and the batch of each vectors file."""
+    wanted: dict[str, tuple[str, int]] = {}
+    for row in rows:
+        if row["format_version"] > FORMAT_VERSION:
+            raise FormatTooNew(
+                f"{files.join(root, row['vectors_path'])} has format {row['format_version']}, this library reads up to "
+                f"{FORMAT_VERSION}: upgrade lookalike"
+            )
+        wanted[row["vectors_path"]] = row["vectors_sha256"], row["vectors_size_bytes"]
+        if row["path"] is not None:
+            wanted[row["path"]] = row["sha256"], row["size_bytes"]
+    folder = _cache_folder(cache)
+    with ThreadPoolExecutor() as pool:  # downloads and checksums side by side
+        checked = pool.map(lambda path: _verified(files.join(root, path), *wanted[path], folder), wanted)
+        local = dict(zip(wanted, checked, strict=True))
+    batches: dict[str, pa.RecordBatch] = {}
+    for path in {row["vectors_path"] for row in rows}:
+        with pa.memory_map(str(local[path])) as source:
+            batches[path] = pa.ipc.open_file(source).get_batch(0)
+    return local, batches
+
+
+def _rows_of(batches: Mapping[str, pa.RecordBatch], row: Mapping[str, Any]) -> pa.RecordBatch:
+    return batches[row["vectors_path"]].slice(row["first_row"], row["ntotal"])
+
+
+def _index(local: Mapping[str, Path], row: Mapping[str, Any]) -> Any:
+    if row["path"] is None:
+        return None
+    path = local[row["path"]]
     try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
         raise FormatTooNew(
             f"{path} was written by FAISS {row['faiss_version']}, which FAISS {faiss.__version__} can't read: "
             f"install the former ({error})"
         ) from error
-    with pa.memory_map(str(vectors_path)) as source:
-        return Shard(row["shard"], index, pa.ipc.open_file(source).get_batch(0))
 
 
 def _verified(uri: str, sha256: str, size_bytes: int, cache: Path) -> Path:

@@ -1,7 +1,7 @@
 """Evaluate: measure each new version against brute force and known truth, before anything goes live.
 
 Measured are a version's files and `similar_items` rows as they stand. Scores are worked out anew from the vectors, so a
-wrong row can't vouch for itself. One task measures one category; only a sample of queries is compared.
+wrong row can't vouch for itself. Small categories share a task; only a sample of queries is compared.
 """
 
 import os
@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 
 from lookalike import schemas
 from lookalike.kernels import metrics
 from lookalike.kernels.search import Gallery, SearchSpec
-from lookalike.kernels.shards import open_shard
+from lookalike.kernels.shards import Shard, open_shards
 from lookalike.spark.churn import churn, uncompared
 from lookalike.spark.gallery import Version, live_images, missing_from, versions_frame
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
+from lookalike.spark.spread import TASK_IMAGES, together
 from lookalike.spark.tables import spark_schema
 
 KNN_K = 10
@@ -46,28 +47,37 @@ def evaluate(run: Run, versions: Sequence[Version], model_id: str) -> None:
     """Measure `versions`, each for itself and against what is live, and store the figures."""
     with run.stage("evaluate") as figures:
         todo = versions_frame(run.spark, missing_from(run, "evaluations", versions))
-        shard_rows = run.tables.read("shards").join(F.broadcast(todo), ["category", "version"], "left_semi").collect()
-        by_category: dict[str, list[ShardRow]] = {}
-        for row in shard_rows:
-            by_category.setdefault(row["category"], []).append(row.asDict())
+        shard_rows = run.tables.read("shards").join(F.broadcast(todo), ["category", "version"], "left_semi")
+        by_category = {row["category"]: row["images"] for row in _sizes(shard_rows)}
         images = live_images(run.tables.read("images"), model_id)
         queries = sampled_products(images, todo, run.settings.evaluate.queries)
         found = with_similar_items(queries, run.tables.read("similar_items"))
         spec = EvaluationSpec(run.settings.root, run.run_id, run.settings.evaluate.queries, run.settings.index.seed)
-        total = sum(row["ntotal"] for row in shard_rows)
+        total = sum(by_category.values())
         with progress_bar(run.console, run.spark.sparkContext, "evaluate", total) as count:
 
-            def measure(table: pa.Table) -> pa.Table:
-                return _measure_category(spec, by_category, count, table)
+            def measure(queries: pa.Table, shard_rows: pa.Table) -> pa.Table:
+                return _measure_categories(spec, count, queries, shard_rows)
 
             if by_category:
-                rows = found.groupBy("category", "version").applyInArrow(measure, spark_schema(schemas.EVALUATIONS))
+                tasks = list(together(sorted(by_category), by_category.__getitem__, TASK_IMAGES))
+                task_of = [(category, task) for task, categories in enumerate(tasks) for category in categories]
+                groups = []
+                for given in (found, shard_rows):  # each with a frame of its own, as Spark can't tell two uses apart
+                    frame = run.spark.createDataFrame(task_of, "category string, task int")
+                    placed = given.join(F.broadcast(frame), "category").repartitionById(len(tasks), "task")
+                    groups.append(placed.groupBy("task"))
+                rows = groups[0].cogroup(groups[1]).applyInArrow(measure, spark_schema(schemas.EVALUATIONS))
                 run.tables.append("evaluations", rows)
         if compared := uncompared(run, versions):
             products = sampled_products(images, versions_frame(run.spark, compared), run.settings.evaluate.queries)
             run.tables.append("evaluations", churn(run, compared, products))
         figures.counts = {"versions": len(by_category), "images": total}
         figures.images = total
+
+
+def _sizes(shard_rows: DataFrame) -> list[Row]:
+    return shard_rows.groupBy("category").agg(F.sum("ntotal").alias("images")).collect()
 
 
 def sampled_products(images: DataFrame, versions: DataFrame, queries: int) -> DataFrame:
@@ -88,12 +98,25 @@ def with_similar_items(queries: DataFrame, similar_items: DataFrame) -> DataFram
     return queries.join(found, key, "left").select(*key, *columns)
 
 
+def _measure_categories(
+    spec: EvaluationSpec, count: Callable[[int], None], queries: pa.Table, shard_rows: pa.Table
+) -> pa.Table:
+    """`evaluations` rows of the categories of a task, whose sampled queries and rows of `shards` these are."""
+    galleries = _galleries(spec.root, shard_rows.drop_columns("task").to_pylist())
+    queries = queries.sort_by("category").combine_chunks()
+    ends = pc.run_end_encode(queries["category"].combine_chunks()).run_ends.to_pylist()
+    return pa.concat_tables(
+        _measure_category(spec, galleries, count, queries.slice(start, end - start))
+        for start, end in zip([0, *ends], ends, strict=False)
+    )
+
+
 def _measure_category(
-    spec: EvaluationSpec, by_category: Mapping[str, list[ShardRow]], count: Callable[[int], None], table: pa.Table
+    spec: EvaluationSpec, galleries: Mapping[str, Gallery], count: Callable[[int], None], table: pa.Table
 ) -> pa.Table:
     """`evaluations` rows of one category, whose sampled queries and their similar items `table` holds."""
     category, version = table["category"][0].as_py(), table["version"][0].as_py()
-    gallery = _gallery(spec.root, by_category[category])
+    gallery = galleries[category]
     measured = Measured.of(gallery, table, spec)
     rows = [
         {"category": category, "version": version, "run_id": spec.run_id, **row}
@@ -110,10 +133,16 @@ def _measure_category(
     return pa.Table.from_pylist(rows, schemas.EVALUATIONS)
 
 
-def _gallery(root: str, rows: Sequence[ShardRow]) -> Gallery:
-    ordered = sorted(rows, key=lambda row: row["shard"])
-    spec = SearchSpec(ordered[0]["nprobe"], ordered[0]["candidates"])
-    return Gallery([open_shard(root, row) for row in ordered], spec)
+def _galleries(root: str, rows: Sequence[ShardRow]) -> dict[str, Gallery]:
+    """By category, what `rows` of `shards` describe: one version each."""
+    ordered = sorted(rows, key=lambda row: (row["category"], row["shard"]))
+    opened: dict[str, list[tuple[ShardRow, Shard]]] = {}
+    for row, shard in zip(ordered, open_shards(root, ordered), strict=True):
+        opened.setdefault(row["category"], []).append((row, shard))
+    return {
+        category: Gallery([shard for _, shard in parts], SearchSpec(parts[0][0]["nprobe"], parts[0][0]["candidates"]))
+        for category, parts in opened.items()
+    }
 
 
 def _share(metric: str, values: Any) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from lookalike.report.formats import size
 from lookalike.spark.build_index import Plan
 from lookalike.spark.run import Run
 
+LINES = 50
+
 
 def print_plan(run: Run, planned: Sequence[Plan]) -> None:
-    """One line per category, on the console."""
+    """One line per category on the console, the largest first; beyond LINES, one for all the others."""
     if run.tables.read("images").isEmpty():
         run.console.print("nothing to plan yet: run ingest and embed first")
         return
@@ -18,7 +20,8 @@ def print_plan(run: Run, planned: Sequence[Plan]) -> None:
         run.console.print("nothing to build: the index of every category is as it must be")
         return
     table = Table("category", "images", "kind", "index", "nlist", "shards", "training images", "size", title="plan")
-    for p in planned:
+    by_size = sorted(planned, key=lambda p: (-p.images, p.category))
+    for p in by_size[:LINES]:
         spec = p.spec
         table.add_row(
             p.category,
@@ -30,4 +33,8 @@ def print_plan(run: Run, planned: Sequence[Plan]) -> None:
             f"{spec.train_images:,}",
             size(spec.size_bytes),
         )
+    if others := by_size[LINES:]:
+        images = sum(p.images for p in others)
+        size_bytes = sum(p.spec.size_bytes for p in others)
+        table.add_row(f"{len(others):,} smaller ones", f"{images:,}", "", "", "", "", "", size(size_bytes))
     run.console.print(table)

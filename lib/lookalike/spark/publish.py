@@ -22,8 +22,8 @@ Pointer = dict[str, Any]
 def publish(run: Run, versions: Sequence[Version], model_id: str, force: str | None = None) -> None:
     """Make `versions` live, and withdraw every live category of which no image is left: all of it, or nothing.
 
-    Only categories of the run's selection are withdrawn. With `force`, the reason why, the gate stops nothing. Raises GateFailed with the figures that are beyond their
-    limits, and PublishConflict where another job was faster.
+    Only categories of the run's selection are withdrawn. With `force`, the reason why, the gate stops nothing.
+    Raises GateFailed with the figures that are beyond their limits, and PublishConflict where another job was faster.
     """
     with run.stage("publish") as figures:
         # Read before the audit is settled, as what is replaced below must stand in the audit by then.

@@ -20,11 +20,15 @@ from lookalike.spark.tables import Tables, spark_schema
 
 @dataclass
 class StageFigures:
-    """What a stage did: `counts` by name, and the images that its rate is about (None: no rate)."""
+    """What a stage did: `counts` by name, and the images that its rate is about (None: no rate).
+
+    `decisions` says by category what was decided and why.
+    """
 
     stage: str
     counts: dict[str, int] = field(default_factory=dict)
     images: int | None = None
+    decisions: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -69,7 +73,8 @@ class Run:
         yield figures
         figures.seconds = time.monotonic() - start
         self.stages.append(figures)
-        row = (self.run_id, name, started_at, figures.seconds, figures.counts, figures.images_per_s)
+        measured = figures.seconds, figures.counts, figures.images_per_s, figures.decisions or None
+        row = (self.run_id, name, started_at, *measured)
         self.tables.append("runs", self.spark.createDataFrame([row], spark_schema(schemas.RUNS)))
 
 

@@ -1,10 +1,11 @@
 """Similar items: every product's nearest other products, from the shards by path.
 
 A task is a list of blocks, each some rows of one shard; the products that begin in them are the queries. Nothing but
-file names goes to a task, and nothing but matches comes back. Blocks of small categories are put together, so that a
-task is about as much work whatever the catalog.
+its own file names goes to a task, and nothing but matches comes back. Blocks of small categories are put together, so
+that a task is about as much work whatever the catalog.
 """
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,13 +19,13 @@ from pyspark.sql import functions as F
 from lookalike import schemas
 from lookalike.kernels import search
 from lookalike.kernels.search import Gallery, SearchSpec
-from lookalike.kernels.shards import open_shard
+from lookalike.kernels.shards import open_shards
 from lookalike.spark.gallery import Version, missing_from, versions_frame
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
+from lookalike.spark.spread import TASK_IMAGES, together
 from lookalike.spark.tables import spark_schema
 
-TASK_IMAGES = 20_000
 BATCH_PRODUCTS = 2_048  # products whose matches are in hand at once
 
 Count = Callable[[int], None]
@@ -60,18 +61,17 @@ def similar_products(spark: SparkSession, shard_rows: Sequence[Row], root: str, 
 
     `count` is told the images whose products are done.
     """
-    tasks = list(_tasks(_blocks(shard_rows)))
+    tasks = list(together(_blocks(shard_rows), lambda block: block.stop - block.start, TASK_IMAGES))
 
     def find(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         faiss.omp_set_num_threads(1)
         for batch in batches:
-            for number in batch["id"].to_numpy():
-                for block in tasks[number]:
-                    yield from _matches(_gallery(root, block.shards), block, k)
-                    count(block.stop - block.start)
+            for task in batch["blocks"]:
+                yield from _joined(_found(root, pickle.loads(task.as_py()), k, count))
 
-    numbers = spark.range(0, len(tasks), numPartitions=max(1, len(tasks)))
-    return numbers.mapInArrow(find, spark_schema(schemas.SIMILAR_ITEMS))
+    # As data, since what a function refers to would go to every task.
+    pickled = spark.sparkContext.parallelize([(pickle.dumps(task),) for task in tasks], max(1, len(tasks)))
+    return spark.createDataFrame(pickled, "blocks binary").mapInArrow(find, spark_schema(schemas.SIMILAR_ITEMS))
 
 
 def _blocks(shard_rows: Sequence[Row]) -> Iterator[Block]:
@@ -84,23 +84,28 @@ def _blocks(shard_rows: Sequence[Row]) -> Iterator[Block]:
                 yield Block(tuple(shards), place, start, min(start + TASK_IMAGES, row["ntotal"]))
 
 
-def _tasks(blocks: Iterable[Block]) -> Iterator[list[Block]]:
-    """Blocks put together until they are a task's work."""
-    task: list[Block] = []
+def _found(root: str, blocks: Sequence[Block], k: int, count: Count) -> Iterator[pa.RecordBatch]:
+    versions = tuple({block.shards: None for block in blocks})
+    galleries = dict(zip(versions, _galleries(root, versions), strict=True))
     for block in blocks:
-        task.append(block)
-        if sum(b.stop - b.start for b in task) >= TASK_IMAGES:
-            yield task
-            task = []
-    if task:
-        yield task
+        yield from _matches(galleries[block.shards], block, k)
+        count(block.stop - block.start)
 
 
 @lru_cache(maxsize=4)
-def _gallery(root: str, shards: tuple[Row, ...]) -> Gallery:
-    """The version, kept open from task to task of a Python worker."""
-    spec = SearchSpec(shards[0]["nprobe"], shards[0]["candidates"])
-    return Gallery([open_shard(root, row.asDict()) for row in shards], spec)
+def _galleries(root: str, versions: tuple[tuple[Row, ...], ...]) -> list[Gallery]:
+    """The versions, kept open from task to task of a Python worker."""
+    opened = iter(open_shards(root, [row.asDict() for shards in versions for row in shards]))
+    return [
+        Gallery([next(opened) for _ in shards], SearchSpec(shards[0]["nprobe"], shards[0]["candidates"]))
+        for shards in versions
+    ]
+
+
+def _joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches worth their way to Spark."""
+    for some in together(batches, lambda batch: batch.num_rows, BATCH_PRODUCTS):
+        yield from pa.Table.from_batches(some).combine_chunks().to_batches()
 
 
 def _matches(gallery: Gallery, block: Block, k: int) -> Iterator[pa.RecordBatch]:

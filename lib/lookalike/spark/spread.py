@@ -1,0 +1,22 @@
+"""Work spread over tasks: each as much as is worth a task, whatever the catalog's categories are like."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+TASK_IMAGES = 20_000
+
+
+def together(items: Iterable[T], size: Callable[[T], int], enough: int) -> Iterator[list[T]]:
+    """`items` in their order, put together until their sizes are `enough`."""
+    held: list[T] = []
+    total = 0
+    for item in items:
+        held.append(item)
+        total += size(item)
+        if total >= enough:
+            yield held
+            held, total = [], 0
+    if held:
+        yield held
