@@ -13,7 +13,9 @@ def main(argv: Sequence[str]) -> int:
     cli.add_settings_options(parser)
     parser.add_argument("--category", metavar="CATEGORY", help="this one and those below it, a line for each action")
     options = parser.parse_args(argv)
-    return cli.exit_code(lambda: print_history(start_on_catalog(cli.settings(options), "history"), options.category))
+    return cli.exit_code(
+        lambda: print_history(start_on_catalog(cli.settings(options), "history", writes=False), options.category)
+    )
 
 
 if __name__ == "__main__":

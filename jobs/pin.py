@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
 
     def job() -> None:
-        run = start_on_catalog(cli.settings(options), "pin")
+        run = start_on_catalog(cli.settings(options), "pin", writes=True)
         pin(run, options.category, options.version, options.why)
 
     return cli.exit_code(job)

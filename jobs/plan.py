@@ -8,14 +8,14 @@ from lookalike.spark.build_index import plans
 from lookalike.spark.gallery import missing_from, unpublished
 from lookalike.spark.model_id import current_model_id
 from lookalike.spark.plan import print_plan
-from lookalike.spark.start import start
+from lookalike.spark.start import start_on_catalog
 
 
 def main(argv: Sequence[str]) -> int:
     options = cli.arguments(__doc__, argv)
 
     def job() -> None:
-        run = start(cli.settings(options), "plan", cli.selection(options))
+        run = start_on_catalog(cli.settings(options), "plan", writes=False, selection=cli.selection(options))
         model_id = current_model_id(run)
         versions = missing_from(run, "shards", unpublished(run, model_id))
         print_plan(run, plans(run, versions, model_id))

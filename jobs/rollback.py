@@ -13,7 +13,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(argv)
 
     def job() -> None:
-        run = start_on_catalog(cli.settings(options), "rollback")
+        run = start_on_catalog(cli.settings(options), "rollback", writes=True)
         version = rollback(run, options.category, options.to)
         print(f"{options.category}: version {version} is live")
 

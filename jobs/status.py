@@ -10,7 +10,7 @@ from lookalike.spark.status import print_status
 
 def main(argv: Sequence[str]) -> int:
     options = cli.arguments(__doc__, argv)
-    return cli.exit_code(lambda: print_status(start_on_catalog(cli.settings(options), "status")))
+    return cli.exit_code(lambda: print_status(start_on_catalog(cli.settings(options), "status", writes=False)))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
 
     def job() -> None:
-        unpin(start_on_catalog(cli.settings(options), "unpin"), options.category, options.version)
+        unpin(start_on_catalog(cli.settings(options), "unpin", writes=True), options.category, options.version)
 
     return cli.exit_code(job)
 

@@ -25,6 +25,10 @@ class RootUnusable(LookalikeError):
     exit_code = 2
 
 
+class RootBusy(LookalikeError):
+    """Another run is writing below the root, on a store that takes one at a time."""
+
+
 class ModelInvalid(LookalikeError):
     """A model name, file or layer can't be used."""
 

@@ -1,6 +1,7 @@
 """Files by URI, local or remote, through fsspec. A path without a scheme is local.
 
-`s3a:` is read as `s3:` and `hdfs:` through Arrow's client, so one URI serves Spark and Python alike.
+`s3a:` is read as `s3:`, so one URI serves Spark and Python alike. S3 takes address and keys from the environment, as
+Spark does; `hdfs:` needs no Hadoop here, and follows the one that `HADOOP_CONF_DIR` describes.
 """
 
 import hashlib
@@ -20,8 +21,15 @@ from fsspec.implementations.local import LocalFileSystem
 
 def filesystem(uri: str) -> tuple[Any, str]:
     """The fsspec file system of `uri`, and the path of `uri` in it."""
-    fs, path = url_to_fs(uri)
+    fs, path = url_to_fs(uri, **_options(uri))
     return fs, str(path)
+
+
+def _options(uri: str) -> dict[str, Any]:
+    """How to use the store of `uri`. S3: other processes write there too, and it may be gone for half a minute."""
+    if not uri.startswith(("s3:", "s3a:")):
+        return {}
+    return {"use_listings_cache": False, "config_kwargs": {"retries": {"mode": "standard", "max_attempts": 8}}}
 
 
 def is_local(uri: str) -> bool:
@@ -48,7 +56,7 @@ class TooLarge(ValueError):
 
 def read_bytes(uri: str, max_bytes: int | None = None) -> bytes:
     """The whole file. Raises what its file system raises, and TooLarge beyond `max_bytes`, having read no further."""
-    with fsspec.open(uri, "rb") as file:
+    with fsspec.open(uri, "rb", **_options(uri)) as file:
         content = bytes(file.read() if max_bytes is None else file.read(max_bytes + 1))
     if max_bytes is not None and len(content) > max_bytes:
         raise TooLarge("beyond the size limit")
@@ -108,8 +116,12 @@ def written_atomically(uri: str) -> Iterator[Path]:
             return
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
         remote = f"{path}.{uuid.uuid4().hex}.tmp"
-        fs.put_file(str(temporary), remote)
-        fs.mv(remote, path)
+        try:
+            fs.put_file(str(temporary), remote)
+            fs.mv(remote, path, overwrite=True)
+        except BaseException:
+            fs.rm_file(remote)
+            raise
 
 
 def remove(uri: str) -> None:

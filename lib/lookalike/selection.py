@@ -30,3 +30,6 @@ class Selection:
             named = ", ".join(repr(path) for path in wrong)
             raise ConfigInvalid(f"--category {named}: write it as the manifest does, such as --category women/dresses")
         return cls(paths, full, retry)
+
+
+EVERYTHING = Selection()

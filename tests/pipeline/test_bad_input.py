@@ -74,8 +74,9 @@ def test_manifest_that_is_no_parquet(tmp_path: Path, content: bytes | None, said
 def test_plan_before_anything_is_ingested(tmp_path: Path) -> None:
     manifest = catalogs.write_manifest(tmp_path / "manifest.parquet", catalogs.embeddings("a", 3))
     ended = catalogs.run("plan", tmp_path / "root", manifest)
-    assert ended.code == 0
-    assert "nothing to plan yet: run ingest and embed first" in ended.err
+    assert ended.code == 2
+    assert "root holds no catalog yet: run the pipeline first" in ended.error
+    assert not (tmp_path / "root").exists()
 
 
 def test_every_problem_of_the_settings_is_listed(tmp_path: Path) -> None:

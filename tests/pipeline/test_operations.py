@@ -44,7 +44,7 @@ def job(name: str, root: Path, *arguments: str) -> catalogs.Ended:
 @pytest.mark.usefixtures("spark")
 def test_a_week_of_operation(tmp_path: Path) -> None:
     root = tmp_path / "root"
-    assert "is not a catalog" in job("status", root).error
+    assert "holds no catalog yet" in job("status", root).error
     first = catalogs.write_manifest(tmp_path / "1.parquet", catalogs.embeddings(CATEGORY, 6))
     second = catalogs.write_manifest(tmp_path / "2.parquet", catalogs.embeddings(CATEGORY, 8, seed=1))
     assert catalogs.run("pipeline", root, first).code == 0

@@ -13,9 +13,6 @@ LINES = 50
 
 def print_plan(run: Run, planned: Sequence[Plan]) -> None:
     """One line per category on the console, the largest first; beyond LINES, one for all the others."""
-    if run.tables.read("images").isEmpty():
-        run.console.print("nothing to plan yet: run ingest and embed first")
-        return
     if not planned:
         run.console.print("nothing to build: the index of every category is as it must be")
         return

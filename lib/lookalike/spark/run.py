@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lookalike import schemas
 from lookalike.config import Settings
-from lookalike.selection import Selection
+from lookalike.selection import EVERYTHING, Selection
 from lookalike.spark.manifest import given_dim, read_manifest
 from lookalike.spark.tables import Tables, spark_schema
 
@@ -48,7 +48,7 @@ class Run:
     run_id: str
     console: Console
     stages: list[StageFigures] = field(default_factory=list)
-    selection: Selection = field(default_factory=Selection)
+    selection: Selection = EVERYTHING
 
     @cached_property
     def manifest(self) -> DataFrame:
@@ -58,8 +58,8 @@ class Run:
 
     @cached_property
     def given_dim(self) -> int | None:
-        """Dimensions of the embeddings that the manifest brings; None where it brings none."""
-        return given_dim(self.manifest)
+        """Dimensions of the embeddings that the manifest brings; None where it brings none, as the sample's."""
+        return given_dim(self.manifest) if self.settings.manifest else None
 
     @property
     def tables(self) -> Tables:

@@ -1,6 +1,7 @@
 """The one SparkSession. Master, jars, memory and the like come from spark-submit and its properties file."""
 
 import logging
+import os
 import signal
 from types import FrameType
 
@@ -16,8 +17,18 @@ def session(app: str) -> SparkSession:
         .config("spark.sql.session.timeZone", "UTC")
         .getOrCreate()
     )
+    spark.sparkContext.environment.update(_storage_access(spark.sparkContext.sparkUser()))
     signal.signal(signal.SIGINT, _stop)
     return spark
+
+
+def _storage_access(user: str) -> dict[str, str]:
+    """Variables by which the executors' Python reaches the stores that this process and Spark itself reach.
+
+    They travel with the functions that need them, and so stand in no command line, no setting and no log.
+    """
+    aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return aws | {"HADOOP_USER_NAME": user}
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:

@@ -9,9 +9,10 @@ from lookalike import files
 from lookalike.config import Settings
 from lookalike.errors import ConfigInvalid, RootUnusable
 from lookalike.sample.write import MANIFEST, make_sample
-from lookalike.selection import Selection
+from lookalike.selection import EVERYTHING, Selection
 from lookalike.spark.run import Run, console, new_run_id
 from lookalike.spark.session import session
+from lookalike.spark.writer_lock import hold_writer_lock
 
 
 def start(settings: Settings, app: str, selection: Selection) -> Run:
@@ -19,21 +20,31 @@ def start(settings: Settings, app: str, selection: Selection) -> Run:
 
     Without a manifest the input is the sample catalog, made below the root on first use.
 
-    Raises RootUnusable, ConfigInvalid.
+    Raises RootUnusable, RootBusy, ConfigInvalid.
     """
     check_writable(settings.root)
+    run_id = new_run_id()
+    hold_writer_lock(settings.root, run_id)
     progress = console(stderr=True)
     if settings.manifest is None:
         settings = settings.model_copy(update={"manifest": _sample_manifest(settings.root, progress)})
-    return Run(session(app), settings, new_run_id(), progress, selection=selection)
+    return Run(session(app), settings, run_id, progress, selection=selection)
 
 
-def start_on_catalog(settings: Settings, app: str) -> Run:
-    """Begin a run of `app` on a catalog that stands already, for which no manifest is needed. Raises RootUnusable."""
+def start_on_catalog(settings: Settings, app: str, writes: bool, selection: Selection = EVERYTHING) -> Run:
+    """Begin a run of `app` on a catalog that stands already, for which no manifest is needed.
+
+    Raises RootUnusable, RootBusy (where it `writes`).
+    """
     fs, ledger = files.filesystem(files.join(settings.root, "tables", "images"))
     if not fs.exists(ledger):
-        raise RootUnusable(f"{settings.root} is not a catalog, as it has no table images: give the pipeline's root")
-    return Run(session(app), settings, new_run_id(), console(stderr=True))
+        raise RootUnusable(
+            f"{settings.root} holds no catalog yet: run the pipeline first, or give the root of its runs"
+        )
+    run_id = new_run_id()
+    if writes:
+        hold_writer_lock(settings.root, run_id)
+    return Run(session(app), settings, run_id, console(stderr=True), selection=selection)
 
 
 def check_writable(root: str) -> None:

@@ -1,0 +1,159 @@
+"""One writing run at a time per root on S3.
+
+Delta commits by creating the next file of a table's log, which must fail where the file exists. Local disks and HDFS
+guarantee that between any writers. On S3 Delta's log store only guards writers that share a JVM: two runs could
+overwrite each other's commits, unseen. So a run holds an object `.writer` below the root, made and renewed by
+conditional puts, of which S3 lets one succeed.
+"""
+
+import atexit
+import getpass
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from lookalike import files
+from lookalike.errors import RootBusy, RootUnusable
+
+LEASE = timedelta(minutes=2)
+_RENEWALS_PER_LEASE = 6
+
+
+def hold_writer_lock(root: str, run_id: str) -> None:
+    """Hold the lock of `root` until this process ends; nothing happens where `root` needs none.
+
+    Whoever finds the lock after its holder's death may take it: at once in the place where the holder ran, elsewhere
+    when the lease is over. A holder that can't renew its lease in time stops as by Ctrl-C.
+
+    Raises RootBusy with the holder, RootUnusable where the store ignores the conditions of a put.
+    """
+    fs, path = files.filesystem(files.join(root, ".writer"))
+    if "s3" not in fs.protocol:
+        return
+    lock = WriterLock(fs, path, run_id)
+    lock.acquire()
+    released = threading.Event()
+
+    def release() -> None:
+        released.set()
+        lock.release()
+
+    atexit.register(release)
+    threading.Thread(target=_renew, args=(lock, released), name="writer lock", daemon=True).start()
+
+
+@dataclass
+class WriterLock:
+    """The lock object at `path` of the S3 file system `fs`. Its ETag tells what this run wrote from what others did."""
+
+    fs: Any
+    path: str
+    run_id: str
+    etag: str = ""
+    expires_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def acquire(self) -> None:
+        """Raises RootBusy, RootUnusable."""
+        if not self._put(mode="create"):
+            etag, holder = self._holder()
+            if holder["run_id"] == self.run_id:  # the answer to the put was lost, and it was tried again
+                self.etag = etag
+            elif not _ended(holder) or not self._put(IfMatch=etag):
+                raise RootBusy(
+                    f"run {holder['run_id']} of {holder['owner']} is writing below this root, and on S3 only one can: "
+                    f"run this again when it has ended. If it was killed, its lock s3://{self.path} ends at "
+                    f"{holder['expires_at']}; to end it sooner, delete that object"
+                )
+        if self._put(mode="create"):
+            self.release()
+            raise RootUnusable(
+                f"the store of s3://{self.path} ignores If-None-Match, so it can't keep two runs from overwriting each "
+                "other's work: give a root on a store with conditional puts"
+            )
+
+    def renew(self) -> bool:
+        """Hold the lock for another lease; says whether it was still held."""
+        if self._put(IfMatch=self.etag):
+            return True
+        try:
+            self.etag, holder = self._holder()
+        except FileNotFoundError:
+            return False
+        return bool(holder["run_id"] == self.run_id)
+
+    def release(self) -> None:
+        """Give the lock back, if it is still held."""
+        try:
+            if self._holder()[0] == self.etag:
+                self.fs.rm_file(self.path)
+        except FileNotFoundError:
+            return
+
+    def _put(self, **condition: str) -> bool:
+        expires_at = datetime.now(UTC) + LEASE
+        state = {
+            "run_id": self.run_id,
+            "owner": f"{getpass.getuser()}@{socket.gethostname()}",
+            "process": [_processes(), os.getpid()],
+            "expires_at": expires_at.isoformat(timespec="seconds"),
+        }
+        try:
+            written = self.fs.pipe_file(self.path, json.dumps(state).encode(), **condition)
+        except FileNotFoundError:  # of If-Match, where the lock was deleted
+            return False
+        except OSError as error:
+            if not _is_failed_condition(error):
+                raise
+            return False
+        self.etag, self.expires_at = written["ETag"], expires_at
+        return True
+
+    def _holder(self) -> tuple[str, dict[str, Any]]:
+        etag: str = self.fs.info(self.path)["ETag"]  # first, so that a put on its condition is about what is read then
+        return etag, json.loads(self.fs.cat_file(self.path))
+
+
+def _is_failed_condition(error: BaseException | None) -> bool:
+    """Whether S3 answered 412 (the condition does not hold) or 409 (another put of the object is under way)."""
+    while error:
+        status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode")
+        if status in (409, 412):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _ended(holder: dict[str, Any]) -> bool:
+    """Whether the holder's lease is over, or it ran beside this process and is gone."""
+    processes, process = holder["process"]
+    if processes == _processes() and not Path(f"/proc/{process}").exists():
+        return True
+    return datetime.fromisoformat(holder["expires_at"]) < datetime.now(UTC)
+
+
+def _processes() -> str:
+    """What tells apart the places where a process id means something: this boot of this machine, and the container."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+
+
+def _renew(lock: WriterLock, released: threading.Event) -> None:
+    interval = LEASE / _RENEWALS_PER_LEASE
+    while not released.wait(interval.total_seconds()):
+        try:
+            if lock.renew():
+                continue
+        except Exception:  # the store may answer again before the lease is over
+            if datetime.now(UTC) + interval < lock.expires_at:
+                continue
+        if not released.is_set():
+            print(f"error: the lock s3://{lock.path} was lost, so that another run may write", file=sys.stderr)
+            os.kill(os.getpid(), signal.SIGINT)
+        return
