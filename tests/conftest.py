@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,18 +26,16 @@ def spark_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     os.environ.setdefault("SPARK_CONF_DIR", str(CHECKOUT / "conf"))
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     os.environ["PYSPARK_PYTHON"] = sys.executable
-    from pyspark.sql import SparkSession
-
     from lookalike.spark.session import session
 
     scratch = tmp_path_factory.mktemp("spark")
-    (
-        SparkSession.builder.master("local[2]")
-        .config("spark.jars.ivy", str(CHECKOUT / ".cache" / "ivy"))
-        .config("spark.local.dir", str(scratch / "local"))
-        .config("spark.sql.warehouse.dir", str(scratch / "warehouse"))
-        .getOrCreate()
-    )
+    settings = {
+        "spark.jars.ivy": CHECKOUT / ".cache" / "ivy",
+        "spark.local.dir": scratch / "local",
+        "spark.sql.warehouse.dir": scratch / "warehouse",
+    }
+    options = [option for name, value in settings.items() for option in ("--conf", f"{name}={value}")]
+    os.environ["PYSPARK_SUBMIT_ARGS"] = shlex.join(["--master", "local[2]", *options, "pyspark-shell"])
     spark = session("tests")
     yield spark
     spark.stop()
