@@ -13,11 +13,11 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def test_overrides_win_over_the_file(tmp_path: Path) -> None:
-    (tmp_path / "a.toml").write_text('root = "/a"\n[index]\nseed = 1\ncandidates = 7\n')
+    (tmp_path / "a.toml").write_text('root = "/a"\n[index]\nseed = 1\ncandidates = 17\n')
     loaded = config.load(
         tmp_path / "a.toml", ["index.seed=2", "root=s3a://bucket/b", "model.name=torchvision/resnet50"]
     )
-    assert (loaded.root, loaded.index.seed, loaded.index.candidates) == ("s3a://bucket/b", 2, 7)
+    assert (loaded.root, loaded.index.seed, loaded.index.candidates) == ("s3a://bucket/b", 2, 17)
     assert loaded.model.name == "torchvision/resnet50"
 
 
@@ -41,7 +41,7 @@ def test_every_problem_is_listed_with_place_and_mend(tmp_path: Path) -> None:
         f"{path}: index.sede: unknown key; did you mean index.seed?",
         f"{path}: gate.min_coverage: Input should be less than or equal to 1, got 1.5",
         f"{path}: embed.batch_images: Input should be a valid integer",
-        "--set: index.candidates: Input should be greater than or equal to 1, got 0",
+        "--set: index.candidates: Input should be greater than or equal to 10, got 0",
         "--set: report.querys: unknown key; did you mean report.queries?",
         "--set manifest.x: manifest is not a section",
         "--set nonsense: write it as key=value",

@@ -321,6 +321,8 @@ def emptied_index(root: str, row: Mapping[str, Any], cache: Path | None = None) 
     uri = files.join(root, row["path"])
     emptied = faiss.read_index(str(_verified(uri, row["sha256"], row["size_bytes"], _cache_folder(cache))))
     emptied.reset()
+    if isinstance(emptied, faiss.IndexIVFPQFastScan):
+        emptied.fine_quantizer = emptied.pq  # FAISS 1.15 leaves it null on reading, and sa_decode follows it
     return emptied
 
 
