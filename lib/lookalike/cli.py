@@ -2,10 +2,11 @@
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lookalike import config, files
+from lookalike import config, files, log
 from lookalike.config import Settings
 from lookalike.errors import LookalikeError
 from lookalike.selection import Selection
@@ -73,25 +74,27 @@ def settings(options: argparse.Namespace) -> Settings:
 def exit_code(job: Callable[[], None]) -> int:
     """Run `job`; a failure becomes one message on stderr and a code: 0 done, 2 bad input, 3 gate, 130 stopped, else 1.
 
-    Only a failure that nobody foresaw is raised, with its stack traces.
+    Only of a failure that nobody foresaw the stack traces are printed. No secret in a uri or a setting is.
     """
+    code, message = _ended(job)
+    log.event("run ended", exit_code=code)
+    log.end()
+    if message:
+        print(files.redacted(message), file=sys.stderr)
+    return code
+
+
+def _ended(job: Callable[[], None]) -> tuple[int, str]:
+    """The exit code, and what there is to say."""
     try:
         job()
-    except LookalikeError as error:
-        return _failed(error)
     except BaseException as error:
         if _was_stopped(error):
-            print("stopped; finished work is kept, run the same command again to go on", file=sys.stderr)
-            return INTERRUPTED
-        if foreseen := _foreseen(error):
-            return _failed(foreseen)
-        raise
-    return 0
-
-
-def _failed(error: LookalikeError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return error.exit_code
+            return INTERRUPTED, "stopped; finished work is kept, run the same command again to go on"
+        if foreseen := error if isinstance(error, LookalikeError) else _foreseen(error):
+            return foreseen.exit_code, f"error: {foreseen}"
+        return 1, traceback.format_exc()
+    return 0, ""
 
 
 def _was_stopped(error: BaseException | None) -> bool:

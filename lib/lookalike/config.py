@@ -12,6 +12,7 @@ from lookalike.errors import ConfigInvalid
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0.0)]
 
 
 class Section(BaseModel):
@@ -21,6 +22,21 @@ class Section(BaseModel):
 class IngestSettings(Section):
     read_threads: Count = Field(16, description="images that one task reads at once")
     max_image_bytes: Count = Field(64 * 2**20, description="a larger image is rejected, bytes")
+    schemes: tuple[str, ...] = Field(
+        ("file", "http", "https", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "hdfs"),
+        description="schemes from which images are read by uri; `file` is also that of a path without one",
+    )
+    hosts: tuple[str, ...] = Field(
+        (),
+        description="hosts, buckets and the like from which images are read, such as `*.shop.example`; "
+        "empty: any, but by http(s) only public addresses",
+    )
+    folders: tuple[str, ...] = Field(
+        (), description="absolute paths of the folders below which image files are read; empty: any"
+    )
+    connect_timeout_s: Seconds = Field(10.0, description="to connect to an http(s) server, seconds")
+    read_timeout_s: Seconds = Field(20.0, description="to wait for an http(s) server's next bytes, seconds")
+    image_timeout_s: Seconds = Field(120.0, description="to read one image, all tries together, seconds")
 
 
 class ModelSettings(Section):
@@ -52,6 +68,7 @@ class EmbedSettings(Section):
         89_478_485, ge=1, le=178_956_970, description="an image that declares more is rejected undecoded, pixels"
     )
     min_side_px: Count = Field(16, description="an image with a shorter side is rejected, pixels")
+    decode_timeout_s: Seconds = Field(20.0, description="an image that takes longer to decode is rejected, seconds")
     task_images: Count = Field(256, description="images in one Spark task")
     commit_images: Count = Field(50_000, description="images embedded between two commits; a crash costs at most these")
 
@@ -125,6 +142,12 @@ class ReportSettings(Section):
 class Settings(Section):
     root: str = Field("catalog", min_length=1, description="URI below which tables, shards and the report stand")
     manifest: str | None = Field(None, description="Parquet file, folder or glob; unset: the sample catalog")
+    log_file: str | None = Field(
+        None, description="local file to which the log's lines are added; unset: stderr, where that is no terminal"
+    )
+    metrics_file: str | None = Field(
+        None, description="local file, such as `/var/lib/node_exporter/lookalike.prom`, for Prometheus; unset: none"
+    )
     ingest: IngestSettings = IngestSettings()
     model: ModelSettings = ModelSettings()
     embed: EmbedSettings = EmbedSettings()
@@ -197,7 +220,8 @@ def _explain(problem: Any, path: Path | None, overrides: Sequence[str]) -> str:
         close = difflib.get_close_matches(key, [name for name, _ in all_fields()], n=1)
         mend = f"did you mean {close[0]}?" if close else "see docs/settings.md for all keys"
         return f"{place}: {key}: unknown key; {mend}"
-    return f"{place}: {key}: {problem['msg']}, got {problem['input']!r}"
+    given = "" if key.startswith("spark") else f", got {problem['input']!r}"  # Spark's settings may hold secrets
+    return f"{place}: {key}: {problem['msg']}{given}"
 
 
 def all_fields(section: type[BaseModel] = Settings, prefix: str = "") -> list[tuple[str, Any]]:

@@ -4,8 +4,10 @@
 Spark does; `hdfs:` needs no Hadoop here, and follows the one that `HADOOP_CONF_DIR` describes.
 """
 
+import errno
 import hashlib
 import posixpath
+import re
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
@@ -50,46 +51,99 @@ def join(root: str, *parts: str) -> str:
     return posixpath.join(root, *parts)
 
 
+def read_bytes(uri: str) -> bytes:
+    """The whole file. Raises what its file system raises."""
+    fs, path = filesystem(uri)
+    return bytes(fs.cat_file(path))
+
+
 class TooLarge(ValueError):
     """A file has more bytes than the limit."""
 
 
-def read_bytes(uri: str, max_bytes: int | None = None) -> bytes:
-    """The whole file. Raises what its file system raises, and TooLarge beyond `max_bytes`, having read no further."""
-    with fsspec.open(uri, "rb", **_options(uri)) as file:
-        content = bytes(file.read() if max_bytes is None else file.read(max_bytes + 1))
-    if max_bytes is not None and len(content) > max_bytes:
-        raise TooLarge("beyond the size limit")
-    return content
+class Refused(RuntimeError):
+    """A uri from which the settings let no image be read; the message says why."""
+
+
+class Changed(RuntimeError):
+    """A file is not what it was when its hash was taken."""
+
+
+class ServerFailed(OSError):
+    """A server answered that it can't answer now."""
 
 
 UNREADABLE = "unreadable uri: "
-"""How a reason begins whose cause may pass: the same uri may be read well another time."""
+"""How a reason begins whose cause may pass: the same uri may be read well in another run."""
+
+TIMED_OUT = f"{UNREADABLE}timed out"
+NO_CONNECTION = f"{UNREADABLE}no connection"
+SERVER_ERROR = f"{UNREADABLE}server error"
+CHANGED = f"{UNREADABLE}its bytes are not those of content_hash"
+TRANSIENT_REASONS = (TIMED_OUT, NO_CONNECTION, SERVER_ERROR, CHANGED)
+"""Reasons that may pass at any moment: it is worth while to try again at once."""
+
+_BUSY = frozenset({errno.EAGAIN, errno.EBUSY, errno.EIO})
+_NO_ROUTE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
 
 
-class OtherContent(ValueError):
-    """A file has other bytes than its `content_hash` says."""
+def may_pass(reason: str | None) -> bool:
+    """Whether a row rejected for `reason` may be accepted without any change of its manifest row."""
+    return reason in TRANSIENT_REASONS
 
 
-def read_content(uri: str, content_hash: str, max_bytes: int) -> bytes:
-    """The whole file, as `read_bytes` reads it. Raises OtherContent where its sha256 is not `content_hash`."""
-    content = read_bytes(uri, max_bytes)
-    if hashlib.sha256(content).hexdigest() != content_hash:
-        raise OtherContent("its bytes are not those of content_hash")
-    return content
-
-
-def unreadable(error: Exception) -> str:
+def unreadable(error: BaseException) -> str:
     """Reason for which a file could not be read: short, the same for every file, and free of what the uri may hold."""
-    if isinstance(error, TooLarge):
+    if isinstance(error, TooLarge | Refused):
         return str(error)
-    if isinstance(error, OtherContent):
-        return f"{UNREADABLE}{error}"
+    if isinstance(error, Changed):
+        return CHANGED
     if isinstance(error, FileNotFoundError):
         return f"{UNREADABLE}not found"
     if isinstance(error, PermissionError):
         return f"{UNREADABLE}permission denied"
+    code = getattr(error, "errno", None)
+    # By their names, as every client of a store has classes of its own, which nothing here should have to import.
+    names = " ".join(kind.__name__ for kind in type(error).__mro__)
+    if "Timeout" in names:
+        return TIMED_OUT
+    if code in _NO_ROUTE or re.search(r"Connect|Disconnect|Payload", names):
+        return NO_CONNECTION
+    if code in _BUSY or isinstance(error, ServerFailed):
+        return SERVER_ERROR
     return f"{UNREADABLE}{type(error).__name__}"
+
+
+_CONTAINER_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs"})
+"""Schemes whose part before the `@` names a container and is no secret, unless it has a password."""
+
+_URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>[^\s\"'<>]+)")
+CREDENTIALS = r"(?:[^/@:?#\[]*:(?!\d{1,5}(?:[/?#]|$))[^@]*@(?:[^/@?#]*@)*|[^/@?#]*@)"
+"""What may stand before a uri's host. A colon before digits and a slash is a port's; a password may hold any sign."""
+_PARAMETERS = re.compile(r"[?#].*")
+_SECRET = (
+    r"[\w.-]*(?:secret|passw|pwd|token|(?:access|account|api|encryption|private|shared)[._-]?key|credential|signature|"
+    r"authorization)[\w.-]*"
+)
+_NAMED = re.compile(rf"({_SECRET}[\"']?\s*(?:=|:|->)\s*)(?:\"[^\"]*\"|'[^']*'|[^\s\"',;&)}}\]]+)", flags=re.IGNORECASE)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a setting or a field of this name is one that must not be shown."""
+    return re.fullmatch(_SECRET, name, re.IGNORECASE) is not None
+
+
+def redacted(text: str) -> str:
+    """`text` with an ellipsis for user, password, query and fragment of every URI, and for values named as secrets."""
+    return _NAMED.sub(r"\1…", _URI.sub(_redacted_uri, text))
+
+
+def _redacted_uri(uri: re.Match[str]) -> str:
+    scheme, rest = uri["scheme"], uri["rest"]
+    credentials = re.match(CREDENTIALS, rest)
+    if credentials and (":" in credentials[0] or scheme.lower() not in _CONTAINER_SCHEMES):
+        rest = f"…@{rest[credentials.end() :]}"
+    return f"{scheme}://{_PARAMETERS.sub('?…', rest)}"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The page of all settings, generated from the code: `python -m lookalike.settings_page > docs/settings.md`."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,11 +33,17 @@ def _lines() -> Iterator[str]:
 def _default(value: Any) -> str:
     if value is None:
         return "unset"
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`" if value not in ("", {}) else "empty"
+    if value in ("", {}, ()):
+        return "empty"
+    if isinstance(value, tuple):
+        return f"`{json.dumps(value)}`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _accepts(field: Any) -> str:
     choices = getattr(field.annotation, "__args__", ())
+    if ... in choices:
+        return "list of texts"
     if choices and all(isinstance(choice, str) for choice in choices):
         return ", ".join(f"`{choice}`" for choice in choices)
     kind = {int: "whole number", float: "number", str: "text", bool: "true or false"}.get(field.annotation)

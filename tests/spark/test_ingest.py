@@ -30,7 +30,7 @@ def test_each_bad_row_is_rejected_for_its_reason(spark: Any, tmp_path: Path) -> 
         "unreadable uri: not found": image("6", content=None, uri=f"{tmp_path}/none.jpg"),
         "zero bytes": image("7", content=b""),
         "no image_id": image(None),
-        "unreadable uri: ValueError": image("8", content=None, uri="nosuchscheme://x/y"),
+        "uri not allowed: scheme": image("8", content=None, uri="nosuchscheme://x/y"),
     }
     run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", [image("ok"), *bad.values()]))
     ingest(run, MODEL)

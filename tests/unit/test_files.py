@@ -1,8 +1,11 @@
 """Files: whole or not at all, and uris that Spark and Python both understand."""
 
+import errno
 import hashlib
 from pathlib import Path
 
+import aiohttp
+import botocore.exceptions
 import fsspec
 import pytest
 
@@ -30,14 +33,6 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, sch
     assert len(fs.ls(folder)) == 1
 
 
-def test_reading_stops_at_the_limit(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"12345")
-    assert files.read_bytes(str(tmp_path / "a"), 5) == b"12345"
-    with pytest.raises(files.TooLarge) as error:
-        files.read_bytes(str(tmp_path / "a"), 4)
-    assert files.unreadable(error.value) == "beyond the size limit"
-
-
 def test_a_local_path_becomes_a_uri_without_percent_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert files.absolute("a b/*.parquet") == f"file://{tmp_path}/a b/*.parquet"
@@ -49,11 +44,62 @@ def test_one_uri_serves_spark_and_python() -> None:
     assert "s3" in fsspec.get_filesystem_class("s3a").protocol
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("s3a://AKIA:se/cr+et@media/catalogs/spring", "s3a://…@media/catalogs/spring"),
+        ("s3://media/catalogs/a@b", "s3://media/catalogs/a@b"),
+        ("https://token@host/x.jpg?X-Amz-Signature=5ec7e7#part", "https://…@host/x.jpg?…"),
+        ("https://host:8443/x.jpg", "https://host:8443/x.jpg"),
+        ("https://host/x.jpg#access_token=1", "https://host/x.jpg?…"),
+        ("abfss://box@account.dfs.core.windows.net/spring", "abfss://box@account.dfs.core.windows.net/spring"),
+        ("abfss://box:key@account.dfs.core.windows.net/x", "abfss://…@account.dfs.core.windows.net/x"),
+        ("hdfs://namenode:8020/spring", "hdfs://namenode:8020/spring"),
+        ("file:///data/spring", "file:///data/spring"),
+        ("catalog", "catalog"),
+        ("https://u:p?a#ss@word@host/x.jpg", "https://…@host/x.jpg"),
+        ("http://host:8080/logo@2x.png", "http://host:8080/logo@2x.png"),
+        ("http://[::1]:80/logo@2x.png", "http://[::1]:80/logo@2x.png"),
+        ("spark.hadoop.fs.s3a.secret.key=abc", "spark.hadoop.fs.s3a.secret.key=…"),
+        ("{'fs.s3a.access.key': 'AKIA', 'spark.x': '1'}", "{'fs.s3a.access.key': …, 'spark.x': '1'}"),
+        ("password: hush, more", "password: …, more"),
+        ("password = 'hush, hush' more", "password = … more"),
+        (
+            "unreadable uri: HTTPS://u:p@host/x.jpg?sig=1 after 30 s",
+            "unreadable uri: HTTPS://…@host/x.jpg?… after 30 s",
+        ),
+    ],
+)
+def test_redacted(text: str, shown: str) -> None:
+    assert files.redacted(text) == shown
+
+
 def test_reasons_hold_no_part_of_the_uri() -> None:
     with pytest.raises(FileNotFoundError) as error:
         files.read_bytes("/secret-token/none.jpg")
     assert files.unreadable(error.value) == "unreadable uri: not found"
     assert "secret" not in files.unreadable(RuntimeError("secret-token"))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TimeoutError(), files.TIMED_OUT),
+        (aiohttp.ServerTimeoutError(), files.TIMED_OUT),
+        (botocore.exceptions.ReadTimeoutError(endpoint_url="s3"), files.TIMED_OUT),
+        (botocore.exceptions.EndpointConnectionError(endpoint_url="s3"), files.NO_CONNECTION),
+        (aiohttp.ServerDisconnectedError(), files.NO_CONNECTION),
+        (aiohttp.ClientPayloadError(), files.NO_CONNECTION),
+        (ConnectionResetError(), files.NO_CONNECTION),
+        (OSError(errno.EHOSTUNREACH, "x"), files.NO_CONNECTION),
+        (OSError(errno.EBUSY, "SlowDown"), files.SERVER_ERROR),
+    ],
+)
+def test_what_may_pass_is_told_from_what_will_not(error: Exception, reason: str) -> None:
+    assert files.unreadable(error) == reason
+    assert files.may_pass(reason)
+    assert not files.may_pass(files.unreadable(FileNotFoundError()))
+    assert not files.may_pass(None)
 
 
 def test_sha256_is_hashlib_s(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from lookalike import files
 from lookalike.config import EmbedSettings, ModelSettings
+from lookalike.kernels.decoder import Decoder
 from lookalike.kernels.engines import forward_engine
-from lookalike.kernels.images import Decoded, Rejected, decode
+from lookalike.kernels.images import Decoded, Rejected
 from lookalike.kernels.models import load_model
 
 Source = bytes | Callable[[], bytes]
@@ -54,8 +55,10 @@ class Embedder:
         model = load_model(model_settings)
         self.model_id = model.model_id
         self.dim = model.dim
-        self._preprocessing = model.preprocessing
         self._settings = embed_settings
+        self._decode = Decoder(
+            model.preprocessing, embed_settings.max_pixels, embed_settings.min_side_px, embed_settings.decode_timeout_s
+        )
         self._forward = forward_engine(model, embed_settings.engine, threads, device)
         # More than cores, as a thread also waits for remote bytes.
         self._decode_threads = embed_settings.decode_threads or 2 * threads + 2
@@ -100,7 +103,7 @@ class Embedder:
                 source = source()
             except Exception as error:  # every file system has its own
                 return Rejected(files.unreadable(error))
-        return decode(source, self._preprocessing, self._settings.max_pixels, self._settings.min_side_px)
+        return self._decode(source)
 
     def _embed_batch(self, batch: list[tuple[Any, Decoded | Rejected]]) -> Iterator[Outcome]:
         pixels = [picture.pixels for _, picture in batch if isinstance(picture, Decoded)]

@@ -20,7 +20,8 @@ TRUNCATED = "truncated or damaged"
 TOO_MANY_PIXELS = "beyond the pixel limit"
 TOO_SMALL = "too small"
 ONE_COLOUR = "one colour (a placeholder)"
-REASONS = (ZERO_BYTES, NOT_AN_IMAGE, TRUNCATED, TOO_MANY_PIXELS, TOO_SMALL, ONE_COLOUR)
+BEYOND_LIMITS = "takes too much time or memory to decode"
+REASONS = (ZERO_BYTES, NOT_AN_IMAGE, TRUNCATED, TOO_MANY_PIXELS, TOO_SMALL, ONE_COLOUR, BEYOND_LIMITS)
 
 # Only what Pillow decodes itself or with a hardened library; EPS, for one, would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
@@ -80,6 +81,8 @@ def decode(content: bytes, preprocessing: "Preprocessing", max_pixels: int, min_
         image = Image.open(BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
         return Rejected(TOO_MANY_PIXELS)
+    except MemoryError:
+        return Rejected(BEYOND_LIMITS)
     except Exception:  # Pillow's plugins raise whatever their parsing runs into
         return Rejected(TRUNCATED if _MAGIC.match(content) else NOT_AN_IMAGE)
     with image:
@@ -94,6 +97,8 @@ def decode(content: bytes, preprocessing: "Preprocessing", max_pixels: int, min_
             image.load()
             turn = _UPRIGHT.get(_orientation(image))
             small = _resized(_to_rgb(image), preprocessing)
+        except MemoryError:
+            return Rejected(BEYOND_LIMITS, width, height)
         except Exception:
             return Rejected(TRUNCATED, width, height)
     if turn is not None:  # the box is centred and square, so turning the small picture is turning the large one

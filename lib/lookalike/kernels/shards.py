@@ -322,7 +322,8 @@ def emptied_index(root: str, row: Mapping[str, Any], cache: Path | None = None) 
     emptied = faiss.read_index(str(_verified(uri, row["sha256"], row["size_bytes"], _cache_folder(cache))))
     emptied.reset()
     if isinstance(emptied, faiss.IndexIVFPQFastScan):
-        emptied.fine_quantizer = emptied.pq  # FAISS 1.15 leaves it null on reading, and sa_decode follows it
+        # FAISS 1.15 leaves it null on reading, and sa_decode follows it.
+        emptied.fine_quantizer = emptied.pq  # type: ignore[attr-defined]
     return emptied
 
 

@@ -1,29 +1,9 @@
 """How the page writes numbers, times and addresses. None, and what is not a number, becomes an en dash."""
 
 import math
-import re
 from datetime import UTC, datetime
 
 NOTHING = "\u2013"
-CONTAINER_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs"})
-"""Schemes whose part before the `@` names a container and is no secret, unless it has a password."""
-
-_URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>[^\s\"'<>]+)")
-_CREDENTIALS = re.compile(r"[^/@:?#]*:[^@?#]*@|[^/@?#]*@")
-_PARAMETERS = re.compile(r"[?#].*")
-
-
-def without_secrets(text: str) -> str:
-    """`text` with user, password, query and fragment of every URI in it replaced by an ellipsis."""
-    return _URI.sub(_without_secrets, text)
-
-
-def _without_secrets(uri: re.Match[str]) -> str:
-    scheme, rest = uri["scheme"], uri["rest"]
-    credentials = _CREDENTIALS.match(rest)
-    if credentials and (":" in credentials[0] or scheme.lower() not in CONTAINER_SCHEMES):
-        rest = f"…@{rest[credentials.end() :]}"
-    return f"{scheme}://{_PARAMETERS.sub('?…', rest)}"
 
 
 def shortened(text: str, length: int = 72) -> str:

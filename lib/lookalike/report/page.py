@@ -8,6 +8,7 @@ from typing import Literal
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
+from lookalike.files import redacted
 from lookalike.report import formats
 
 
@@ -156,7 +157,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     for write in (
-        formats.without_secrets,
+        redacted,
         formats.shortened,
         formats.count,
         formats.share,

@@ -2,12 +2,18 @@
 
 import base64
 import io
+from functools import cache
 from urllib.parse import quote
 
 from PIL import Image, ImageOps
 
+from lookalike.kernels.images import FORMATS
+from lookalike.kernels.isolated import Ended, Isolated
+
 MAX_PIXELS = 100_000_000
 QUALITY = 82
+_TIMEOUT_S = 20.0
+_MEMORY_BYTES = 4 * 2**30
 
 _PLACEHOLDER = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="{0}" height="{0}" viewBox="0 0 48 48">'
@@ -22,16 +28,32 @@ def thumbnail(content: bytes, size_px: int) -> str:
     Bytes that can't be decoded give a neutral drawing instead, so that one bad picture never costs the page.
     """
     try:
+        encoded = _isolated(size_px)(content)
+    except Ended:
+        encoded = b""
+    if not encoded:
+        return f"data:image/svg+xml,{quote(_PLACEHOLDER.format(size_px))}"
+    return f"data:image/webp;base64,{base64.b64encode(encoded).decode()}"
+
+
+@cache
+def _isolated(size_px: int) -> Isolated:
+    return Isolated(webp, {"size_px": size_px}, _TIMEOUT_S, _MEMORY_BYTES)
+
+
+def webp(content: bytes, size_px: int) -> bytes:
+    """The thumbnail itself; empty where `content` can't be decoded."""
+    try:
         picture = _upright_on_white(content, size_px)
     except Exception:  # decoders raise almost anything on damaged bytes, and the page must still be written
-        return f"data:image/svg+xml,{quote(_PLACEHOLDER.format(size_px))}"
+        return b""
     encoded = io.BytesIO()
     picture.save(encoded, "WEBP", quality=QUALITY)
-    return f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+    return encoded.getvalue()
 
 
 def _upright_on_white(content: bytes, size_px: int) -> Image.Image:
-    with Image.open(io.BytesIO(content)) as picture:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
         if picture.width * picture.height > MAX_PIXELS:
             raise ValueError(f"{picture.width}x{picture.height} pixels are more than {MAX_PIXELS}")
         picture.draft("RGB", (2 * size_px, 2 * size_px))  # a JPEG is decoded at a fraction of its size

@@ -22,7 +22,6 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lookalike import __version__, files, schemas
-from lookalike.report.formats import without_secrets
 from lookalike.spark.run import Run
 from lookalike.spark.tables import spark_schema
 
@@ -54,7 +53,7 @@ class Origin:
         uri = run.settings.manifest
         if uri is None:
             return self
-        return Origin(self.who, self.why, without_secrets(uri), _manifest_checksum(run, uri), self.code_version)
+        return Origin(self.who, self.why, files.redacted(uri), _manifest_checksum(run, uri), self.code_version)
 
 
 def actions(run: Run) -> DataFrame:

@@ -16,13 +16,14 @@ from pyspark import StorageLevel, TaskContext
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from lookalike import files, schemas
-from lookalike.config import EmbedSettings, Settings
+from lookalike import fetch, files, schemas
+from lookalike.config import EmbedSettings, IngestSettings, Settings
 from lookalike.errors import ModelMismatch
 from lookalike.kernels.embedder import Outcome, embedder
 from lookalike.spark.ingest import KEY, checked_embeddings, hash_rows
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
+from lookalike.spark.secrets import is_withheld, stored_uri
 from lookalike.spark.selected import covered
 from lookalike.spark.tables import conform, spark_schema
 
@@ -75,7 +76,8 @@ def waiting_images(run: Run, model_id: str) -> DataFrame:
 def unknown_contents(waiting: DataFrame, embeddings: DataFrame, model_id: str) -> DataFrame:
     """(content_hash, uri, image_id) of each distinct content that has no embedding of this model."""
     known = embeddings.where(F.col("model_id") == model_id).select("content_hash")
-    distinct = waiting.groupBy("content_hash").agg(F.max("uri").alias("uri"), F.min("image_id").alias("image_id"))
+    one = F.max(F.struct("uri", "image_id")).alias("one")
+    distinct = waiting.groupBy("content_hash").agg(one).select("content_hash", "one.uri", "one.image_id")
     return distinct.join(known, "content_hash", "left_anti")
 
 
@@ -111,14 +113,25 @@ def task_count(contents: int, cores: int, settings: EmbedSettings) -> int:
 
 
 def with_content(manifest: DataFrame, todo: DataFrame) -> DataFrame:
-    """`todo` (content_hash, uri, chunk) with `content` where the manifest carries the bytes.
+    """`todo` (content_hash, uri, image_id, chunk) with `content` where the manifest carries the bytes.
 
     Of several manifest rows of one image_id all are given; that bytes are those of content_hash is for the reader.
+    A uri whose secrets the ledger withholds is the manifest's.
     """
     columns = ("content_hash", "uri", "chunk", "content")
     carried = manifest.where(F.col("content").isNotNull()).select("image_id", "content")
     by_content = todo.where("uri IS NULL").join(carried, "image_id", "inner").select(*columns)
-    by_uri = todo.where("uri IS NOT NULL").withColumn("content", F.lit(None).cast("binary")).select(*columns)
+    withheld = is_withheld(F.col("uri"))
+    whole = manifest.where("uri IS NOT NULL").select("image_id", F.col("uri").alias("whole"))
+    by_manifest = (
+        todo.where(withheld).join(whole, "image_id", "inner").where(stored_uri(F.col("whole")) == F.col("uri"))
+    )
+    uris = (
+        todo.where("uri IS NOT NULL")
+        .where(~withheld)
+        .unionByName(by_manifest.withColumn("uri", F.col("whole")).drop("whole"))
+    )
+    by_uri = uris.withColumn("content", F.lit(None).cast("binary")).select(*columns)
     return by_uri.unionByName(by_content)
 
 
@@ -156,7 +169,7 @@ def _embed_batches(
             f"this worker's model is {worker.model_id}, the run's is {model_id}: give all machines the same model file"
         )
     outcomes: list[Outcome] = []
-    for outcome in worker.embed(_distinct(chain([first], batches), settings.ingest.max_image_bytes)):
+    for outcome in worker.embed(_distinct(chain([first], batches), settings.ingest)):
         outcomes.append(outcome)
         if len(outcomes) == _BATCH:
             yield _outcome_batch(outcomes, model_id)
@@ -175,7 +188,9 @@ def _task_share() -> tuple[int, str]:
     return max(1, task.cpus()), f"cuda:{gpu.addresses[0]}" if gpu else "cpu"
 
 
-def _distinct(batches: Iterable[pa.RecordBatch], max_bytes: int) -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
+def _distinct(
+    batches: Iterable[pa.RecordBatch], settings: IngestSettings
+) -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
     """(content_hash, bytes or how to read them), once per content: equal contents are in one task.
 
     Carried bytes of another content_hash, a further row of the image_id, are left out.
@@ -190,7 +205,7 @@ def _distinct(batches: Iterable[pa.RecordBatch], max_bytes: int) -> Iterator[tup
                 continue
             if not content.is_valid:
                 seen.add(key)
-                yield key, partial(files.read_content, uri.as_py(), key, max_bytes)
+                yield key, partial(fetch.read_again, uri.as_py(), key, settings)
             elif hashlib.sha256(carried := content.as_py()).hexdigest() == key:
                 seen.add(key)
                 yield key, carried

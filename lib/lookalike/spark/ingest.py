@@ -19,13 +19,14 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
-from lookalike import files, schemas
+from lookalike import fetch, files, schemas
 from lookalike.config import IngestSettings
 from lookalike.errors import ManifestInvalid
 from lookalike.kernels.images import ZERO_BYTES
 from lookalike.selection import Retry
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
+from lookalike.spark.secrets import stored_uri
 from lookalike.spark.selected import covered
 from lookalike.spark.tables import spark_schema
 
@@ -39,6 +40,9 @@ _SAID = ("product_id", "category", "uri", "title", "available", "deleted", "upda
 
 # Which row of one image_id is its first.
 _RANKED = ("image_id", "updated_at", "product_id", "category", "uri")
+
+# What decides which bytes an image's are.
+_WHERE = ("uri", "updated_at")
 
 # What became of an image before.
 _OUTCOME = ("content_hash", "width", "height", "model_id", "status", "reason")
@@ -68,7 +72,7 @@ def ingest(run: Run, model_id: str) -> None:
             hashed = against(check(digested, others, needs_image=not dim), ledger, run.selection.retry)
             if not dim:
                 hashed = hash_uris(hashed, run.settings.ingest, count)
-            rows = ledger_rows(hashed, run.run_id).persist(StorageLevel.DISK_ONLY)
+            rows = ledger_rows(through_outages(hashed), run.run_id).persist(StorageLevel.DISK_ONLY)
             try:
                 outcomes = rows.groupBy(_outcome(model_id).alias("outcome"), "changed", "new").count().collect()
                 changed = [outcome for outcome in outcomes if outcome["changed"]]
@@ -246,14 +250,16 @@ def against(checked: DataFrame, ledger: DataFrame, retry: Retry | None) -> DataF
     # What ingest itself rejected has no model_id, and its content was never looked at.
     holds = ~F.coalesce(void, F.lit(False)) & (status.isNull() | F.col("old_model_id").isNotNull())
     of_size = ~F.coalesce(void, F.lit(False)) & F.col("old_model_id").isNull() & reason.isin(ZERO_BYTES, TOO_LARGE)
-    unchanged = (F.col("uri") == F.col("old_uri")) & (F.col("updated_at") == F.col("old_updated_at"))
+    stored = stored_uri(F.col("uri"))
+    unchanged = (stored == F.col("old_uri")) & (F.col("updated_at") == F.col("old_updated_at"))
     known = F.when(holds, F.col("old_content_hash"))
     deleted, unread = F.col("deleted"), F.col("content_hash").isNull()
     kept = F.when(status.isNotNull(), known)  # of a deleted image
     entries = [F.array_sort(F.map_entries(name)) for name in ("attributes", "old_attributes")]
     same = F.col("old_run_id").isNotNull() & entries[0].eqNullSafe(entries[1])
     for name in _SAID:
-        same = same & F.col(name).eqNullSafe(F.col(f"old_{name}"))
+        said = stored if name == "uri" else F.col(name)
+        same = same & said.eqNullSafe(F.col(f"old_{name}"))
     filled = {
         "content_hash": F.when(deleted, kept).when(unread & unchanged, known).otherwise(F.col("content_hash")),
         "reason": F.coalesce(
@@ -262,7 +268,7 @@ def against(checked: DataFrame, ledger: DataFrame, retry: Retry | None) -> DataF
             F.when(~deleted & unread & unchanged & of_size, reason),
         ),
     }
-    outcome = [F.col(f"old_{name}") for name in _OUTCOME]
+    outcome = [F.col(f"old_{name}") for name in (*_OUTCOME, *_WHERE)]
     columns = [filled.get(name, F.col(name)).alias(name) for name in checked.columns]
     new = F.col("old_run_id").isNull().alias("new")
     return joined.select(*columns, *outcome, F.coalesce(holds, F.lit(False)).alias("holds"), same.alias("same"), new)
@@ -270,7 +276,7 @@ def against(checked: DataFrame, ledger: DataFrame, retry: Retry | None) -> DataF
 
 def hash_uris(known: DataFrame, settings: IngestSettings, count: Callable[[int], None]) -> DataFrame:
     """`known` with each remaining row's `content_hash`, read from its uri, or the reason why there is none."""
-    hash_one = partial(_hash_uri, settings.max_image_bytes)
+    hash_one = partial(_hash_uri, settings)
     names = known.columns
 
     def batches(given: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -288,16 +294,29 @@ def hash_uris(known: DataFrame, settings: IngestSettings, count: Callable[[int],
     return known.mapInArrow(batches, known.schema)
 
 
-def _hash_uri(max_bytes: int, uri: str) -> tuple[str | None, str | None]:
+def _hash_uri(settings: IngestSettings, uri: str) -> tuple[str | None, str | None]:
     """The content_hash, or why there is none."""
     try:
-        content = files.read_bytes(uri, max_bytes)
+        content = fetch.read_image(uri, settings)
     except Exception as error:
         # Any failure of any file system is the row's, never the job's.
         return None, files.unreadable(error)
     if not content:
         return None, ZERO_BYTES
     return hashlib.sha256(content).hexdigest(), None
+
+
+def through_outages(hashed: DataFrame) -> DataFrame:
+    """`hashed` with uris as tables hold them, and with what the ledger says of images that can't be read just now.
+
+    An image that was embedded, and now is not read for a cause that may pass, stays as it was. As its former uri and
+    updated_at stay too, the next run reads it again.
+    """
+    fails = F.coalesce(F.col("reason").isin(*files.TRANSIENT_REASONS), F.lit(False))
+    stays = fails & F.col("holds") & F.col("old_status").isin("embedded", "reused")
+    columns = {"uri": stored_uri(F.col("uri"))} | {name: F.col(name) for name in ("updated_at", "content_hash")}
+    columns = {name: F.when(stays, F.col(f"old_{name}")).otherwise(now) for name, now in columns.items()}
+    return hashed.withColumns(columns | {"reason": F.when(~F.coalesce(stays, F.lit(False)), F.col("reason"))})
 
 
 def ledger_rows(hashed: DataFrame, run_id: str) -> DataFrame:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pyspark.sql.types import StringType
 
-from lookalike import FORMAT_VERSION, schemas
+from lookalike import FORMAT_VERSION, log, schemas
 from lookalike.errors import GateFailed, PublishConflict
 from lookalike.spark.audit import Origin, settle
 from lookalike.spark.gallery import Version
@@ -30,7 +30,11 @@ def publish(run: Run, versions: Sequence[Version], model_id: str, force: str | N
         rows = [pointer(v.category, v.version, v.live_version, v.live_run_id, "publish", model_id) for v in versions]
         withdrawn = _emptied(run)
         settle(run)
-        if failed := failures(gate_checks(run, versions)):
+        checks = gate_checks(run, versions)
+        if failed := failures(checks):
+            for check in checks:
+                if not check.holds:
+                    log.event("gate failed", category=check.category, check=str(check))
             if force is None:
                 raise GateFailed(f"nothing was published, these figures are beyond their limits ([gate]):\n{failed}")
             run.console.print(f"published by force, with figures beyond their limits:\n{failed}", highlight=False)
@@ -63,6 +67,8 @@ def switch(run: Run, rows: Sequence[Pointer], origin: Origin, forced: bool = Fal
             f"another job changed what is live of {changed} meanwhile, so nothing was changed here: run this again"
         ) from None
     settle(run)
+    for row in rows:
+        log.event(row["action"], category=row["category"], version=row["version"], replaced=row["replaced_version"])
 
 
 def pointer(

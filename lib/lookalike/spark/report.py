@@ -10,14 +10,15 @@ from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 from rich.table import Table
 
-from lookalike import files
+from lookalike import fetch, files
+from lookalike.config import IngestSettings
 from lookalike.kernels.metrics import wilson_interval
 from lookalike.report import page as pages
-from lookalike.report.formats import without_secrets
 from lookalike.report.thumbnails import thumbnail
 from lookalike.spark.gallery import Version, versions_frame
 from lookalike.spark.gate import GateCheck, gate_checks
 from lookalike.spark.run import Run, console
+from lookalike.spark.secrets import WITHHELD
 
 _QUERY_PX = 560
 _MATCH_PX = 360
@@ -36,7 +37,7 @@ def write_report(run: Run, candidates: Sequence[Version], model_id: str, gate_fa
     uri = files.join(run.settings.root, "report.html")
     with files.written_atomically(uri) as path:
         path.write_text(pages.render(page), encoding="utf-8")
-    _print(page, without_secrets(uri))
+    _print(page, files.redacted(uri))
 
 
 def report_page(run: Run, candidates: Sequence[Version], model_id: str, gate_failed: bool) -> pages.ReportPage:
@@ -159,7 +160,7 @@ def reject_reasons(images: DataFrame) -> tuple[pages.RejectReason, ...]:
     rows = rejected.withColumn("place", place).withColumn("size", size).where(F.col("place") <= _EXAMPLES).collect()
     reasons: dict[tuple[int, str], list[pages.RejectExample]] = {}
     for row in sorted(rows, key=lambda row: (-row["size"], row["reason"], row["place"])):
-        uri = without_secrets(row["uri"]) if row["uri"] else None
+        uri = files.redacted(row["uri"]) if row["uri"] else None
         reasons.setdefault((row["size"], row["reason"]), []).append(pages.RejectExample(row["image_id"], uri))
     return tuple(pages.RejectReason(reason, size, tuple(examples)) for (size, reason), examples in reasons.items())
 
@@ -215,22 +216,24 @@ def _query_row(rows: Sequence[Row], images: Mapping[str, Row], contents: Mapping
 def _contents(run: Run, images: Mapping[str, Row]) -> dict[str, bytes]:
     """Bytes by image_id, of those that can still be read."""
     found: dict[str, bytes] = {}
-    by_uri = {image_id: row["uri"] for image_id, row in images.items() if row["uri"]}
+    by_uri = {image_id: row["uri"] for image_id, row in images.items() if row["uri"] and WITHHELD not in row["uri"]}
+    others = [image_id for image_id in images if image_id not in by_uri]
+    if others and run.settings.manifest:
+        manifest = run.manifest.where(F.col("image_id").isin(*others))
+        for row in manifest.select("image_id", "uri", "content").collect():
+            if row["content"] is not None:
+                found[row["image_id"]] = bytes(row["content"])
+            elif row["uri"]:
+                by_uri[row["image_id"]] = row["uri"]
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        reading = pool.map(partial(_read, run.settings.ingest.max_image_bytes), by_uri.values())
+        reading = pool.map(partial(_read, run.settings.ingest), by_uri.values())
         found.update({image_id: content for image_id, content in zip(by_uri, reading, strict=True) if content})
-    carried = [image_id for image_id, row in images.items() if not row["uri"]]
-    if carried and run.settings.manifest:
-        manifest = run.manifest.where(F.col("image_id").isin(*carried))
-        found.update(
-            {row["image_id"]: bytes(row["content"]) for row in manifest.where("content IS NOT NULL").collect()}
-        )
     return found
 
 
-def _read(max_bytes: int, uri: str) -> bytes | None:
+def _read(settings: IngestSettings, uri: str) -> bytes | None:
     try:
-        return files.read_bytes(uri, max_bytes)
+        return fetch.read_image(uri, settings)
     except Exception:
         # The page shows a placeholder for a picture that is gone since.
         return None

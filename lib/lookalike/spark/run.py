@@ -11,7 +11,7 @@ from functools import cached_property
 from pyspark.sql import DataFrame, SparkSession
 from rich.console import Console
 
-from lookalike import schemas
+from lookalike import log, schemas
 from lookalike.config import Settings
 from lookalike.selection import EVERYTHING, Selection
 from lookalike.spark.manifest import given_dim, read_manifest
@@ -70,10 +70,17 @@ class Run:
         """Time a stage and record its figures, once it ends well."""
         figures = StageFigures(name)
         started_at, start = datetime.now(UTC), time.monotonic()
-        yield figures
+        log.event("stage started", stage=name)
+        try:
+            yield figures
+        except BaseException as error:
+            log.event("stage failed", stage=name, error=f"{type(error).__name__}: {error}")
+            raise
         figures.seconds = time.monotonic() - start
         self.stages.append(figures)
-        measured = figures.seconds, figures.counts, figures.images_per_s, figures.decisions or None
+        rate = figures.images_per_s
+        log.event("stage ended", stage=name, seconds=figures.seconds, images_per_s=rate, counts=figures.counts)
+        measured = figures.seconds, figures.counts, rate, figures.decisions or None
         row = (self.run_id, name, started_at, *measured)
         self.tables.append("runs", self.spark.createDataFrame([row], spark_schema(schemas.RUNS)))
 

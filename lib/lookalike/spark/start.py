@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lookalike import files
+from lookalike import files, log
 from lookalike.config import Settings
 from lookalike.errors import ConfigInvalid, RootUnusable
 from lookalike.sample.write import MANIFEST, make_sample
@@ -28,7 +28,7 @@ def start(settings: Settings, app: str, selection: Selection) -> Run:
     progress = console(stderr=True)
     if settings.manifest is None:
         settings = settings.model_copy(update={"manifest": _sample_manifest(settings.root, progress)})
-    return Run(session(app), settings, run_id, progress, selection=selection)
+    return _begun(Run(session(app), settings, run_id, progress, selection=selection), app)
 
 
 def start_on_catalog(settings: Settings, app: str, writes: bool, selection: Selection = EVERYTHING) -> Run:
@@ -44,7 +44,12 @@ def start_on_catalog(settings: Settings, app: str, writes: bool, selection: Sele
     run_id = new_run_id()
     if writes:
         hold_writer_lock(settings.root, run_id)
-    return Run(session(app), settings, run_id, console(stderr=True), selection=selection)
+    return _begun(Run(session(app), settings, run_id, console(stderr=True), selection=selection), app)
+
+
+def _begun(run: Run, app: str) -> Run:
+    log.begin(run.run_id, app, run.settings)
+    return run
 
 
 def check_writable(root: str) -> None:

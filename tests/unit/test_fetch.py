@@ -1,0 +1,270 @@
+"""Image uris: read from where the settings allow, within limits; servers here are real ones, on loopback."""
+
+import http.server
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lookalike import fetch, files, web
+from lookalike.config import IngestSettings
+
+BODY = bytes(range(256)) * 40
+HERE = ("127.0.0.1",)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Answers by path, as `answers` says; counts what it was asked for."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__((address, 0), Handler)
+        self.asked: list[str] = []
+        self.answers: dict[str, Callable[[Any], None]] = {}
+
+    def uri(self, path: str) -> str:
+        return f"http://{self.server_address[0]}:{self.server_address[1]}{path}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        server: Any = self.server
+        server.asked.append(self.path)
+        server.answers[self.path](self)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def answer(self, status: int = 200, body: bytes = BODY, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    yield from serving("127.0.0.1")
+
+
+def serving(address: str) -> Iterator[Server]:
+    found = Server(address)
+    threading.Thread(target=found.serve_forever, daemon=True).start()
+    yield found
+    found.shutdown()
+    found.server_close()
+
+
+@pytest.fixture(autouse=True)
+def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(fetch, "_LONGEST_WAIT_S", 0.01)
+
+
+def reason(uri: str, **settings: Any) -> str:
+    with pytest.raises(Exception) as error:  # every file system has its own
+        fetch.read_image(uri, IngestSettings(**settings))
+    return files.unreadable(error.value)
+
+
+def test_a_listed_host_is_read(server: Server) -> None:
+    server.answers["/a%20b.jpg?x=1"] = lambda request: request.answer()
+    assert fetch.read_image(server.uri("/a b.jpg?x=1"), IngestSettings(hosts=HERE)) == BODY
+    assert fetch.read_image(server.uri("/a%20b.jpg?x=1"), IngestSettings(hosts=("127.*",))) == BODY
+    assert len(server.asked) == 2
+
+
+def test_private_addresses_are_refused_unless_listed(server: Server) -> None:
+    port = server.server_address[1]
+    for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0", "169.254.169.254", "[fe80::1]"):
+        assert reason(f"http://{host}:{port}/x") == "uri not allowed: private address"
+    assert server.asked == []
+
+
+def test_a_name_that_leads_to_a_private_address_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", server.server_address[1]))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_: inner)
+    assert reason("http://innocent.example/x") == "uri not allowed: private address"
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("10.0.0.1", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("100.64.0.1", False),
+        ("169.254.169.254", False),
+        ("224.0.0.1", False),
+        ("240.0.0.1", False),
+        ("255.255.255.255", False),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("::1", False),
+        ("fc00::1", False),
+        ("fe80::1%eth0", False),
+        ("ff0e::1", False),
+        ("::ffff:10.0.0.1", False),
+        ("64:ff9b::7f00:1", False),
+        ("2002:7f00:1::", False),
+    ],
+)
+def test_public_addresses(address: str, public: bool) -> None:
+    assert web.is_public(address) == public
+
+
+def test_redirects_are_followed_and_each_is_checked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.answers = {
+        "/there": lambda request: request.answer(302, b"", Location="/picture"),
+        "/picture": lambda request: request.answer(),
+        "/away": lambda request: request.answer(301, b"", Location="http://elsewhere.example/x"),
+        "/file": lambda request: request.answer(302, b"", Location="file:///etc/passwd"),
+        "/round": lambda request: request.answer(302, b"", Location="/round"),
+        "/inside": lambda request: request.answer(302, b"", Location=server.uri("/picture")),
+    }
+    assert fetch.read_image(server.uri("/there"), IngestSettings(hosts=HERE)) == BODY
+    assert reason(server.uri("/away"), hosts=HERE) == "uri not allowed: host"
+    assert reason(server.uri("/file"), hosts=HERE) == "uri not allowed: scheme"
+    assert reason(server.uri("/round"), hosts=HERE) == "uri not allowed: too many redirects"
+    assert server.asked.count("/round") == 6
+    # Another server, which stands for one of the open internet, sends us to the one inside.
+    monkeypatch.setattr(web, "is_public", lambda address: address == "127.0.0.2")
+    for outside in serving("127.0.0.2"):
+        outside.answers = server.answers
+        asked = len(server.asked)
+        assert reason(outside.uri("/inside")) == "uri not allowed: private address"
+        assert outside.asked == ["/inside"]
+        assert len(server.asked) == asked
+
+
+def test_limits_of_size_and_time(server: Server) -> None:
+    done = threading.Event()
+
+    def drip(request: Any) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", "1000000")
+        request.end_headers()
+        while not done.wait(0.05):
+            request.wfile.write(b"x")
+
+    server.answers = {
+        "/": lambda request: request.answer(),
+        "/drip": drip,
+        "/silent": lambda _: done.wait(5),
+        "/endless": lambda request: request.answer(body=b"x" * 10**6),
+    }
+    try:
+        assert len(fetch.read_image(server.uri("/"), IngestSettings(hosts=HERE, max_image_bytes=len(BODY)))) == len(
+            BODY
+        )
+        assert reason(server.uri("/endless"), hosts=HERE, max_image_bytes=len(BODY)) == "beyond the size limit"
+        for path, limits in [("/drip", {"image_timeout_s": 0.6}), ("/silent", {"read_timeout_s": 0.1})]:
+            start = time.monotonic()
+            assert reason(server.uri(path), hosts=HERE, **limits) == files.TIMED_OUT
+            assert time.monotonic() - start < 2
+    finally:
+        done.set()
+
+
+def test_what_may_pass_is_tried_again(server: Server) -> None:
+    def third_time(request: Any) -> None:
+        request.answer(503 if server.asked.count(request.path) < 3 else 200)
+
+    server.answers = {
+        "/third": third_time,
+        "/busy": lambda request: request.answer(429),
+        "/cut": lambda request: (request.answer(200, b"half", **{"Content-Length": "9"}), request.connection.close()),
+        "/gone": lambda request: request.answer(404),
+        "/closed": lambda request: request.answer(403),
+        "/odd": lambda request: request.answer(204, b""),
+    }
+    assert fetch.read_image(server.uri("/third"), IngestSettings(hosts=HERE)) == BODY
+    for path, expected, tries in [
+        ("/busy", files.SERVER_ERROR, 3),
+        ("/gone", "unreadable uri: not found", 1),
+        ("/closed", "unreadable uri: permission denied", 1),
+        ("/odd", "unreadable uri: OSError", 1),
+    ]:
+        assert reason(server.uri(path), hosts=HERE) == expected
+        assert server.asked.count(path) == tries
+    assert reason("http://127.0.0.1:9/", hosts=HERE) == files.NO_CONNECTION
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "memory://x",
+        "ftp://host/x",
+        "ssh://host/x",
+        "github://a:b@/x",
+        "zip://x",
+        "reference://x",
+        "HTTPX://a/b",
+        "data:/x",
+    ],
+)
+def test_only_listed_schemes(uri: str) -> None:
+    assert reason(uri) == "uri not allowed: scheme"
+    assert reason("/etc/hostname", schemes=("https",)) == "uri not allowed: scheme"
+
+
+def test_chains_and_other_buckets_are_refused() -> None:
+    assert reason("s3://bucket/x::http://127.0.0.1/") == "uri not allowed: chained"
+    assert reason("s3://other/x", hosts=("media",)) == "uri not allowed: host"
+    assert reason("https://127.0.0.1.evil.example/x", hosts=HERE) == "uri not allowed: host"
+    assert reason("https://127.0.0.1@evil.example/x", hosts=HERE) == "uri not allowed: host"
+    assert reason("simplecache::http://127.0.0.1/x") == "unreadable uri: not found"  # it is a path
+
+
+def test_files_outside_the_folders_are_refused(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "in side"
+    for folder in (inside, outside):
+        folder.mkdir()
+        (folder / "a.jpg").write_bytes(BODY)
+    (inside / "link.jpg").symlink_to(outside / "a.jpg")
+    (inside / "folder").symlink_to(outside)
+    folders = (str(inside),)
+    for good in (f"{inside}/a.jpg", f"file://{inside}/a.jpg", f"file:{inside}/../in/a.jpg"):
+        assert fetch.read_image(good, IngestSettings(folders=folders)) == BODY
+    for bad in (
+        outside / "a.jpg",
+        inside / "link.jpg",
+        inside / "folder/a.jpg",
+        inside / "../in side/a.jpg",
+        outside / "no",
+    ):
+        assert reason(str(bad), folders=folders) == "uri not allowed: folder"
+        assert reason(f"file://{bad}", folders=folders) == "uri not allowed: folder"
+    assert reason(f"{inside}/none.jpg", folders=folders) == "unreadable uri: not found"
+
+
+def test_only_files_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/zero", str(tmp_path / "pipe"), str(tmp_path)):
+        assert reason(path) == "uri not allowed: not a file"
+
+
+def test_file_size_limit(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    assert fetch.read_image(str(tmp_path / "a"), IngestSettings(max_image_bytes=5)) == b"12345"
+    assert reason(str(tmp_path / "a"), max_image_bytes=4) == "beyond the size limit"
+
+
+def test_an_image_that_changed_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    content_hash = files.sha256(tmp_path / "a")
+    assert fetch.read_again(str(tmp_path / "a"), content_hash, IngestSettings()) == b"12345"
+    (tmp_path / "a").write_bytes(b"54321")
+    with pytest.raises(files.Changed) as error:
+        fetch.read_again(str(tmp_path / "a"), content_hash, IngestSettings())
+    assert files.may_pass(files.unreadable(error.value))
