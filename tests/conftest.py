@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.web_server import Server, serving
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHARED_DATA = CHECKOUT.parent / "shared" / "data"
@@ -46,3 +47,9 @@ def spark(spark_session: object) -> Iterator[object]:
     """The shared session, with nothing cached by the test before."""
     yield spark_session
     spark_session.catalog.clearCache()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A web server on loopback."""
+    yield from serving("127.0.0.1")

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 from tests.spark.rows import image, ledger, manifest_file, run_of
+from tests.web_server import Server
 
 from lookalike.errors import ManifestInvalid
 from lookalike.selection import Selection
@@ -311,3 +312,48 @@ def test_truncated_parquet_is_refused(spark: Any, tmp_path: Path) -> None:
     (tmp_path / "m.parquet").write_bytes(buffer.getvalue()[:-20])
     with pytest.raises(ManifestInvalid, match=r"m\.parquet"):
         read_manifest(spark, str(tmp_path / "m.parquet"))
+
+
+def test_an_embedded_image_outlasts_a_server_that_fails(spark: Any, tmp_path: Path, server: Server) -> None:
+    """It stays as it was, and is read again by the next run; a new image is rejected, and one that is gone is too."""
+    paths = {path: f"/{path}.jpg" for path in ("stays", "gone", "new")}
+    for path in paths.values():
+        server.answers[path] = lambda handler: handler.answer(body=handler.path.encode())
+    rows = [image(name, content=None, uri=server.uri(path)) for name, path in paths.items()]
+
+    def run(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        manifest = manifest_file(tmp_path / "m.parquet", rows)
+        found = run_of(spark, tmp_path / "root", manifest, ingest={"hosts": ["127.0.0.1"], "image_timeout_s": 20})
+        ingest(found, MODEL)
+        return {row["image_id"]: row for row in ledger(found)}
+
+    run(rows[:2])
+    embedded(spark, tmp_path)
+    server.answers[paths["gone"]] = lambda handler: handler.answer(404)
+    for name in ("stays", "new"):
+        server.answers[paths[name]] = lambda handler: handler.answer(503)
+    later = datetime(2026, 1, 2, tzinfo=UTC)
+    during = run([row | {"updated_at": later} for row in rows])
+    assert {name: (row["status"], row["reason"]) for name, row in during.items()} == {
+        "stays": ("embedded", None),
+        "gone": ("rejected", "unreadable uri: not found"),
+        "new": ("rejected", "unreadable uri: server error"),
+    }
+    assert during["stays"]["content_hash"] == hashlib.sha256(b"/stays.jpg").hexdigest()
+
+    for name in ("stays", "new"):
+        server.answers[paths[name]] = lambda handler: handler.answer(body=b"other bytes")
+    after = run([row | {"updated_at": later} for row in rows])
+    assert {name: (row["status"], row["reason"]) for name, row in after.items()} == {
+        "stays": (None, None),
+        "gone": ("rejected", "unreadable uri: not found"),
+        "new": (None, None),
+    }
+    assert after["stays"]["content_hash"] == hashlib.sha256(b"other bytes").hexdigest()
+
+
+def embedded(spark: Any, tmp_path: Path) -> None:
+    """As if every image of the ledger had been embedded."""
+    run = run_of(spark, tmp_path / "root", "none")
+    rows = run.tables.read("images").withColumns({"status": F.lit("embedded"), "model_id": F.lit(MODEL)})
+    run.tables.upsert("images", rows.localCheckpoint(), KEY)
