@@ -68,7 +68,7 @@ class EmbedSettings(Section):
         89_478_485, ge=1, le=178_956_970, description="an image that declares more is rejected undecoded, pixels"
     )
     min_side_px: Count = Field(16, description="an image with a shorter side is rejected, pixels")
-    decode_timeout_s: Seconds = Field(20.0, description="an image that takes longer to decode is rejected, seconds")
+    decode_timeout_s: Seconds = Field(20.0, description="an image that takes longer to decode is rejected, CPU seconds")
     task_images: Count = Field(256, description="images in one Spark task")
     commit_images: Count = Field(50_000, description="images embedded between two commits; a crash costs at most these")
 

@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 _LENGTH = struct.Struct("<Q")
 _READY = b"\1"
 _SERVE = "from lookalike.kernels.isolated import serve; serve()"
+_TIMERS = {signal.ITIMER_PROF: signal.SIGPROF, signal.ITIMER_REAL: signal.SIGALRM}
+_CLOCK_SECONDS = 10  # for each of a processor
 # A process may also be ended by somebody else, for no fault of its input.
 _TRIES = 2
 
@@ -31,8 +33,9 @@ class Ended(RuntimeError):
 class Isolated:
     """`function` of some module, called as `function(content, **options)`, from bytes to bytes.
 
-    `seconds` are for one call. `memory_bytes` is the address space of a process, Python itself included. There are as
-    many processes as there ever were calls at once; they end with this one. Options are what JSON can hold.
+    `seconds` are for one call: of a processor, as a busy machine must not cost a good picture, and ten times as many by
+    the clock, so that none waits for ever. `memory_bytes` is the address space of a process, Python itself included.
+    There are as many processes as there were calls at once; they end with this one. Options are what JSON can hold.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class Isolated:
             if found is not None:
                 self._idle.append(worker)
                 return found
-            if worker.end() == -signal.SIGALRM:
+            if -worker.end() in _TIMERS.values():
                 break
         raise Ended
 
@@ -100,7 +103,7 @@ class _Worker:
 
 
 def serve() -> None:
-    """The worker's side, until its input is closed. Its alarm needs no Python: it ends C code as well."""
+    """The worker's side, until its input is closed. Its timers need no Python: they end C code as well."""
     module, name, options, seconds, memory_bytes = json.loads(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this
     incoming, outgoing = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
@@ -111,10 +114,15 @@ def serve() -> None:
     _send(outgoing, _READY)
     while header := incoming.read(_LENGTH.size):
         content = incoming.read(*_LENGTH.unpack(header))
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        _set_timers(seconds)
         found = function(content, **options)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _set_timers(0)
         _send(outgoing, _LENGTH.pack(len(found)) + found)
+
+
+def _set_timers(seconds: float) -> None:
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, _CLOCK_SECONDS * seconds)
 
 
 def _send(outgoing: BinaryIO, data: bytes) -> None:
