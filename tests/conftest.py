@@ -21,22 +21,29 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-@pytest.fixture(scope="session")
-def spark_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    """One local Spark for all tests of this process, set up as spark-submit.sh sets it up."""
-    os.environ.setdefault("SPARK_CONF_DIR", str(CHECKOUT / "conf"))
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    from lookalike.spark.session import session
-
-    scratch = tmp_path_factory.mktemp("spark")
+def spark_environment(folder: Path, master: str) -> dict[str, str]:
+    """Variables for a driver with its scratch in `folder`, set up as spark-submit.sh sets it up."""
     settings = {
         "spark.jars.ivy": CHECKOUT / ".cache" / "ivy",
-        "spark.local.dir": scratch / "local",
-        "spark.sql.warehouse.dir": scratch / "warehouse",
+        "spark.local.dir": folder / "local",
+        "spark.sql.warehouse.dir": folder / "warehouse",
+        "spark.sql.shuffle.partitions": 2,
     }
     options = [option for name, value in settings.items() for option in ("--conf", f"{name}={value}")]
-    os.environ["PYSPARK_SUBMIT_ARGS"] = shlex.join(["--master", "local[2]", *options, "pyspark-shell"])
+    return {
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_SUBMIT_ARGS": shlex.join(["--master", master, *options, "pyspark-shell"]),
+        "SPARK_CONF_DIR": os.environ.get("SPARK_CONF_DIR", str(CHECKOUT / "conf")),
+        "SPARK_LOCAL_IP": os.environ.get("SPARK_LOCAL_IP", "127.0.0.1"),
+    }
+
+
+@pytest.fixture(scope="session")
+def spark_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """One local Spark for all tests of this process."""
+    from lookalike.spark.session import session
+
+    os.environ.update(spark_environment(tmp_path_factory.mktemp("spark"), "local[2]"))
     spark = session("tests")
     yield spark
     spark.stop()

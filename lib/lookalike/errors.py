@@ -71,3 +71,7 @@ class GateFailed(LookalikeError):
     """A candidate version is below the configured limits, so nothing was published."""
 
     exit_code = 3
+
+
+class TableDamaged(LookalikeError):
+    """The log of a table is not whole."""

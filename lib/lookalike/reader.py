@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow.dataset  # noqa: F401  deltalake imports it on the first read, which would make the first open slow
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 from numpy.typing import ArrayLike, NDArray
 
 from lookalike import FORMAT_VERSION, files
@@ -37,6 +37,7 @@ from lookalike.errors import (
     NotPublished,
     ProductUnknown,
     RootUnusable,
+    TableDamaged,
 )
 from lookalike.kernels import search
 from lookalike.kernels.shards import Shard, open_merged, open_shards
@@ -239,6 +240,8 @@ def _read(root: str, table: str, filters: list[tuple[str, str, Any]] | None = No
         delta = DeltaTable(files.filesystem(uri)[1] if files.is_local(uri) else uri)
     except TableNotFoundError:
         raise RootUnusable(f"{root} is not a catalog, as it has no table {table}: give the pipeline's root") from None
+    except DeltaError as error:
+        raise TableDamaged(f"the log of {uri} is damaged: restore {uri}/_delta_log ({error})") from error
     rows: list[dict[str, Any]] = delta.to_pyarrow_table(filters=filters).to_pylist()
     return rows
 

@@ -1,8 +1,6 @@
 """What publish writes about itself, what it holds against live, and what happens when two publish at once."""
 
 import shutil
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from lookalike.spark.audit import Origin, actions, settle
 from lookalike.spark.churn import churn
 from lookalike.spark.gallery import candidates, unpublished
 from lookalike.spark.gate import gate_checks
-from lookalike.spark.publish import publish, switch
+from lookalike.spark.publish import publish
 from lookalike.spark.rollback import rollback
 
 
@@ -88,39 +86,6 @@ def test_a_crash_between_pointer_and_audit_loses_nothing(
     state = {name: run.tables.version(name) for name in ("audit", "publications")}
     settle(run)
     assert {name: run.tables.version(name) for name in state} == state
-
-
-def test_two_publishers_at_once(spark: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the same categories, one wins all of them each round and the other is told; of different ones, both win."""
-    monkeypatch.setattr(module, "settle", lambda _: None)  # the audit has its own tests
-    build(run_at(spark, root), ("a", "v1", None))
-    for number in range(20):
-        start = threading.Barrier(2)
-
-        def attempt(name: str, categories: tuple[str, ...], number: int = number, start: Any = start) -> bool:
-            run = run_at(spark, root)
-            live = {category: candidate(run, category, f"{name}-{number}") for category in categories}
-            rows = [
-                module.pointer(c, v.version, v.live_version, v.live_run_id, "publish", MODEL) for c, v in live.items()
-            ]
-            start.wait()
-            try:
-                switch(run, rows, Origin.here())
-            except PublishConflict:
-                return False
-            return True
-
-        same = number % 2 == 0
-        with ThreadPoolExecutor(2) as pool:
-            won = list(pool.map(attempt, ("one", "two"), (("a", "b"), ("a", "b")) if same else (("a",), ("b",))))
-        if same:
-            assert sorted(won) == [False, True]
-            winner = f"{('one', 'two')[won.index(True)]}-{number}"
-            expected = {"a": winner, "b": winner}
-        else:
-            assert won == [True, True]
-            expected = {"a": f"one-{number}", "b": f"two-{number}"}
-        assert versions.live(run_at(spark, root)) == expected
 
 
 def test_what_another_job_published_meanwhile_is_not_replaced(spark: Any, root: Path) -> None:

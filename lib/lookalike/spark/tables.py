@@ -1,11 +1,15 @@
 """The Delta tables below `<root>/tables/`, read and written by name under the schemas' contracts."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 from delta import exceptions as delta
 from delta.tables import DeltaMergeBuilder, DeltaTable
+from filelock import FileLock
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -13,6 +17,7 @@ from pyspark.sql.types import StructType
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from lookalike import files, schemas
+from lookalike.errors import TableDamaged
 
 # Another writer was faster. Delta lets only one of two commits in, and the other has to look at the table again.
 _CONFLICTS = (
@@ -68,29 +73,33 @@ class Tables:
 
         Without a version a DataFrame would follow later commits, and each would drop what was persisted of it.
         """
-        if not DeltaTable.isDeltaTable(self.spark, self.path(name)):
+        commits = self._commits(name)
+        if not commits:
             return self.spark.createDataFrame([], spark_schema(schemas.TABLES[name]))
-        rows = self.spark.read.format("delta").option("versionAsOf", self.version(name)).load(self.path(name))
+        rows = self.spark.read.format("delta").option("versionAsOf", commits[-1]).load(self.path(name))
         added = [f for f in spark_schema(schemas.TABLES[name]).fields if f.name not in rows.columns]
         return rows.withColumns({f.name: F.lit(None).cast(f.dataType) for f in added}) if added else rows
 
     @_retried
     def append(self, name: str, rows: DataFrame) -> None:
         """Add `rows` in one commit."""
-        self._delta(name)
-        conform(rows, schemas.TABLES[name]).write.format("delta").mode("append").save(self.path(name))
+        with self._only_writer(name):
+            self._delta(name)
+            conform(rows, schemas.TABLES[name]).write.format("delta").mode("append").save(self.path(name))
 
     @_retried
     def upsert(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
         """Insert `rows`, replacing those of the same key, in one commit. `rows` must be cheap to read twice."""
-        self._merge(name, rows, key).whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+        with self._only_writer(name):
+            self._merge(name, rows, key).whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
 
     def insert(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
         """Insert `rows`, whose keys are new, in one commit: no file is written anew.
 
         Unlike an append it fails where another job has just inserted the same.
         """
-        self._merge(name, rows, key).whenNotMatchedInsertAll().execute()
+        with self._only_writer(name):
+            self._merge(name, rows, key).whenNotMatchedInsertAll().execute()
 
     @_retried
     def swap(self, name: str, rows: DataFrame, key: str, column: str) -> None:
@@ -104,11 +113,13 @@ class Tables:
         source = conform(rows, schema.append(expected)).alias("new")
         values: dict[str, str | Column] = {f"`{n}`": f"new.`{n}`" for n in schema.names}
         refuse = f"raise_error(concat('{_CHANGED}\\n', new.`{key}`, '\\n'))"
-        merge = self._delta(name).alias("old").merge(source, f"old.`{key}` = new.`{key}`")
+        same_key = f"old.`{key}` = new.`{key}`"
         update = values | {f"`{key}`": f"if(old.`{column}` <=> new.expected, new.`{key}`, {refuse})"}
         insert = values | {f"`{key}`": f"if(new.expected IS NULL, new.`{key}`, {refuse})"}
         try:
-            merge.whenMatchedUpdate(set=update).whenNotMatchedInsert(values=insert).execute()
+            with self._only_writer(name):
+                merge = self._delta(name).alias("old").merge(source, same_key)
+                merge.whenMatchedUpdate(set=update).whenNotMatchedInsert(values=insert).execute()
         except Exception as error:
             # PySpark hands some of the JVM's exceptions on as they are.
             _, found, rest = str(error).partition(f"{_CHANGED}\n")
@@ -119,19 +130,39 @@ class Tables:
     @_retried
     def delete(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
         """Delete the rows whose key is in `rows`, in one commit."""
-        if DeltaTable.isDeltaTable(self.spark, self.path(name)):
+        if self._commits(name):
             same_key = " AND ".join(f"old.`{column}` <=> new.`{column}`" for column in key)
-            self._delta(name).alias("old").merge(rows.alias("new"), same_key).whenMatchedDelete().execute()
+            with self._only_writer(name):
+                self._delta(name).alias("old").merge(rows.alias("new"), same_key).whenMatchedDelete().execute()
 
     def vacuum(self, name: str, hours: float) -> None:
         """Remove the table's own files that no version of it younger than `hours` needs."""
-        if DeltaTable.isDeltaTable(self.spark, self.path(name)):
+        if self._commits(name):
             DeltaTable.forPath(self.spark, self.path(name)).vacuum(hours)
 
     def version(self, name: str) -> int:
         """Delta version of the table as it is now."""
-        newest = self._delta(name).history(1).collect()[0]
-        return int(newest["version"])
+        commits = self._commits(name)
+        if not commits:
+            self._delta(name)
+            commits = self._commits(name)
+        return commits[-1]
+
+    def _commits(self, name: str) -> list[int]:
+        """Versions in the table's log, none where there is no table. Raises TableDamaged where one is missing.
+
+        Delta's own history reads all commits, which takes a Spark job; this lists the log's files.
+        """
+        log = files.join(self.path(name), "_delta_log")
+        found = files.listed(log, depth=1)
+        commits = sorted(int(path[:20]) for path in found if re.fullmatch(r"\d{20}\.json", path))
+        checkpoints = [int(path[:20]) for path in found if re.match(r"\d{20}\.checkpoint\.", path)]
+        needed = range(max(checkpoints, default=-1) + 1, max(commits, default=-1) + 1)
+        if missing := sorted(set(needed) - set(commits)):
+            raise TableDamaged(
+                f"{log} lacks {missing[0]:020}.json: restore this file, as without it nobody knows what is in the table"
+            )
+        return commits
 
     def _merge(self, name: str, rows: DataFrame, key: Sequence[str]) -> DeltaMergeBuilder:
         same_key = " AND ".join(f"old.`{column}` <=> new.`{column}`" for column in key)
@@ -145,10 +176,26 @@ class Tables:
         """
         path = self.path(name)
         empty = self.spark.createDataFrame([], spark_schema(schemas.TABLES[name]))
-        if not DeltaTable.isDeltaTable(self.spark, path):
-            empty.write.format("delta").mode("ignore").save(path)
+        if not self._commits(name):
+            with self._only_writer(name):
+                empty.write.format("delta").mode("ignore").save(path)
         table = DeltaTable.forPath(self.spark, path)
         if set(empty.columns) - set(table.toDF().columns):
-            empty.write.format("delta").mode("append").option("mergeSchema", True).save(path)
+            with self._only_writer(name):
+                empty.write.format("delta").mode("append").option("mergeSchema", True).save(path)
             table = DeltaTable.forPath(self.spark, path)
         return table
+
+    @contextmanager
+    def _only_writer(self, name: str) -> Iterator[None]:
+        """On a local disk wait until no other process writes the table: there Delta guards the threads of one JVM only.
+
+        On HDFS Delta needs no help; on S3 the run holds the whole root, see `writer_lock`.
+        """
+        if not files.is_local(self.root):
+            yield
+            return
+        folder = Path(files.filesystem(self.root)[1], ".locks")
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{name}.lock", is_singleton=True):  # the same one where this is nested
+            yield

@@ -1,0 +1,39 @@
+"""A process that publishes when it is told to: `python -m tests.cluster.publisher ROOT NAME`.
+
+For each line on stdin, `NUMBER CATEGORY...`, it looks at what is live, says `looked`, waits for one more line, then
+publishes the version NAME-NUMBER of each of the categories, and says how that went: `won`, or the name of the error.
+"""
+
+import sys
+
+from rich.console import Console
+from tests.spark.versions import MODEL, append, candidate, ledger, measured_rows
+
+from lookalike.config import Settings
+from lookalike.errors import LookalikeError
+from lookalike.spark.publish import publish
+from lookalike.spark.run import Run, new_run_id
+from lookalike.spark.session import session
+
+
+def main(root: str, name: str) -> None:
+    spark = session(name)
+    start = Run(spark, Settings(root=root), new_run_id(), Console(quiet=True))
+    ledger(start, **dict.fromkeys("abcd", "embedded"))  # a category without images would be withdrawn
+    for line in sys.stdin:
+        number, *categories = line.split()
+        run = Run(spark, Settings(root=root), new_run_id(), Console(quiet=True))
+        found = [candidate(run, category, f"{name}-{number}") for category in categories]
+        append(run, "evaluations", [row for v in found for row in measured_rows(v.category, v.version, v.live_version)])
+        print("looked", flush=True)
+        sys.stdin.readline()
+        try:
+            publish(run, found, MODEL)
+        except LookalikeError as error:
+            print(type(error).__name__, flush=True)
+        else:
+            print("won", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
