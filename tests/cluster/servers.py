@@ -113,7 +113,7 @@ def spark_cluster(folder: Path, environment: Mapping[str, str]) -> Iterator[str]
         running.enter_context(process(command("master.Master", "--port", str(port)), log, daemon))
         wait_for(port, log)
         for name in ("one", "two"):
-            options = ["--cores", "1", "--memory", "2g", "--work-dir", str(folder / name), url]
+            options = ["--cores", "1", "--memory", "3g", "--work-dir", str(folder / name), url]
             running.enter_context(process(command("worker.Worker", *options), folder / f"{name}.log", daemon))
         yield url
 

@@ -87,6 +87,13 @@ def wait_for_stage(job: "subprocess.Popen[str]", root: str, stage: str) -> None:
     raise AssertionError(f"{stage} was not seen to end", job.communicate())
 
 
+def kill_executor(cluster_folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not (found := executors(cluster_folder)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(found[0], signal.SIGKILL)
+
+
 def exact_neighbours(root: str, k: int) -> dict[str, list[str]]:
     """The k products nearest to each, by all pairs of the embeddings in the tables; one category."""
     vectors = {row["content_hash"]: np.asarray(row["embedding"], np.float32) for row in table(root, "embeddings")}
@@ -129,9 +136,10 @@ def test_real_pictures_while_executors_are_killed(
     manifest = catalogs.write_manifest(tmp_path / "manifest.parquet", rows)
     root = tmp_path / "root"
     job = submitter.start("pipeline", str(root), str(manifest))
-    for stage in ("ingest", "embed", "build_index"):
+    kill_executor(cluster_folder)
+    for stage in ("ingest", "embed", "build_index", "similar_items"):  # so that the next one is under way
         wait_for_stage(job, str(root), stage)
-        os.kill(executors(cluster_folder)[0], signal.SIGKILL)
+        kill_executor(cluster_folder)
     _, err = job.communicate(timeout=200)
     assert job.returncode == 0, err
     check_catalog(str(root), CATEGORY, rows, tmp_path / "cache")

@@ -75,7 +75,7 @@ def test_each_change_costs_what_it_must_and_no_more(tmp_path: Path, small_model:
     assert counts["ingest"] == {"rows": 43, "waiting": 2, "reused": 41, "rejected": 0}
     assert counts["embed"] == {"embedded": 2, "reused": 0, "rejected": 0}
     assert counts["build_index"]["categories"] == 6
-    assert counts["publish"] == {"published": 6}
+    assert counts["publish"] == {"published": 6, "withdrawn": 0}
     after = live(root)
     assert [category for category in CATEGORIES if after[category] == before[category]] == ["unchanged"]
     assert "moved/from-0" in similar(root, "moved/to", "moved/to-0")
@@ -94,5 +94,5 @@ def test_each_change_costs_what_it_must_and_no_more(tmp_path: Path, small_model:
 
     counts = pipeline()
     assert counts["build_index"]["categories"] == 0
-    assert counts["publish"] == {"published": 0}
+    assert counts["publish"] == {"published": 0, "withdrawn": 0}
     assert live(root) == full

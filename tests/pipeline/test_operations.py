@@ -10,6 +10,7 @@ from tests import catalogs
 from lookalike import reader
 
 CATEGORY = "women/dresses"
+SETTINGS = ("gate.max_recall_drop=1",)  # of random embeddings, more products have less recall
 
 
 class Service:
@@ -51,20 +52,20 @@ def test_a_week_of_operation(tmp_path: Path) -> None:
     service = Service(root, tmp_path / "cache")
     held = reader.open(str(root), CATEGORY, cache=tmp_path / "cache")
     try:
-        assert catalogs.run("pipeline", root, second).code == 0
+        assert catalogs.run("pipeline", root, second, SETTINGS).code == 0
         (row,) = catalogs.table(root, "publications")
         old, new = row["replaced_version"], row["version"]
         back = job("rollback", root, "--category", CATEGORY)
         assert back.code == 0, back.err
         assert old in back.out
         # Nothing changed: what was rolled back from stays away, until somebody insists.
-        again = catalogs.run("pipeline", root, second)
+        again = catalogs.run("pipeline", root, second, SETTINGS)
         assert again.code == 0, again.err
         assert live(root) == old
         with pytest.raises(SystemExit) as refused:
-            catalogs.run("publish", root, second, flags=("--force",))
+            catalogs.run("publish", root, second, SETTINGS, flags=("--force",))
         assert refused.value.code == 2
-        forced = catalogs.run("publish", root, second, flags=("--force", "--why", "it was the network"))
+        forced = catalogs.run("publish", root, second, SETTINGS, flags=("--force", "--why", "it was the network"))
         assert forced.code == 0, forced.err
         assert live(root) == new
         assert job("pin", root, "--category", CATEGORY, "--version", old, "--why", "to compare").code == 0

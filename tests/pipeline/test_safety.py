@@ -141,7 +141,7 @@ def test_the_log_has_a_line_for_each_event(safety: Safety) -> None:
     stages = {line["stage"]: line for line in first if line["event"] == "stage ended"}
     assert list(stages) == ["ingest", "embed", "build_index", "similar_items", "evaluate", "publish"]
     assert stages["ingest"]["counts"]["rows"] == 6 + HOSTILE + 1 + 6
-    assert {line["category"] for line in first if line["event"] == "published"} >= {"plain", "signed"}
+    assert {line["category"] for line in first if line["event"] == "publish"} >= {"plain", "signed"}
     assert {"time", "event", "run_id"} <= set.intersection(*(set(line) for line in lines))
 
 

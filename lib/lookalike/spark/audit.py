@@ -124,8 +124,8 @@ def _manifest_checksum(run: Run, uri: str) -> str:
 def _footer(uri: str) -> tuple[int, bytes]:
     """Size of a Parquet file, and its footer, whose length stands in front of the last four bytes."""
     fs, path = files.filesystem(uri)
+    size = int(fs.size(path))
     with fs.open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
         file.seek(size - 8)
         length = int.from_bytes(file.read(4), "little")
         file.seek(size - 8 - length)

@@ -9,6 +9,7 @@ either a rollback at the same time is seen here, or the rollback sees the audit 
 """
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -27,6 +28,7 @@ VersionKey = tuple[str, str]  # category, version
 
 _TABLES = ("similar_items", "evaluations", "shards")  # shards last: its rows name the files
 _LEAST_VACUUM_HOURS = 7 * 24.0  # Delta's own retention
+_VACUUMS = 4  # at once, as each mostly waits
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ def cleanup(run: Run, retention_days: float, delete: bool = False) -> Leftovers:
                 nothing = {"action": "cleanup", "category": None, "version": None}
                 record(run, gone or [nothing], f"retention of {retention_days:g} days")
             found = _remove(run, found, before)
-            for name in schemas.TABLES:
-                run.tables.vacuum(name, max(_LEAST_VACUUM_HOURS, retention_days * 24))
+            hours = max(_LEAST_VACUUM_HOURS, retention_days * 24)
+            with ThreadPoolExecutor(_VACUUMS) as pool:
+                list(pool.map(lambda name: run.tables.vacuum(name, hours), schemas.TABLES))
         figures.counts = {
             "versions": len(found.versions),
             "files": len(found.files),

@@ -85,7 +85,7 @@ class Run:
         self.tables.append("runs", self.spark.createDataFrame([row], spark_schema(schemas.RUNS)))
 
 
-_PIPE_WIDTH = 140
+_PIPE_WIDTH = 200
 
 
 def console(stderr: bool = False) -> Console:

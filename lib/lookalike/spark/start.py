@@ -22,13 +22,14 @@ def start(settings: Settings, app: str, selection: Selection) -> Run:
 
     Raises RootUnusable, RootBusy, ConfigInvalid.
     """
+    spark = session(app)  # before files are touched: starting the JVM forks, and an HDFS client does not survive that
     check_writable(settings.root)
     run_id = new_run_id()
     hold_writer_lock(settings.root, run_id)
     progress = console(stderr=True)
     if settings.manifest is None:
         settings = settings.model_copy(update={"manifest": _sample_manifest(settings.root, progress)})
-    return _begun(Run(session(app), settings, run_id, progress, selection=selection), app)
+    return _begun(Run(spark, settings, run_id, progress, selection=selection), app)
 
 
 def start_on_catalog(settings: Settings, app: str, writes: bool, selection: Selection = EVERYTHING) -> Run:
@@ -36,6 +37,7 @@ def start_on_catalog(settings: Settings, app: str, writes: bool, selection: Sele
 
     Raises RootUnusable, RootBusy (where it `writes`).
     """
+    spark = session(app)
     fs, ledger = files.filesystem(files.join(settings.root, "tables", "images"))
     if not fs.exists(ledger):
         raise RootUnusable(
@@ -44,7 +46,7 @@ def start_on_catalog(settings: Settings, app: str, writes: bool, selection: Sele
     run_id = new_run_id()
     if writes:
         hold_writer_lock(settings.root, run_id)
-    return _begun(Run(session(app), settings, run_id, console(stderr=True), selection=selection), app)
+    return _begun(Run(spark, settings, run_id, console(stderr=True), selection=selection), app)
 
 
 def _begun(run: Run, app: str) -> Run:
