@@ -80,8 +80,8 @@ class Ended:
     def error(self) -> str:
         """The one error on stderr, below any progress bars."""
         assert self.err.count("error: ") == 1, self.err
-        assert "Traceback" not in self.err
-        assert "\tat " not in self.err
+        assert "Traceback" not in self.err, self.err
+        assert "\tat " not in self.err, self.err
         return self.err.partition("error: ")[2].rstrip()
 
 
@@ -129,7 +129,7 @@ def _products(root: Path, shard: Row) -> list[str]:
         return file.read_all()["product_id"].slice(shard["first_row"], shard["ntotal"]).to_pylist()
 
 
-def counts(root: Path, stage: str) -> Row:
-    """What the last run of a stage counted."""
-    rows = [row for row in table(root, "runs") if row["stage"] == stage]
-    return dict(max(rows, key=lambda row: row["started_at"])["counts"])
+def last_run(root: Path) -> dict[str, Row]:
+    """What the last run counted, by stage."""
+    rows = sorted(table(root, "runs"), key=lambda row: row["started_at"])
+    return {row["stage"]: dict(row["counts"]) for row in rows if row["run_id"] == rows[-1]["run_id"]}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lookalike import config, files, log
 from lookalike.config import Settings
-from lookalike.errors import LookalikeError
+from lookalike.errors import foreseen
 from lookalike.selection import Selection
 
 INTERRUPTED = 130
@@ -91,8 +91,8 @@ def _ended(job: Callable[[], None]) -> tuple[int, str]:
     except BaseException as error:
         if _was_stopped(error):
             return INTERRUPTED, "stopped; finished work is kept, run the same command again to go on"
-        if foreseen := error if isinstance(error, LookalikeError) else _foreseen(error):
-            return foreseen.exit_code, f"error: {foreseen}"
+        if known := foreseen(error):
+            return known.exit_code, f"error: {known}"
         return 1, traceback.format_exc()
     return 0, ""
 
@@ -102,19 +102,3 @@ def _was_stopped(error: BaseException | None) -> bool:
     while error and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
-
-
-def _foreseen(error: BaseException) -> LookalikeError | None:
-    """The failure in plain words, where Spark and Java wrapped their stack traces round one that has them."""
-    text = f"{error}\n{getattr(error, '_stackTrace', '')}"  # of the JVM, which PySpark's errors leave out of their text
-    if "No space left on device" in text:
-        return LookalikeError(
-            "no space left on the device: free some below the root and in Spark's local folder (spark.local.dir), then"
-            " run the same command again"
-        )
-    for kind in LookalikeError.__subclasses__():
-        # Raised in a Python worker, it comes back as text: "...lookalike.errors.ModelMismatch: message".
-        _, found, rest = text.partition(f"lookalike.errors.{kind.__name__}: ")
-        if found:
-            return kind(rest.split("\n\n")[0].split("\n\tat ")[0].strip())
-    return None

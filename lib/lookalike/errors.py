@@ -75,3 +75,21 @@ class GateFailed(LookalikeError):
 
 class TableDamaged(LookalikeError):
     """The log of a table is not whole."""
+
+
+def foreseen(error: BaseException) -> LookalikeError | None:
+    """The failure in plain words, where Spark and Java wrapped their stack traces round one that has them."""
+    if isinstance(error, LookalikeError):
+        return error
+    text = f"{error}\n{getattr(error, '_stackTrace', '')}"  # of the JVM, which PySpark's errors leave out of their text
+    if "No space left on device" in text:
+        return LookalikeError(
+            "no space left on the device: free some below the root and in Spark's local folder (spark.local.dir), then"
+            " run the same command again"
+        )
+    for kind in LookalikeError.__subclasses__():
+        # Raised in a Python worker, it comes back as text: "...lookalike.errors.ModelMismatch: message".
+        _, found, rest = text.partition(f"lookalike.errors.{kind.__name__}: ")
+        if found:
+            return kind(rest.splitlines()[0])
+    return None

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow.dataset  # noqa: F401  deltalake imports it on the first read, which would make the first open slow
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError
 from numpy.typing import ArrayLike, NDArray
 
-from lookalike import FORMAT_VERSION, files
+from lookalike import FORMAT_VERSION, delta_log, files
 from lookalike.errors import (
     FormatTooNew,
     ImageRejected,
@@ -236,10 +236,10 @@ def _spec(rows: Sequence[Mapping[str, Any]]) -> search.SearchSpec:
 def _read(root: str, table: str, filters: list[tuple[str, str, Any]] | None = None) -> list[dict[str, Any]]:
     """Rows of a table; `filters` are pushed down to the files."""
     uri = files.join(root, "tables", table)
+    if not delta_log.commits(uri):
+        raise RootUnusable(f"{root} is not a catalog, as it has no table {table}: give the pipeline's root")
     try:
         delta = DeltaTable(files.filesystem(uri)[1] if files.is_local(uri) else uri)
-    except TableNotFoundError:
-        raise RootUnusable(f"{root} is not a catalog, as it has no table {table}: give the pipeline's root") from None
     except DeltaError as error:
         raise TableDamaged(f"the log of {uri} is damaged: restore {uri}/_delta_log ({error})") from error
     rows: list[dict[str, Any]] = delta.to_pyarrow_table(filters=filters).to_pylist()

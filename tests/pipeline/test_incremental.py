@@ -37,7 +37,8 @@ def indexed(root: Path) -> set[str]:
     for shard in catalogs.table(root, "shards"):
         if versions.get(shard["category"]) == shard["version"]:
             with pa.ipc.open_file(root / shard["vectors_path"]) as file:
-                found |= set(file.read_all()["image_id"].to_pylist())
+                rows = file.read_all().slice(shard["first_row"], shard["ntotal"])
+                found |= set(rows["image_id"].to_pylist())
     return found
 
 
@@ -55,7 +56,7 @@ def test_each_change_costs_what_it_must_and_no_more(tmp_path: Path, small_model:
         manifest = catalogs.write_manifest(tmp_path / "manifest.parquet", rows.values())
         ended = catalogs.run("pipeline", root, manifest, small_model, flags)
         assert ended.code == 0, ended.err
-        return {stage: catalogs.counts(root, stage) for stage in ("ingest", "embed", "build_index", "publish")}
+        return catalogs.last_run(root)
 
     assert pipeline()["embed"] == {"embedded": 42, "reused": 0, "rejected": 0}
     before = live(root)
@@ -93,6 +94,6 @@ def test_each_change_costs_what_it_must_and_no_more(tmp_path: Path, small_model:
     assert indexed(root) == rows.keys() - {"deleted-0-0"}
 
     counts = pipeline()
-    assert counts["build_index"]["categories"] == 0
+    assert "build_index" not in counts
     assert counts["publish"] == {"published": 0, "withdrawn": 0}
     assert live(root) == full

@@ -26,8 +26,8 @@ def test_an_unchanged_manifest_changes_nothing(own_shop: Shop) -> None:
     assert catalogs.versions(root) == before
     assert {path: path.stat().st_mtime_ns for path in (root / "shards").rglob("*")} == files
     assert catalogs.answers(root) == answers
-    assert catalogs.counts(root, "embed") == {"embedded": 0, "reused": 0, "rejected": 0}
-    assert catalogs.counts(root, "publish") == {"published": 0, "withdrawn": 0}
+    assert catalogs.last_run(root)["embed"] == {"embedded": 0, "reused": 0, "rejected": 0}
+    assert catalogs.last_run(root)["publish"] == {"published": 0, "withdrawn": 0}
     good = len(own_shop.rows) - len(own_shop.reasons)
     assert f"embedded 0 + reused {good} + rejected {len(own_shop.reasons)}" in ended.out
 
@@ -50,7 +50,7 @@ def test_gate_then_one_changed_category(own_shop: Shop, tmp_path: Path) -> None:
     assert "gate failed" in (root / "report.html").read_text(encoding="utf-8").lower()
     assert live(root) == before
     assert catalogs.answers(root) == answers
-    assert catalogs.counts(root, "embed") == {"embedded": 16, "reused": 0, "rejected": 0}
+    assert catalogs.last_run(root)["embed"] == {"embedded": 16, "reused": 0, "rejected": 0}
 
     built = {
         name: version for name, version in catalogs.versions(root).items() if name not in ("publications", "audit")

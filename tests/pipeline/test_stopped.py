@@ -78,7 +78,7 @@ def test_ctrl_c_half_way_then_again(own_shop: Shop, tmp_path: Path, untouched: U
     assert ended.code == 0, ended.err
     contents = [row["content_hash"] for row in catalogs.table(own_shop.root, "embeddings")]
     assert len(contents) == len(set(contents)) == len(known) + 40
-    assert catalogs.counts(own_shop.root, "embed")["embedded"] == 40 - len(saved)
+    assert catalogs.last_run(own_shop.root)["embed"]["embedded"] == 40 - len(saved)
     assert len(catalogs.answers(own_shop.root)[NEW][1]) == 20
 
 

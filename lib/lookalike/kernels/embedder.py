@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lookalike import files
 from lookalike.config import EmbedSettings, ModelSettings
+from lookalike.errors import ModelMismatch
 from lookalike.kernels.decoder import Decoder
 from lookalike.kernels.engines import forward_engine
 from lookalike.kernels.images import Decoded, Rejected
@@ -35,16 +36,32 @@ class Outcome:
     reason: str | None
 
 
+def embedder(
+    model_settings: ModelSettings, embed_settings: EmbedSettings, threads: int, device: str, model_id: str | None = None
+) -> "Embedder":
+    """The Embedder of these settings, built once per process.
+
+    Raises ModelMismatch where it is not of the model `model_id`, if given.
+    """
+    # A forked process has lost its parent's engine threads, and a worker may live to see another model file.
+    found = _embedder(os.getpid(), model_id, model_settings, embed_settings, threads, device)
+    if model_id not in (None, found.model_id):
+        raise ModelMismatch(
+            f"this worker's model is {found.model_id}, the run's is {model_id}: give all machines the same model file"
+        )
+    return found
+
+
 @lru_cache(maxsize=2)  # not 1: a forked process that drops its parent's Embedder waits for threads it does not have
 def _embedder(
-    _process: int, model_settings: ModelSettings, embed_settings: EmbedSettings, threads: int, device: str
+    _process: int,
+    _model_id: str | None,
+    model_settings: ModelSettings,
+    embed_settings: EmbedSettings,
+    threads: int,
+    device: str,
 ) -> "Embedder":
     return Embedder(model_settings, embed_settings, threads, device)
-
-
-def embedder(model_settings: ModelSettings, embed_settings: EmbedSettings, threads: int, device: str) -> "Embedder":
-    """The Embedder of these settings, built once per process: a forked one has lost its parent's engine threads."""
-    return _embedder(os.getpid(), model_settings, embed_settings, threads, device)
 
 
 class Embedder:

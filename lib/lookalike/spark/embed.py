@@ -18,7 +18,6 @@ from pyspark.sql import functions as F
 
 from lookalike import fetch, files, schemas
 from lookalike.config import EmbedSettings, IngestSettings, Settings
-from lookalike.errors import ModelMismatch
 from lookalike.kernels.embedder import Outcome, embedder
 from lookalike.spark.ingest import KEY, checked_embeddings, hash_rows
 from lookalike.spark.progress import progress_bar
@@ -163,11 +162,7 @@ def _embed_batches(
     if first is None:  # an empty task, for which no model need be loaded
         return
     threads, device = _task_share()
-    worker = embedder(settings.model, settings.embed, threads, device)
-    if worker.model_id != model_id:
-        raise ModelMismatch(
-            f"this worker's model is {worker.model_id}, the run's is {model_id}: give all machines the same model file"
-        )
+    worker = embedder(settings.model, settings.embed, threads, device, model_id)
     outcomes: list[Outcome] = []
     for outcome in worker.embed(_distinct(chain([first], batches), settings.ingest)):
         outcomes.append(outcome)

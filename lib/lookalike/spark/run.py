@@ -13,6 +13,7 @@ from rich.console import Console
 
 from lookalike import log, schemas
 from lookalike.config import Settings
+from lookalike.errors import foreseen
 from lookalike.selection import EVERYTHING, Selection
 from lookalike.spark.manifest import given_dim, read_manifest
 from lookalike.spark.tables import Tables, spark_schema
@@ -74,7 +75,8 @@ class Run:
         try:
             yield figures
         except BaseException as error:
-            log.event("stage failed", stage=name, error=f"{type(error).__name__}: {error}")
+            cause = foreseen(error) or error
+            log.event("stage failed", stage=name, error=f"{type(cause).__name__}: {cause}")
             raise
         figures.seconds = time.monotonic() - start
         self.stages.append(figures)

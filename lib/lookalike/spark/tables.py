@@ -1,6 +1,5 @@
 """The Delta tables below `<root>/tables/`, read and written by name under the schemas' contracts."""
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from lookalike import files, schemas
-from lookalike.errors import TableDamaged
+from lookalike import delta_log, files, schemas
 
 # Another writer was faster. Delta lets only one of two commits in, and the other has to look at the table again.
 _CONFLICTS = (
@@ -73,7 +71,7 @@ class Tables:
 
         Without a version a DataFrame would follow later commits, and each would drop what was persisted of it.
         """
-        commits = self._commits(name)
+        commits = delta_log.commits(self.path(name))
         if not commits:
             return self.spark.createDataFrame([], spark_schema(schemas.TABLES[name]))
         rows = self.spark.read.format("delta").option("versionAsOf", commits[-1]).load(self.path(name))
@@ -130,39 +128,23 @@ class Tables:
     @_retried
     def delete(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
         """Delete the rows whose key is in `rows`, in one commit."""
-        if self._commits(name):
+        if delta_log.commits(self.path(name)):
             same_key = " AND ".join(f"old.`{column}` <=> new.`{column}`" for column in key)
             with self._only_writer(name):
                 self._delta(name).alias("old").merge(rows.alias("new"), same_key).whenMatchedDelete().execute()
 
     def vacuum(self, name: str, hours: float) -> None:
         """Remove the table's own files that no version of it younger than `hours` needs."""
-        if self._commits(name):
+        if delta_log.commits(self.path(name)):
             DeltaTable.forPath(self.spark, self.path(name)).vacuum(hours)
 
     def version(self, name: str) -> int:
         """Delta version of the table as it is now."""
-        commits = self._commits(name)
+        commits = delta_log.commits(self.path(name))
         if not commits:
             self._delta(name)
-            commits = self._commits(name)
+            commits = delta_log.commits(self.path(name))
         return commits[-1]
-
-    def _commits(self, name: str) -> list[int]:
-        """Versions in the table's log, none where there is no table. Raises TableDamaged where one is missing.
-
-        Delta's own history reads all commits, which takes a Spark job; this lists the log's files.
-        """
-        log = files.join(self.path(name), "_delta_log")
-        found = files.listed(log, depth=1)
-        commits = sorted(int(path[:20]) for path in found if re.fullmatch(r"\d{20}\.json", path))
-        checkpoints = [int(path[:20]) for path in found if re.match(r"\d{20}\.checkpoint\.", path)]
-        needed = range(max(checkpoints, default=-1) + 1, max(commits, default=-1) + 1)
-        if missing := sorted(set(needed) - set(commits)):
-            raise TableDamaged(
-                f"{log} lacks {missing[0]:020}.json: restore this file, as without it nobody knows what is in the table"
-            )
-        return commits
 
     def _merge(self, name: str, rows: DataFrame, key: Sequence[str]) -> DeltaMergeBuilder:
         same_key = " AND ".join(f"old.`{column}` <=> new.`{column}`" for column in key)
@@ -176,7 +158,7 @@ class Tables:
         """
         path = self.path(name)
         empty = self.spark.createDataFrame([], spark_schema(schemas.TABLES[name]))
-        if not self._commits(name):
+        if not delta_log.commits(self.path(name)):
             with self._only_writer(name):
                 empty.write.format("delta").mode("ignore").save(path)
         table = DeltaTable.forPath(self.spark, path)
