@@ -13,7 +13,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(argv)
 
     def job() -> None:
-        run = start_on_catalog(cli.settings(options), "cleanup", writes=True)
+        run = start_on_catalog(cli.settings(options), "cleanup", writes=options.delete)
         days = run.settings.cleanup.retention_days if options.retain is None else options.retain
         cleanup(run, days, options.delete)
 

@@ -10,7 +10,7 @@ from lookalike.spark.start import start
 
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.arguments(__doc__, argv)
+    options = cli.arguments(__doc__, argv, full=False)
 
     def job() -> None:
         run = start(cli.settings(options), "ingest", cli.selection(options))

@@ -12,7 +12,7 @@ from lookalike.spark.start import start_on_catalog
 
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.arguments(__doc__, argv)
+    options = cli.arguments(__doc__, argv, retry=False)
 
     def job() -> None:
         run = start_on_catalog(cli.settings(options), "plan", writes=False, selection=cli.selection(options))

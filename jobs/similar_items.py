@@ -11,7 +11,7 @@ from lookalike.spark.start import start
 
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.arguments(__doc__, argv)
+    options = cli.arguments(__doc__, argv, retry=False)
 
     def job() -> None:
         run = start(cli.settings(options), "similar_items", cli.selection(options))

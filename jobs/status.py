@@ -9,8 +9,13 @@ from lookalike.spark.status import print_status
 
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.arguments(__doc__, argv)
-    return cli.exit_code(lambda: print_status(start_on_catalog(cli.settings(options), "status", writes=False)))
+    options = cli.arguments(__doc__, argv, full=False, retry=False)
+
+    def job() -> None:
+        run = start_on_catalog(cli.settings(options), "status", writes=False, selection=cli.selection(options))
+        print_status(run)
+
+    return cli.exit_code(job)
 
 
 if __name__ == "__main__":

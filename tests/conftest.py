@@ -21,6 +21,10 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+# A query over a handful of rows is done before its code would be compiled.
+INTERPRETED = ("spark.sql.codegen.wholeStage=false", "spark.sql.codegen.factoryMode=NO_CODEGEN")
+
+
 def spark_environment(folder: Path, master: str) -> dict[str, str]:
     """Variables for a driver with its scratch in `folder`, set up as spark-submit.sh sets it up."""
     settings = {
@@ -29,7 +33,8 @@ def spark_environment(folder: Path, master: str) -> dict[str, str]:
         "spark.sql.warehouse.dir": folder / "warehouse",
         "spark.sql.shuffle.partitions": 2,
     }
-    options = [option for name, value in settings.items() for option in ("--conf", f"{name}={value}")]
+    given = [*(f"{name}={value}" for name, value in settings.items()), *INTERPRETED]
+    options = [option for setting in given for option in ("--conf", setting)]
     return {
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_SUBMIT_ARGS": shlex.join(["--master", master, *options, "pyspark-shell"]),

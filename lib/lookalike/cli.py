@@ -14,11 +14,14 @@ from lookalike.selection import Selection
 INTERRUPTED = 130
 
 
-def arguments(doc: str | None, argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the options of a job that works on the catalog: its settings, and what part of the catalog it is for."""
+def arguments(doc: str | None, argv: Sequence[str], full: bool = True, retry: bool = True) -> argparse.Namespace:
+    """Parse the options of a job that works on the catalog: its settings, and what part of the catalog it is for.
+
+    `full`, `retry`: whether the job takes `--full`, `--retry-rejected`.
+    """
     options = parser(doc)
     add_settings_options(options)
-    add_selection_options(options)
+    add_selection_options(options, full, retry)
     return options.parse_args(argv)
 
 
@@ -39,7 +42,8 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_selection_options(parser: argparse.ArgumentParser) -> None:
+def add_selection_options(parser: argparse.ArgumentParser, full: bool = True, retry: bool = False) -> None:
+    parser.set_defaults(full=False, retry=None)
     parser.add_argument(
         "--category",
         action="append",
@@ -48,15 +52,19 @@ def add_selection_options(parser: argparse.ArgumentParser) -> None:
         dest="categories",
         help="only this category and all below it; repeatable",
     )
-    parser.add_argument("--full", action="store_true", help="build anew what is unchanged, too; embeddings are kept")
-    parser.add_argument(
-        "--retry-rejected",
-        nargs="?",
-        const="unreadable",
-        choices=("unreadable", "all"),
-        dest="retry",
-        help="only images whose uri could not be read, or with `all` every rejected one",
-    )
+    if full:
+        parser.add_argument(
+            "--full", action="store_true", help="build anew what is unchanged, too; embeddings are kept"
+        )
+    if retry:
+        parser.add_argument(
+            "--retry-rejected",
+            nargs="?",
+            const="unreadable",
+            choices=("unreadable", "all"),
+            dest="retry",
+            help="only images whose uri could not be read, or with `all` every rejected one",
+        )
 
 
 def selection(options: argparse.Namespace) -> Selection:

@@ -74,7 +74,7 @@ class ServerFailed(OSError):
 
 
 UNREADABLE = "unreadable uri: "
-"""How a reason begins whose cause may pass: the same uri may be read well in another run."""
+"""How the reason begins of an image whose uri could not be read; each run that includes it tries again."""
 
 TIMED_OUT = f"{UNREADABLE}timed out"
 NO_CONNECTION = f"{UNREADABLE}no connection"
@@ -209,6 +209,8 @@ def listed(uri: str, depth: int | None = None) -> dict[str, Listed]:
 
 def _modified(info: Mapping[str, Any]) -> datetime:
     """When a file was written, by the names that fsspec's file systems have for it. Unknown counts as just now."""
+    if "modification_time" in info:  # of HDFS, in milliseconds
+        return datetime.fromtimestamp(info["modification_time"] / 1000, UTC)
     found = next((info[name] for name in ("mtime", "LastModified", "last_modified") if info.get(name)), None)
     if isinstance(found, datetime):
         return found if found.tzinfo else found.replace(tzinfo=UTC)

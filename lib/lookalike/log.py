@@ -32,9 +32,10 @@ def begin(run_id: str, job: str, settings: Settings) -> None:
     try:
         for handler in _handlers(run_id, job, settings):
             _log.addHandler(handler)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: the file that is there holds no metrics
         raise ConfigInvalid(
-            f"log_file or metrics_file can't be written to ({error}): give a local file in a folder that is there"
+            f"log_file or metrics_file can't be written to ({error}): give a local file in a folder that is there, a"
+            " new one or one of earlier runs"
         ) from None
     event("run started", job=job, settings=settings.model_dump(mode="json", exclude_defaults=True))
 

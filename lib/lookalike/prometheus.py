@@ -25,7 +25,7 @@ class Metrics(logging.Handler):
     """Turns the log's events into metrics. The file is replaced as a whole, at the start and after each stage."""
 
     def __init__(self, path: Path, job: str, root: str) -> None:
-        """Raises OSError where `path` can't be written to."""
+        """Raises OSError where `path` can't be written to, ValueError where it holds something else than metrics."""
         super().__init__()
         self._path = path
         self._labels = {"app": job, "root": root}  # Prometheus has a label `job` of its own

@@ -66,6 +66,8 @@ IMAGES = pa.schema(
     ]
 )
 
+EMBEDDINGS_KEY = ("content_hash", "model_id")
+
 EMBEDDINGS = pa.schema(
     [
         _key("content_hash", pa.string(), "key with model_id: sha256 of the image's bytes, hex"),
@@ -76,6 +78,8 @@ EMBEDDINGS = pa.schema(
         _key("run_id", pa.string(), "run that computed it"),
     ]
 )
+
+VERSION_KEY = ("category", "version")
 
 SHARDS = pa.schema(
     [

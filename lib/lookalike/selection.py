@@ -13,8 +13,8 @@ Retry = Literal["unreadable", "all"]
 class Selection:
     """`categories`: paths, each with all below it; none means all.
 
-    `full`: build anew what is live, too. `retry`: only images that were rejected, for a cause that may pass
-    (`unreadable`: their uri could not be read) or for any (`all`).
+    `full`: build anew what is live, too. `retry`: only images that were rejected, as their uri could not be read
+    (`unreadable`) or for any cause (`all`).
     """
 
     categories: tuple[str, ...] = ()

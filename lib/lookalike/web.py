@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import cache
 
 import aiohttp
-from aiohappyeyeballs import AddrInfoType
 from fsspec.asyn import get_loop, sync
 from yarl import URL
 
@@ -85,7 +84,7 @@ def _session(public_only: bool) -> aiohttp.ClientSession:
     return session
 
 
-def _public_socket(address: AddrInfoType) -> socket.socket:
+def _public_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     family, kind, protocol, _, place = address
     if not is_public(str(place[0])):
         raise Refused("uri not allowed: private address")

@@ -64,7 +64,7 @@ def publish(root: Path, vectors: NDArray[np.float32]) -> tuple[list[str], str]:
     columns = shards.ShardRows(
         vector_ids, pa.array(product_ids), pa.array(image_ids), np.ones(n, dtype=bool), vectors.astype(np.float16)
     )
-    row = shards.write(str(root), "all", "v1", 0, filled, columns, "synthetic")
+    row = shards.write(str(root), "all", "v1", "run", 0, filled, columns, "synthetic")
     row |= {"category": "all", "version": "v1", "shard": 0, "factory": spec.factory, "run_id": "bench"}
     with tempfile.TemporaryDirectory() as cache:
         search, _ = index.choose_search([shards.open_shard(str(root), row, Path(cache))], spec, SETTINGS)

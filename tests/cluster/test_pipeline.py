@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,8 @@ def test_a_root_on_hdfs(submitter: Submitter, hdfs_uri: str, tmp_path: Path) -> 
     owners = {found["owner"] for found in fs.find("/catalogs", detail=True).values()}
     assert owners == {HDFS_USER}
     assert not [name for name in fs.find("/catalogs") if name.endswith(".tmp")]
+    now = datetime.now(UTC)
+    assert all(file.modified < now for file in files.listed(root).values()), "cleanup goes by this time"
 
 
 def test_a_root_on_s3_that_is_gone_for_ten_seconds(

@@ -1,5 +1,7 @@
 """Input that a run can't work with: one clear error before any work, and nothing published is touched."""
 
+import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -104,10 +106,15 @@ def test_model_file_that_is_none(shop: Shop, tmp_path: Path, untouched: Untouche
 def test_root_that_cannot_be_written(tmp_path: Path) -> None:
     """Below a regular file nobody can write, not even root. Through spark-submit.sh: no other line may stand there."""
     (tmp_path / "file").write_bytes(b"")
-    command = [str(CHECKOUT / "spark-submit.sh"), "pipeline", *catalogs.options(tmp_path / "file" / "root", None)]
+    metrics = tmp_path / "metrics"
+    settings = catalogs.options(tmp_path / "file" / "root", None, [f"metrics_file={metrics}"])
+    command = [str(CHECKOUT / "spark-submit.sh"), "pipeline", *settings]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     ended = catalogs.Ended(done.returncode, done.stdout, done.stderr)
     assert ended.code == 2
     assert f"root file://{tmp_path}/file/root can't be written to" in ended.error
     java = "WARNING: Using incubator modules"  # of the JVM itself, which nothing turns off
-    assert len([line for line in done.stderr.splitlines() if line and not line.startswith(java)]) == 1
+    *events, error = [line for line in done.stderr.splitlines() if line and not line.startswith(java)]
+    assert error.startswith("error: ")
+    assert [json.loads(line)["event"] for line in events] == ["run started", "run ended"]
+    assert re.search(r"^lookalike_run_exit_code\{.*\} 2\.0$", metrics.read_text(encoding="utf-8"), re.MULTILINE)

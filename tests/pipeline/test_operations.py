@@ -8,6 +8,8 @@ import pytest
 from tests import catalogs
 
 from lookalike import reader
+from lookalike.errors import RootBusy
+from lookalike.spark import start
 
 CATEGORY = "women/dresses"
 SETTINGS = ("gate.max_recall_drop=1",)  # of random embeddings, more products have less recall
@@ -43,7 +45,7 @@ def job(name: str, root: Path, *arguments: str) -> catalogs.Ended:
 
 
 @pytest.mark.usefixtures("spark")
-def test_a_week_of_operation(tmp_path: Path) -> None:
+def test_a_week_of_operation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "root"
     assert "holds no catalog yet" in job("status", root).error
     first = catalogs.write_manifest(tmp_path / "1.parquet", catalogs.embeddings(CATEGORY, 6))
@@ -69,6 +71,10 @@ def test_a_week_of_operation(tmp_path: Path) -> None:
         assert forced.code == 0, forced.err
         assert live(root) == new
         assert job("pin", root, "--category", CATEGORY, "--version", old, "--why", "to compare").code == 0
+        with monkeypatch.context() as busy:
+            busy.setattr(start, "hold_writer_lock", another_run_writes)
+            assert job("cleanup", root).code == 0
+            assert "another run" in job("cleanup", root, "--delete").error
         cleaned = job("cleanup", root, "--delete")
         assert cleaned.code == 0, cleaned.err
         assert "0 versions, 0 files" in cleaned.out
@@ -91,6 +97,10 @@ def test_a_week_of_operation(tmp_path: Path) -> None:
     assert publication["manifest"] == f"file://{second}"
     manifests = [row["manifest"] for row in catalogs.table(root, "audit") if row["action"] == "rollback"]
     assert manifests == [f"file://{first}"]
+
+
+def another_run_writes(*_: str) -> None:
+    raise RootBusy("another run writes here")
 
 
 def live(root: Path) -> str:

@@ -107,6 +107,12 @@ def test_every_hostile_picture_is_in_the_ledger(safety: Safety) -> None:
     assert rows["slow"]["reason"] == BEYOND_LIMITS
 
 
+def test_stderr_has_nothing_beside_the_log(safety: Safety) -> None:
+    """Which is in a file here."""
+    assert safety.ended[0].err == ""
+    assert "plan of run" in safety.ended[0].out
+
+
 def test_uris_with_secrets_are_read_and_others_refused(safety: Safety) -> None:
     rows = {row["image_id"]: row for row in catalogs.table(safety.root, "images")}
     assert [rows[f"s{n}"]["status"] for n in range(4)] == ["embedded"] * 4

@@ -7,12 +7,17 @@ from typing import Any
 
 import pytest
 from tests.spark import versions
-from tests.spark.versions import build, run_at
+from tests.spark.versions import MODEL, build, candidate, run_at
 
 from lookalike import reader
-from lookalike.errors import NotPublished
+from lookalike.errors import NotPublished, VersionUnusable
+from lookalike.spark import cleanup as module
+from lookalike.spark import pins
 from lookalike.spark.cleanup import cleanup
 from lookalike.spark.pins import pin, unpin
+from lookalike.spark.publish import publish
+from lookalike.spark.rollback import rollback
+from lookalike.spark.tables import Tables
 
 WEEK = 7.0
 LONG_AGO_S = 30 * 86_400
@@ -54,14 +59,25 @@ def root(spark: Any, tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture
+def two(spark: Any, tmp_path: Path) -> Path:
+    """A category whose versions v1 and v2 were live just now, one after the other."""
+    root = tmp_path / "two"
+    run = run_at(spark, root)
+    build(run, ("a", "v1", None), ("a", "v2", "v1"))
+    versions.went_live(run, a=("v1", "v2"))
+    return root
+
+
 def test_cleanup_takes_what_nobody_needs_and_no_more(spark: Any, root: Path, tmp_path: Path) -> None:
     held = [reader.open(str(root), c, v, cache=tmp_path / "cache") for c, v in sorted(STAY)]
     follower = reader.open(str(root), "a", cache=tmp_path / "cache")
     before = _state(root)
 
+    everything = {*root.rglob("*")}
     dry = cleanup(run_at(spark, root), WEEK)
     assert dry.versions == GO
-    assert _state(root) == before
+    assert {*root.rglob("*")} == everything
 
     run = run_at(spark, root)
     gone = cleanup(run, WEEK, delete=True)
@@ -103,25 +119,61 @@ def test_a_pin_holds_until_it_is_taken_back(spark: Any, root: Path) -> None:
 def test_a_version_that_comes_live_while_cleanup_runs_is_spared(
     spark: Any, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lookalike.spark import cleanup as module
+    """A pin that began before cleanup, and is written before cleanup looks again: both notice the other."""
+    record, remove = pins.record, module._remove
 
-    record = module.record
+    def start_cleanup(*pinned: Any) -> None:
+        def write_pin_then_remove(*found: Any) -> Any:
+            record(*pinned)
+            return remove(*found)
 
-    def meanwhile(*given: Any) -> None:
-        record(*given)
+        monkeypatch.setattr(module, "_remove", write_pin_then_remove)
+        gone = cleanup(run_at(spark, root), WEEK, delete=True)
+        assert gone.versions == GO - {("a", "never live")}
+
+    monkeypatch.setattr(pins, "record", start_cleanup)
+    with pytest.raises(VersionUnusable, match="cleanup set about removing a version never live meanwhile"):
         pin(run_at(spark, root), "a", "never live", "just in time")
-
-    monkeypatch.setattr(module, "record", meanwhile)
-    gone = cleanup(run_at(spark, root), WEEK, delete=True)
-    assert gone.versions == GO - {("a", "never live")}
     assert list(root.glob("shards/*/never-live/*.faiss"))
 
 
-def test_files_of_a_fresh_publication_stay_with_no_retention(spark: Any, tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    run = run_at(spark, root)
-    build(run, ("a", "v1", None), ("a", "v2", "v1"))
-    versions.went_live(run, a=("v1", "v2"))
-    assert cleanup(run_at(spark, root), WEEK, delete=True).versions == set()
-    assert cleanup(run_at(spark, root), 0.0, delete=True).versions == {("a", "v1")}
-    assert reader.open(str(root), "a", cache=tmp_path / "cache").similar("p00")
+def test_nothing_comes_back_that_cleanup_is_removing(spark: Any, two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    delete = Tables.delete
+
+    def too_late(*given: Any) -> None:
+        monkeypatch.setattr(Tables, "delete", delete)
+        old, refused = candidate(run_at(spark, two), "a", "v1"), "cleanup is removing a version v1"
+        with pytest.raises(VersionUnusable, match=refused):
+            rollback(run_at(spark, two), "a")
+        with pytest.raises(VersionUnusable, match=refused):
+            pin(run_at(spark, two), "a", "v1", "to compare")
+        with pytest.raises(VersionUnusable, match=refused):
+            publish(run_at(spark, two), [old], MODEL, force="it was right")
+        delete(*given)
+
+    monkeypatch.setattr(Tables, "delete", too_late)
+    assert cleanup(run_at(spark, two), 0.0, delete=True).versions == {("a", "v1")}
+    assert versions.live(run_at(spark, two)) == {"a": "v2"}
+    with pytest.raises(VersionUnusable, match="not whole any more"):
+        rollback(run_at(spark, two), "a")
+
+
+def test_what_a_killed_cleanup_named_can_come_back_after_the_next(
+    spark: Any, two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module, "_remove", killed)
+        cleanup(run_at(spark, two), 0.0, delete=True)
+    with pytest.raises(VersionUnusable, match="if it was killed, first run cleanup --delete"):
+        rollback(run_at(spark, two), "a")
+    assert cleanup(run_at(spark, two), WEEK, delete=True).versions == set()
+    assert rollback(run_at(spark, two), "a") == "v1"
+
+
+def test_files_of_a_fresh_publication_stay_with_no_retention(spark: Any, two: Path, tmp_path: Path) -> None:
+    assert cleanup(run_at(spark, two), WEEK, delete=True).versions == set()
+    assert cleanup(run_at(spark, two), 0.0, delete=True).versions == {("a", "v1")}
+    assert reader.open(str(two), "a", cache=tmp_path / "cache").similar("p00")

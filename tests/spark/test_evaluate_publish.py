@@ -1,5 +1,6 @@
 """Evaluate and publish, on shards of hand-made vectors and on similar items that are right, wrong or missing."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 from rich.console import Console
 
 from lookalike import schemas
@@ -69,7 +72,7 @@ class Catalog:
                 np.array([self.products[i] != "p29" for i in mine]),
                 self.vectors[mine],
             )
-            row = shards.write(self.run.settings.root, "a/b", "v1", number, index, rows, MODEL)
+            row = shards.write(self.run.settings.root, "a/b", "v1", self.run.run_id, number, index, rows, MODEL)
             extra = {"category": "a/b", "version": "v1", "shard": number, "factory": "IDMap,Flat", "nprobe": 0}
             described.append(self._row(schemas.SHARDS, **row, **extra, candidates=100, run_id="r"))
         self.append("shards", described)
@@ -177,3 +180,20 @@ def test_a_second_evaluation_adds_nothing(catalog: Catalog) -> None:
     evaluate(catalog.run, [catalog.version], MODEL)
     assert catalog.run.tables.version("evaluations") == version
     assert catalog.run.tables.read("evaluations").count() == len(first)
+
+
+def test_products_go_to_no_driver(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is broadcast grows with the categories of a run, never with their products."""
+    broadcast, columns = F.broadcast, set[str]()
+
+    def spy(rows: DataFrame) -> DataFrame:
+        columns.update(rows.columns)
+        return broadcast(rows)
+
+    monkeypatch.setattr(F, "broadcast", spy)
+    catalog.version = replace(catalog.version, live_version="v0")
+    figures = catalog.measured(catalog.exact_items())
+    assert figures["knn_recall@10"]["value"] == 1.0
+    assert figures["churn"]["n"] == 0
+    assert "category" in columns
+    assert "product_id" not in columns

@@ -128,6 +128,8 @@ def test_the_gate_compares_with_live(spark: Any, root: Path) -> None:
     }
     with pytest.raises(GateFailed, match="same was not evaluated"):
         gate_checks(run, [versions.Version("same", "v2", 1, 1, "v0", "r")])
+    with pytest.raises(GateFailed, match="same was not evaluated"):
+        gate_checks(run, [versions.Version("same", "v3", 1, 1, "v1", "r")])
 
 
 def test_a_force_is_recorded_with_who_and_why(spark: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +144,17 @@ def test_a_force_is_recorded_with_who_and_why(spark: Any, root: Path, monkeypatc
     assert (row["forced"], row["who"], row["why"]) == (True, "ann", "sale starts today")
     (said,) = run.tables.read("audit").collect()
     assert (said["action"], said["who"], said["why"]) == ("publish", "ann", "sale starts today")
+
+
+def test_a_force_brings_back_what_was_never_compared_with_live(spark: Any, root: Path) -> None:
+    run = run_at(spark, root)
+    build(run, ("a", "v1", None), ("a", "v2", "v1"), ("a", "v3", "v2"))
+    versions.went_live(run, a=("v1", "v2", "v3"))
+    rollback(run_at(spark, root), "a", "v1")
+    with pytest.raises(GateFailed, match="a was not evaluated"):
+        publish(run_at(spark, root), [candidate(run, "a", "v3")], MODEL)
+    publish(run_at(spark, root), [candidate(run, "a", "v3")], MODEL, force="it was right")
+    assert versions.live(run) == {"a": "v3"}
 
 
 def test_churn_is_the_share_of_neighbours_that_left(spark: Any, root: Path) -> None:

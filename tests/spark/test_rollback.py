@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import functions as F
 from tests.spark import versions
 from tests.spark.versions import build, run_at
 
@@ -65,3 +66,13 @@ def test_only_what_was_live_and_is_whole_can_be_live_again(spark: Any, root: Pat
         rollback(run, "a", "v1")
     assert versions.live(run) == {"a": "v3"}
     assert len(versions.audit(run)) == 3
+
+
+def test_what_a_crashed_withdrawal_left_is_not_live(spark: Any, root: Path) -> None:
+    run = run_at(spark, root)
+    crashed = {"action": F.lit("withdraw"), "replaced_version": F.col("version"), "run_id": F.lit("crashed")}
+    crashed["published_at"] = F.current_timestamp()
+    run.tables.upsert("publications", run.tables.read("publications").withColumns(crashed), ["category"])
+    assert rollback(run_at(spark, root), "a") == "v3"
+    assert versions.live(run) == {"a": "v3"}
+    assert versions.audit(run)[3:] == [("withdraw", "a", "v3", "v3"), ("rollback", "a", "v3", None)]

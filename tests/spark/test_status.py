@@ -1,5 +1,6 @@
 """What status and history tell."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from tests.spark import versions
 from tests.spark.versions import MODEL, build, run_at
 
+from lookalike.selection import Selection
 from lookalike.spark.audit import actions
 from lookalike.spark.gallery import candidates
 from lookalike.spark.history import history, print_history
@@ -47,6 +49,9 @@ def test_status_and_history(
     print_status(run)
     out = " ".join(capsys.readouterr().out.split())
     assert "1 [red]" in out
+
+    chosen = status(dataclasses.replace(run, selection=Selection.of(["a", "bad"])))
+    assert {row["category"] for row in chosen.collect()} == {"a", "bad"}
 
     by_run = history(actions(run), by_run=True).collect()
     assert [(row["action"], row["category"], row["version"]) for row in by_run] == [

@@ -59,7 +59,7 @@ def built(tmp_path: Path, vectors: np.ndarray, spec: IndexSpec, n_shards: int = 
     for number in range(n_shards):
         index = faiss.clone_index(trained)
         rows = fill(index, batches(vectors[number::n_shards], number * len(vectors)))
-        row = shards.write(str(tmp_path), "c", "v", number, index, rows, "m")
+        row = shards.write(str(tmp_path), "c", "v", "run", number, index, rows, "m")
         opened.append(open_shard(str(tmp_path), {**row, "shard": number}, tmp_path / "cache"))
     return opened
 

@@ -104,6 +104,15 @@ def test_a_file_that_cannot_be_written_ends_the_run_at_once(tmp_path: Path, sett
         log.begin("run-1", "pipeline", Settings.model_validate({setting: str(tmp_path / "none" / "x")}))
 
 
+@pytest.mark.parametrize("content", [b"lookalike_run_exit_code{app=", b"\xff\xfe", b"a diary"])
+def test_a_file_of_something_else_is_not_overwritten_with_metrics(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.prom"
+    path.write_bytes(content)
+    with pytest.raises(ConfigInvalid, match="metrics_file"):
+        log.begin("run-1", "pipeline", Settings(metrics_file=str(path), log_file=str(tmp_path / "log")))
+    assert path.read_bytes() == content
+
+
 def test_metrics_that_can_no_longer_be_written_do_not_end_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,7 +35,7 @@ def former(request: Any, tmp_path: Path) -> Former:
     trained.add_with_ids(vectors, ids)
     names = pa.array([f"p{number}" for number in range(len(vectors))])
     rows = ShardRows(ids, names, names, np.ones(len(vectors), bool), vectors.astype(np.float16))
-    row = shards.write(str(tmp_path), "c", "v1", 0, trained, rows, "m")
+    row = shards.write(str(tmp_path), "c", "v1", "run", 0, trained, rows, "m")
     row |= {"version": "v1", "trained_version": "v0", "trained_error": error}
     return Former(row | {"trained_nprobe": 2, "trained_candidates": 50, "trained_recall": 0.98})
 

@@ -53,7 +53,7 @@ def gallery_of(
             rows.available[here],
             rows.vectors[here],
         )
-        row = shards.write(str(tmp_path), "c", f"v{len(np.unique(parts))}", int(number), index, part, "m")
+        row = shards.write(str(tmp_path), "c", f"v{len(np.unique(parts))}", "run", int(number), index, part, "m")
         opened.append(open_shard(str(tmp_path), {**row, "shard": int(number)}, tmp_path / "cache"))
     return Gallery(opened, spec or SearchSpec(0, 20))
 

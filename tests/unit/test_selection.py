@@ -1,5 +1,7 @@
 """What part of a catalog the options of a job name."""
 
+import importlib
+
 import pytest
 
 from lookalike import cli
@@ -27,3 +29,21 @@ def test_options() -> None:
 def test_what_can_be_no_category_is_refused(path: str) -> None:
     with pytest.raises(ConfigInvalid, match=r"--category .*write it as the manifest does"):
         named("--category", "good", "--category", path)
+
+
+@pytest.mark.parametrize(
+    ("job", "ignored"),
+    [
+        *((job, "--full") for job in ("ingest", "embed", "status")),
+        *(
+            (job, "--retry-rejected")
+            for job in ("status", "plan", "build_index", "similar_items", "evaluate", "publish")
+        ),
+    ],
+)
+def test_an_option_that_a_job_would_ignore_is_refused(
+    job: str, ignored: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"jobs.{job}").main([ignored])
+    assert f"unrecognized arguments: {ignored}" in capsys.readouterr().err

@@ -27,7 +27,7 @@ def rows(dim: int = 6) -> ShardRows:
 def written(root: str, shard_rows: ShardRows) -> dict[str, Any]:
     index = faiss.index_factory(shard_rows.vectors.shape[1], "IDMap,Flat", faiss.METRIC_INNER_PRODUCT)
     index.add_with_ids(shard_rows.vectors.astype(np.float32), shard_rows.vector_ids)
-    return {**write(root, "women/dresses", "v1", 3, index, shard_rows, "model"), "shard": 3}
+    return {**write(root, "women/dresses", "v1", "run", 3, index, shard_rows, "model"), "shard": 3}
 
 
 @pytest.fixture
@@ -121,6 +121,17 @@ def test_a_newer_format_is_refused(tmp_path: Path, cache: Path) -> None:
     row = written(str(tmp_path), rows())
     with pytest.raises(FormatTooNew, match="upgrade lookalike"):
         opened(tmp_path, {**row, "format_version": FORMAT_VERSION + 1}, cache)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_rows_of_format_1_are_read(tmp_path: Path, cache: Path, merged: bool) -> None:
+    """They lack what packs brought; once newer rows are in the table it is null there."""
+    row = written(str(tmp_path), rows())
+    lacked = ("first_row", "vectors_rows")
+    older = {name: value for name, value in row.items() if name not in lacked} | {"format_version": 1}
+    if merged:
+        older |= dict.fromkeys(lacked)
+    assert opened(tmp_path, older, cache).image_ids == opened(tmp_path, row, cache).image_ids
 
 
 def test_an_index_that_this_faiss_cannot_read_names_the_faiss_that_can(tmp_path: Path, cache: Path) -> None:

@@ -1,6 +1,6 @@
 """Shard files: the images of one category's version, or a part of them, below the root.
 
-`shards/<slug>/<version>/<shard>.faiss` is a FAISS index whose ids are `vector_id`s. `<shard>.arrow` beside it is an
+`shards/<slug>/<version>/<run>-<shard>.faiss` is a FAISS index whose ids are `vector_id`s. The `.arrow` beside it is an
 Arrow IPC file of one record batch (see `_schema`), its rows sorted by (`product_id`, `image_id`), so that a product's
 images are neighbours. Both files are read by memory map: opening costs no copy of the vectors and no sort.
 
@@ -188,13 +188,14 @@ def slug(category: str) -> str:
 
 
 def write(
-    root: str, category: str, version: str, shard: int, index: Any, rows: ShardRows, model_id: str
+    root: str, category: str, version: str, run_id: str, shard: int, index: Any, rows: ShardRows, model_id: str
 ) -> dict[str, Any]:
     """Write a shard's two files, each whole or not at all; the same arguments give the same names.
 
-    `index` holds the `vector_ids` of `rows` as ids. Returns the columns of the `shards` table that describe the files.
+    The run is in their names, as what two runs build of the same version may differ. `index` holds the `vector_ids` of
+    `rows` as ids. Returns the columns of the `shards` table that describe the files.
     """
-    stem = f"shards/{slug(category)}/{version}/{shard:05d}"
+    stem = f"shards/{slug(category)}/{version}/{run_id}-{shard:05d}"
     path = f"{stem}.faiss"
     with files.written_atomically(files.join(root, path)) as temporary:
         faiss.write_index(index, str(temporary))
@@ -359,7 +360,8 @@ def _opened_files(
 
 
 def _rows_of(batches: Mapping[str, pa.RecordBatch], row: Mapping[str, Any]) -> pa.RecordBatch:
-    return batches[row["vectors_path"]].slice(row["first_row"], row["ntotal"])
+    first = row.get("first_row") or 0  # format 1 had no such column, and a file for each shard
+    return batches[row["vectors_path"]].slice(first, row["ntotal"])
 
 
 def _index(local: Mapping[str, Path], row: Mapping[str, Any]) -> Any:

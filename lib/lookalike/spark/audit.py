@@ -9,8 +9,9 @@ import getpass
 import hashlib
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -22,6 +23,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lookalike import __version__, files, schemas
+from lookalike.errors import VersionUnusable
 from lookalike.spark.run import Run
 from lookalike.spark.tables import spark_schema
 
@@ -76,6 +78,44 @@ def settle(run: Run) -> None:
     withdrawn = run.tables.read("publications").where("action = 'withdraw'")
     if not withdrawn.isEmpty():
         run.tables.delete("publications", withdrawn, ["category", "run_id"])
+
+
+@contextmanager
+def safe_from_cleanup(run: Run, versions: Sequence[tuple[str, str]]) -> Iterator[None]:
+    """Around what makes `versions` (category, version) live, or pins them. Raises VersionUnusable.
+
+    Cleanup says in the audit what it removes, then looks at what is live or pinned. One that said so before may have
+    looked already, so until it ends nothing is done here. One that says so meanwhile may have missed what was done.
+    """
+    if not versions:
+        yield
+        return
+    known = _removals(run, versions)
+    if row := _not_ended(run, known).first():
+        raise VersionUnusable(
+            f"cleanup is removing {row['category']} version {row['version']}, so nothing was changed: run this again "
+            "when it has ended; if it was killed, first run cleanup --delete (a longer --retain keeps what is whole)"
+        )
+    yield
+    if row := _removals(run, versions).join(known, list(KEY), "left_anti").first():
+        raise VersionUnusable(
+            f"cleanup set about removing {row['category']} version {row['version']} meanwhile, and may not have seen "
+            "that it is needed: if it is live now, roll back to another one at once"
+        )
+
+
+def _removals(run: Run, versions: Sequence[tuple[str, str]]) -> DataFrame:
+    """Audit rows of every cleanup that set about removing any of `versions`."""
+    ours = run.spark.createDataFrame(versions, "category string, version string")
+    said = run.tables.read("audit").where("action = 'cleanup'")
+    return said.join(F.broadcast(ours), ["category", "version"], "left_semi")
+
+
+def _not_ended(run: Run, removals: DataFrame) -> DataFrame:
+    """Those whose cleanup may still be at work. A killed one never ends: a later one that has ended stands for it."""
+    ended = run.tables.read("runs").where("stage = 'cleanup'").select(F.col("run_id").alias("ended"), "started_at")
+    over = (F.col("run_id") == F.col("ended")) | (F.col("at") < F.col("started_at"))
+    return removals.join(F.broadcast(ended), over, "left_anti")
 
 
 def _unwritten(run: Run) -> DataFrame:

@@ -97,7 +97,7 @@ def build_index(run: Run, versions: Sequence[Version], model_id: str) -> None:
                 frame = versions_frame(run.spark, todo)
                 rows = gallery(run.tables.read("images"), run.tables.read("embeddings"), frame, model_id)
                 built = built_shards(rows, build, count)
-                run.tables.append("shards", built.shards)
+                run.tables.append_new("shards", built.shards, schemas.VERSION_KEY)
                 figures.counts["shards"] = built.shards.count()
                 figures.decisions = built.decisions
 
@@ -281,7 +281,7 @@ def _filled_shard(
     else:
         empty, training = index.empty_index(plan.spec, plan.dim), {}
     rows = index.fill(empty, batches)
-    described = shards.write(build.root, plan.category, plan.version, shard, empty, rows, build.model_id)
+    described = shards.write(build.root, plan.category, plan.version, build.run_id, shard, empty, rows, build.model_id)
     return {
         "category": plan.category,
         "version": plan.version,

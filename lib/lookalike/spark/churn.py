@@ -13,6 +13,7 @@ from lookalike.spark.run import Run
 from lookalike.spark.tables import spark_schema
 
 CHURN_K = 10
+CHURN_KEY = ("category", "version", "metric", "against")
 
 
 def uncompared(run: Run, versions: Sequence[Version]) -> list[Version]:
@@ -34,11 +35,11 @@ def churn(run: Run, versions: Sequence[Version], products: DataFrame) -> DataFra
         [(v.category, v.version, v.live_version) for v in versions], "category string, version string, against string"
     )
     items = run.tables.read("similar_items").where(F.col("rank") <= CHURN_K)
-    queries = products.join(F.broadcast(pairs), ["category", "version"])
     key = ["category", "version", "against", "product_id"]
     now, before = (
         items.withColumnRenamed("version", name)
-        .join(F.broadcast(queries), ["category", name, "product_id"])
+        .join(F.broadcast(pairs), ["category", name])
+        .join(products, ["category", "version", "product_id"])
         .select(*key, "similar_product_id", F.lit(name == "against").alias("live"))
         for name in ("version", "against")
     )

@@ -4,8 +4,8 @@ A version stays while it is live or pinned, for the retention after it stopped b
 its files were written. A file stays while any version that stays names it; one that no version names, for the
 retention.
 
-What is going to be removed is written to the audit first, and what is live or pinned is read again after that: so
-either a rollback at the same time is seen here, or the rollback sees the audit and says so.
+What is going to be removed is written to the audit first, and what is live or pinned is read again after that. So
+either what comes back at the same time is seen here, or its job sees the audit: `audit.safe_from_cleanup`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,8 @@ from lookalike.spark.run import Run, console
 
 VersionKey = tuple[str, str]  # category, version
 
-_TABLES = ("similar_items", "evaluations", "shards")  # shards last: its rows name the files
+# Evaluations first: so no gate lets pass what a killed cleanup left in part. Shards last: they name the files.
+_TABLES = ("evaluations", "similar_items", "shards")
 _LEAST_VACUUM_HOURS = 7 * 24.0  # Delta's own retention
 _VACUUMS = 4  # at once, as each mostly waits
 
@@ -45,28 +46,28 @@ class Leftovers:
 
 def cleanup(run: Run, retention_days: float, delete: bool = False) -> Leftovers:
     """Say what no live, pinned or retained version names; with `delete`, remove it. Returns what can go, or went."""
-    with run.stage("cleanup") as figures:
-        before = datetime.now(UTC) - timedelta(days=retention_days)
-        found = leftovers(run, before)
-        if delete:
-            settle(run)
-            gone: list[dict[str, str | None]] = [
-                {"action": "cleanup", "category": c, "version": v} for c, v in sorted(found.versions)
-            ]
-            if gone or found.files:
-                nothing = {"action": "cleanup", "category": None, "version": None}
-                record(run, gone or [nothing], f"retention of {retention_days:g} days")
-            found = _remove(run, found, before)
-            hours = max(_LEAST_VACUUM_HOURS, retention_days * 24)
-            with ThreadPoolExecutor(_VACUUMS) as pool:
-                list(pool.map(lambda name: run.tables.vacuum(name, hours), schemas.TABLES))
-        figures.counts = {
-            "versions": len(found.versions),
-            "files": len(found.files),
-            "bytes": found.size_bytes,
-            "deleted": int(delete),
-        }
+    before = datetime.now(UTC) - timedelta(days=retention_days)
+    found = _delete(run, before, retention_days) if delete else leftovers(run, before)
     _print(found, delete)
+    return found
+
+
+def _delete(run: Run, before: datetime, retention_days: float) -> Leftovers:
+    """Announce, then remove what can go, and old files of the tables themselves; returns what went."""
+    with run.stage("cleanup") as figures:
+        found = leftovers(run, before)
+        settle(run)
+        gone: list[dict[str, str | None]] = [
+            {"action": "cleanup", "category": c, "version": v} for c, v in sorted(found.versions)
+        ]
+        if gone or found.files:
+            nothing = {"action": "cleanup", "category": None, "version": None}
+            record(run, gone or [nothing], f"retention of {retention_days:g} days")
+        found = _remove(run, found, before)
+        hours = max(_LEAST_VACUUM_HOURS, retention_days * 24)
+        with ThreadPoolExecutor(_VACUUMS) as pool:
+            list(pool.map(lambda name: run.tables.vacuum(name, hours), schemas.TABLES))
+        figures.counts = {"versions": len(found.versions), "files": len(found.files), "bytes": found.size_bytes}
     return found
 
 
@@ -113,8 +114,8 @@ def _kept(run: Run, before: datetime) -> set[VersionKey]:
 
 def _versions(run: Run) -> set[VersionKey]:
     """Every version of which a row is left anywhere."""
-    similar_items, evaluations, shards = (run.tables.read(name).select("category", "version") for name in _TABLES)
-    return _keys(shards.union(evaluations).union(similar_items))
+    evaluations, similar_items, shards = (run.tables.read(name).select("category", "version") for name in _TABLES)
+    return _keys(evaluations.union(similar_items).union(shards))
 
 
 def _keys(rows: DataFrame) -> set[VersionKey]:

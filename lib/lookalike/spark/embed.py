@@ -98,7 +98,7 @@ def _embed(run: Run, todo: DataFrame, contents: int, model_id: str, staging: str
         found = _written(image_outcomes(part, run.settings, model_id, count), files.join(outcomes, f"chunk={chunk}"))
         embedded = found.where("embedding IS NOT NULL")
         if not embedded.isEmpty():
-            run.tables.append("embeddings", embedded.withColumn("run_id", F.lit(run.run_id)))
+            run.tables.insert("embeddings", embedded.withColumn("run_id", F.lit(run.run_id)), schemas.EMBEDDINGS_KEY)
     written = run.spark.read.schema(spark_schema(_OUTCOMES)).parquet(outcomes)
     return written.where("reason IS NOT NULL")
 
@@ -222,7 +222,7 @@ def _outcome_batch(outcomes: list[Outcome], model_id: str) -> pa.RecordBatch:
 def _take_given(run: Run, todo: DataFrame, dim: int, model_id: str, count: Count) -> DataFrame:
     """Store the embeddings that the manifest brings, in one commit, as nothing costly could be lost; rejects none."""
     found = given_outcomes(run.manifest, todo, dim, model_id, count)
-    run.tables.append("embeddings", found.withColumn("run_id", F.lit(run.run_id)))
+    run.tables.insert("embeddings", found.withColumn("run_id", F.lit(run.run_id)), schemas.EMBEDDINGS_KEY)
     return found.limit(0)
 
 

@@ -20,7 +20,7 @@ from lookalike import schemas
 from lookalike.kernels import metrics
 from lookalike.kernels.search import Gallery, SearchSpec
 from lookalike.kernels.shards import Shard, open_shards
-from lookalike.spark.churn import churn, uncompared
+from lookalike.spark.churn import CHURN_KEY, churn, uncompared
 from lookalike.spark.gallery import Version, live_images, missing_from, versions_frame
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
@@ -51,7 +51,8 @@ def evaluate(run: Run, versions: Sequence[Version], model_id: str) -> None:
         by_category = {row["category"]: row["images"] for row in _sizes(shard_rows)}
         images = live_images(run.tables.read("images"), model_id)
         queries = sampled_products(images, todo, run.settings.evaluate.queries)
-        found = with_similar_items(queries, run.tables.read("similar_items"))
+        similar_items = run.tables.read("similar_items").join(F.broadcast(todo), ["category", "version"], "left_semi")
+        found = with_similar_items(queries, similar_items)
         spec = EvaluationSpec(run.settings.root, run.run_id, run.settings.evaluate.queries, run.settings.index.seed)
         total = sum(by_category.values())
         with progress_bar(run.console, run.spark.sparkContext, "evaluate", total) as count:
@@ -68,10 +69,11 @@ def evaluate(run: Run, versions: Sequence[Version], model_id: str) -> None:
                     placed = given.join(F.broadcast(frame), "category").repartitionById(len(tasks), "task")
                     groups.append(placed.groupBy("task"))
                 rows = groups[0].cogroup(groups[1]).applyInArrow(measure, spark_schema(schemas.EVALUATIONS))
-                run.tables.append("evaluations", rows)
-        if compared := uncompared(run, versions):
+                run.tables.append_new("evaluations", rows, schemas.VERSION_KEY)
+        unbuilt = missing_from(run, "evaluations", versions)
+        if compared := uncompared(run, [version for version in versions if version not in unbuilt]):
             products = sampled_products(images, versions_frame(run.spark, compared), run.settings.evaluate.queries)
-            run.tables.append("evaluations", churn(run, compared, products))
+            run.tables.append_new("evaluations", churn(run, compared, products), CHURN_KEY)
         figures.counts = {"versions": len(by_category), "images": total}
         figures.images = total
 
@@ -91,7 +93,7 @@ def with_similar_items(queries: DataFrame, similar_items: DataFrame) -> DataFram
     """`queries` with lists of `image_ids`, `similar_image_ids` and `similar_product_ids`, by rank; null for none."""
     key = ["category", "version", "product_id"]
     by_rank = F.array_sort(F.collect_list(F.struct("rank", "image_id", "similar_image_id", "similar_product_id")))
-    found = similar_items.join(F.broadcast(queries), key, "left_semi").groupBy(*key).agg(by_rank.alias("found"))
+    found = similar_items.join(queries, key, "left_semi").groupBy(*key).agg(by_rank.alias("found"))
     columns = [
         F.col(f"found.{name}").alias(f"{name}s") for name in ("image_id", "similar_image_id", "similar_product_id")
     ]

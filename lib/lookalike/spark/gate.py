@@ -16,6 +16,7 @@ from lookalike.spark.run import Run
 Figures = Mapping[str, Row]
 """metric -> its row of `evaluations`."""
 
+_NEEDED = {"knn_recall@10", "recall@10", "coverage", "dangling", "products"}
 _MANY = 20  # failed checks in one message
 
 
@@ -52,11 +53,15 @@ def failures(checks: Sequence[GateCheck]) -> str:
     return "\n".join(failed[:_MANY] + more)
 
 
-def gate_checks(run: Run, versions: Sequence[Version]) -> list[GateCheck]:
-    """Every check of the gate for `versions`. Raises GateFailed where one was not measured, or not against live."""
+def gate_checks(run: Run, versions: Sequence[Version], force: bool = False) -> list[GateCheck]:
+    """Every check of the gate for `versions`. Raises GateFailed where one was not measured, or not against live.
+
+    With `force` it need not be measured against live: evaluate leaves out what was rolled back from.
+    """
     measured = _figures(run, versions)
-    missing = [v.category for v in versions if not measured.get((v.category, v.version))]
-    missing += [v.category for v in versions if v.live_version and "churn" not in measured[v.category, v.version]]
+    missing = [
+        v.category for v in versions if not _needed(v, force) <= measured.get((v.category, v.version), {}).keys()
+    ]
     if missing:
         raise GateFailed(f"nothing was published, {', '.join(missing[:5])} was not evaluated: run evaluate first")
     gate = run.settings.gate
@@ -67,6 +72,10 @@ def gate_checks(run: Run, versions: Sequence[Version]) -> list[GateCheck]:
         checks += _absolute(version.category, figures, gate)
         checks += _relative(version.category, figures, live, gate)
     return checks
+
+
+def _needed(version: Version, force: bool) -> set[str]:
+    return _NEEDED | {"churn"} if version.live_version and not force else _NEEDED
 
 
 def _figures(run: Run, versions: Sequence[Version]) -> dict[tuple[str, str], dict[str, Row]]:

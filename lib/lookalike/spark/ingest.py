@@ -112,10 +112,10 @@ def selected_rows(run: Run, ledger: DataFrame) -> tuple[DataFrame, DataFrame | N
 
 
 def _retried(retry: Retry, status: Column, reason: Column) -> Column:
-    return (status == "rejected") & (F.lit(True) if retry == "all" else _may_pass(reason))
+    return (status == "rejected") & (F.lit(True) if retry == "all" else _could_not_be_read(reason))
 
 
-def _may_pass(reason: Column) -> Column:
+def _could_not_be_read(reason: Column) -> Column:
     return reason.startswith(files.UNREADABLE)
 
 
@@ -237,8 +237,8 @@ def against(checked: DataFrame, ledger: DataFrame, retry: Retry | None) -> DataF
     """`checked` beside the ledger: its outcome as `old_*`, if that `holds`, if all said is the `same`, or all is `new`.
 
     `content_hash` and `reason` are filled in where the image need not be read: its uri and updated_at are unchanged, or
-    it is deleted. A rejection for a cause that may pass does not hold. With `retry` only the rejected rows that it
-    names are given, and none of them holds.
+    it is deleted. The rejection of an image that could not be read does not hold. With `retry` only the rejected rows
+    that it names are given, and none of them holds.
     """
     old = ledger.select([F.col(f"`{name}`").alias(f"old_{name}") for name in ledger.columns])
     same_key = F.col("image_id").eqNullSafe(F.col("old_image_id")) & (F.col("occurrence") == F.col("old_occurrence"))

@@ -4,7 +4,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lookalike.errors import NotPublished
-from lookalike.spark.audit import record
+from lookalike.spark.audit import record, safe_from_cleanup
 from lookalike.spark.run import Run
 
 
@@ -15,11 +15,12 @@ def pinned(run: Run) -> DataFrame:
 
 
 def pin(run: Run, category: str, version: str, why: str) -> None:
-    """Keep the version until it is unpinned. Raises NotPublished where there is none."""
+    """Keep the version until it is unpinned. Raises NotPublished where there is none, and VersionUnusable."""
     ours = (F.col("category") == category) & (F.col("version") == version)
-    if run.tables.read("shards").where(ours).isEmpty():
-        raise NotPublished(f"there is no {category} version {version}: history --category '{category}' lists some")
-    record(run, [{"action": "pin", "category": category, "version": version}], why)
+    with safe_from_cleanup(run, [(category, version)]):
+        if run.tables.read("shards").where(ours).isEmpty():
+            raise NotPublished(f"there is no {category} version {version}: history --category '{category}' lists some")
+        record(run, [{"action": "pin", "category": category, "version": version}], why)
 
 
 def unpin(run: Run, category: str, version: str) -> None:

@@ -6,17 +6,28 @@ from rich.table import Table
 
 from lookalike.report.formats import size
 from lookalike.spark.build_index import Plan
-from lookalike.spark.run import Run
+from lookalike.spark.run import Run, console
 
 LINES = 50
 
 
 def print_plan(run: Run, planned: Sequence[Plan]) -> None:
-    """One line per category on the console, the largest first; beyond LINES, one for all the others."""
+    """One line per category on stdout, the largest first; beyond LINES, one for all the others."""
+    out = console()
     if not planned:
-        run.console.print("nothing to build: the index of every category is as it must be")
+        out.print("nothing to build: the index of every category is as it must be")
         return
-    table = Table("category", "images", "kind", "index", "nlist", "shards", "training images", "size", title="plan")
+    table = Table(
+        "category",
+        "images",
+        "kind",
+        "index",
+        "nlist",
+        "shards",
+        "training images",
+        "size",
+        title=f"plan of run {run.run_id}",
+    )
     by_size = sorted(planned, key=lambda p: (-p.images, p.category))
     for p in by_size[:LINES]:
         spec = p.spec
@@ -34,4 +45,4 @@ def print_plan(run: Run, planned: Sequence[Plan]) -> None:
         images = sum(p.images for p in others)
         size_bytes = sum(p.spec.size_bytes for p in others)
         table.add_row(f"{len(others):,} smaller ones", f"{images:,}", "", "", "", "", "", size(size_bytes))
-    run.console.print(table)
+    out.print(table)

@@ -8,7 +8,7 @@ from pyspark.sql.types import StringType
 
 from lookalike import FORMAT_VERSION, log, schemas
 from lookalike.errors import GateFailed, PublishConflict
-from lookalike.spark.audit import Origin, settle
+from lookalike.spark.audit import Origin, safe_from_cleanup, settle
 from lookalike.spark.gallery import Version
 from lookalike.spark.gate import failures, gate_checks
 from lookalike.spark.run import Run
@@ -23,24 +23,32 @@ def publish(run: Run, versions: Sequence[Version], model_id: str, force: str | N
     """Make `versions` live, and withdraw every live category of which no image is left: all of it, or nothing.
 
     Only categories of the run's selection are withdrawn. With `force`, the reason why, the gate stops nothing.
-    Raises GateFailed with the figures that are beyond their limits, and PublishConflict where another job was faster.
+    Raises GateFailed with the figures that are beyond their limits, PublishConflict where another job was faster, and
+    VersionUnusable where cleanup is removing a version that was there before.
     """
     with run.stage("publish") as figures:
         # Read before the audit is settled, as what is replaced below must stand in the audit by then.
         rows = [pointer(v.category, v.version, v.live_version, v.live_run_id, "publish", model_id) for v in versions]
         withdrawn = _emptied(run)
         settle(run)
-        checks = gate_checks(run, versions)
-        if failed := failures(checks):
-            for check in checks:
-                if not check.holds:
-                    log.event("gate failed", category=check.category, check=str(check))
-            if force is None:
-                raise GateFailed(f"nothing was published, these figures are beyond their limits ([gate]):\n{failed}")
-            run.console.print(f"published by force, with figures beyond their limits:\n{failed}", highlight=False)
-        if rows or withdrawn:
-            switch(run, rows + withdrawn, Origin.here(force).with_manifest(run), forced=force is not None)
+        with safe_from_cleanup(run, [(v.category, v.version) for v in versions]):
+            _hold_against_gate(run, versions, force is not None)
+            if rows or withdrawn:
+                switch(run, rows + withdrawn, Origin.here(force).with_manifest(run), forced=force is not None)
         figures.counts = {"published": len(rows), "withdrawn": len(withdrawn)}
+
+
+def _hold_against_gate(run: Run, versions: Sequence[Version], force: bool) -> None:
+    checks = gate_checks(run, versions, force)
+    failed = failures(checks)
+    if not failed:
+        return
+    for check in checks:
+        if not check.holds:
+            log.event("gate failed", category=check.category, check=str(check))
+    if not force:
+        raise GateFailed(f"nothing was published, these figures are beyond their limits ([gate]):\n{failed}")
+    run.console.print(f"published by force, with figures beyond their limits:\n{failed}", highlight=False)
 
 
 def switch(run: Run, rows: Sequence[Pointer], origin: Origin, forced: bool = False) -> None:

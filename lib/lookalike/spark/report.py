@@ -88,7 +88,9 @@ def category_figures(run: Run, shown: DataFrame, new: set[str], state: State) ->
             F.first("factory").alias("factory"),
             F.count("*").alias("shards"),
             # Of a file that categories share, each has its share.
-            F.expr("sum(coalesce(size_bytes, 0) + vectors_size_bytes * ntotal div vectors_rows)").alias("size_bytes"),
+            F.expr(
+                "sum(coalesce(size_bytes, 0) + vectors_size_bytes * ntotal div coalesce(vectors_rows, ntotal))"
+            ).alias("size_bytes"),
         )
     )
     measured = _estimates(run.tables.read("evaluations").join(F.broadcast(shown), key, "left_semi").collect())

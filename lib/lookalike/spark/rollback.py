@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from lookalike.errors import FormatTooNew, NotPublished, ShardDamaged, VersionUnusable
 from lookalike.kernels.shards import open_shard
-from lookalike.spark.audit import MOVES, Origin, actions, settle
+from lookalike.spark.audit import MOVES, Origin, actions, safe_from_cleanup, settle
 from lookalike.spark.publish import pointer, switch
 from lookalike.spark.run import Run
 
@@ -18,11 +18,14 @@ def rollback(run: Run, category: str, version: str | None = None) -> str:
     """Make `version` of `category` live, by default the one that the live version replaced; returns it.
 
     What was live until now is no candidate any more, until the category changes or it is published by force.
-    Raises NotPublished where the version was never live, VersionUnusable where it is not whole, PublishConflict.
+    Raises NotPublished where the version was never live, VersionUnusable where it is not whole or will not stay so, and
+    PublishConflict.
     """
     with run.stage("rollback") as figures:
         moves = actions(run).where((F.col("category") == category) & F.col("action").isin(*MOVES))
-        live = run.tables.read("publications").where(F.col("category") == category).first()
+        # What a crashed withdrawal left is not live: settle takes it away.
+        ours = (F.col("category") == category) & ~F.col("action").eqNullSafe("withdraw")
+        live = run.tables.read("publications").where(ours).first()
         settle(run)
         target = version or _replaced(moves, category, live)
         if live and live["version"] == target:
@@ -30,13 +33,11 @@ def rollback(run: Run, category: str, version: str | None = None) -> str:
         was_live = (F.col("version") == target) | (F.col("replaced_version") == target)
         if moves.where(was_live).isEmpty():
             raise NotPublished(f"{category} version {target} was never live: history --category {category} lists those")
-        removals = _removals(run, category, target)
-        shards = check_whole(run, category, target)
         replaced, expected = (live["version"], live["run_id"]) if live else (None, None)
-        row = pointer(category, target, replaced, expected, "rollback", shards[0]["model_id"])
-        switch(run, [row], _origin(moves, target))
-        if _removals(run, category, target) > removals:
-            raise VersionUnusable(f"cleanup is removing {category} version {target}: roll back to another one at once")
+        with safe_from_cleanup(run, [(category, target)]):
+            shards = check_whole(run, category, target)
+            row = pointer(category, target, replaced, expected, "rollback", shards[0]["model_id"])
+            switch(run, [row], _origin(moves, target))
         figures.counts = {"rolled_back": 1}
         return target
 
@@ -85,9 +86,3 @@ def _origin(moves: DataFrame, version: str) -> Origin:
     past = moves.where((F.col("version") == version) & (F.col("action") == "publish")).orderBy(F.desc("at")).first()
     manifest, checksum = (past["manifest"], past["manifest_checksum"]) if past else (None, None)
     return Origin(here.who, here.why, manifest, checksum, here.code_version)
-
-
-def _removals(run: Run, category: str, version: str) -> int:
-    """How often cleanup has set about removing the version; it says so before, and looks at what is live after that."""
-    removed = (F.col("action") == "cleanup") & (F.col("category") == category) & (F.col("version") == version)
-    return run.tables.read("audit").where(removed).count()

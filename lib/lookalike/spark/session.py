@@ -15,6 +15,8 @@ def session(app: str) -> SparkSession:
         .config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
         .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
         .config("spark.sql.session.timeZone", "UTC")
+        # Else cleanup would add commits of its own to every table, and outside the lock that a local disk needs.
+        .config("spark.databricks.delta.vacuum.logging.enabled", "false")
         .getOrCreate()
     )
     spark.sparkContext.environment.update(_storage_access(spark.sparkContext.sparkUser()))

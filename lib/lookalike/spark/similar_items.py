@@ -52,7 +52,7 @@ def similar_items(run: Run, versions: Sequence[Version]) -> None:
         with progress_bar(run.console, run.spark.sparkContext, "similar_items", figures.images) as count:
             found = similar_products(run.spark, rows, run.settings.root, run.settings.similar_items.k, count)
             if rows:
-                run.tables.append("similar_items", found)
+                run.tables.append_new("similar_items", found, schemas.VERSION_KEY)
         figures.counts = {"images": figures.images}
 
 

@@ -1,5 +1,6 @@
 """How a run starts: a root that can be written to, input at hand, Spark up."""
 
+import sys
 import uuid
 from pathlib import Path
 
@@ -22,14 +23,14 @@ def start(settings: Settings, app: str, selection: Selection) -> Run:
 
     Raises RootUnusable, RootBusy, ConfigInvalid.
     """
+    run_id = _begin(settings, app)
     spark = session(app)  # before files are touched: starting the JVM forks, and an HDFS client does not survive that
     check_writable(settings.root)
-    run_id = new_run_id()
     hold_writer_lock(settings.root, run_id)
-    progress = console(stderr=True)
+    progress = _progress()
     if settings.manifest is None:
         settings = settings.model_copy(update={"manifest": _sample_manifest(settings.root, progress)})
-    return _begun(Run(spark, settings, run_id, progress, selection=selection), app)
+    return Run(spark, settings, run_id, progress, selection=selection)
 
 
 def start_on_catalog(settings: Settings, app: str, writes: bool, selection: Selection = EVERYTHING) -> Run:
@@ -37,21 +38,30 @@ def start_on_catalog(settings: Settings, app: str, writes: bool, selection: Sele
 
     Raises RootUnusable, RootBusy (where it `writes`).
     """
+    run_id = _begin(settings, app)
     spark = session(app)
     fs, ledger = files.filesystem(files.join(settings.root, "tables", "images"))
     if not fs.exists(ledger):
         raise RootUnusable(
             f"{settings.root} holds no catalog yet: run the pipeline first, or give the root of its runs"
         )
-    run_id = new_run_id()
     if writes:
         hold_writer_lock(settings.root, run_id)
-    return _begun(Run(spark, settings, run_id, console(stderr=True), selection=selection), app)
+    return Run(spark, settings, run_id, _progress(), selection=selection)
 
 
-def _begun(run: Run, app: str) -> Run:
-    log.begin(run.run_id, app, run.settings)
-    return run
+def _begin(settings: Settings, app: str) -> str:
+    """The id of a run whose log begins: before anything else, so that whatever ends the run stands in it."""
+    run_id = new_run_id()
+    log.begin(run_id, app, settings)
+    return run_id
+
+
+def _progress() -> Console:
+    """Where progress is shown; nowhere unless stderr is a terminal, as it takes the log's lines elsewhere."""
+    progress = console(stderr=True)
+    progress.quiet = not sys.stderr.isatty()
+    return progress
 
 
 def check_writable(root: str) -> None:

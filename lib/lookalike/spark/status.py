@@ -11,12 +11,13 @@ from rich.table import Table
 from lookalike.report.formats import count, duration, share
 from lookalike.spark.gallery import candidates, numbered, rolled_back
 from lookalike.spark.run import Run, console
+from lookalike.spark.selected import covered
 
 _METRICS = ("images", "products", "knn_recall@10", "recall@10")
 
 
 def print_status(run: Run) -> None:
-    """A line for each category of the ledger or of what is live."""
+    """A line for each category of the selection that the ledger has, or that is live."""
     table = Table(title="status (UTC)")
     for name in ("category", "live", "since", "age", *_METRICS, "next", "waiting", "rejected"):
         table.add_column(name, justify="right" if name in (*_METRICS, "waiting") else "left")
@@ -27,8 +28,10 @@ def print_status(run: Run) -> None:
 
 def status(run: Run) -> DataFrame:
     """(category, version, since, next, held, waiting, rejected, figures), see `print_status`; null where none."""
-    images = run.tables.read("images")
-    live = run.tables.read("publications").select("category", "version", F.unix_seconds("published_at").alias("since"))
+    chosen = covered(run.selection)
+    images = run.tables.read("images").where(chosen)
+    live = run.tables.read("publications").where(chosen)
+    live = live.select("category", "version", F.unix_seconds("published_at").alias("since"))
     by_reason = images.where("status = 'rejected'").groupBy("category", "reason").count()
     reasons = by_reason.groupBy("category").agg(
         F.array_sort(F.collect_list(F.struct((-F.col("count")).alias("less"), "reason"))).alias("rejected")

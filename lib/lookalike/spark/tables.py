@@ -9,6 +9,7 @@ import pyarrow as pa
 from delta import exceptions as delta
 from delta.tables import DeltaMergeBuilder, DeltaTable
 from filelock import FileLock
+from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -16,6 +17,11 @@ from pyspark.sql.types import StructType
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from lookalike import delta_log, files, schemas
+
+
+class Overtaken(Exception):
+    """Another job added rows between a look at the table and the commit."""
+
 
 # Another writer was faster. Delta lets only one of two commits in, and the other has to look at the table again.
 _CONFLICTS = (
@@ -27,6 +33,7 @@ _CONFLICTS = (
     delta.ConcurrentDeleteReadException,
     delta.ConcurrentDeleteDeleteException,
     delta.ConcurrentTransactionException,
+    Overtaken,
 )
 _retried = retry(
     retry=retry_if_exception_type(_CONFLICTS),
@@ -35,6 +42,7 @@ _retried = retry(
     reraise=True,
 )
 
+_APP = "lookalike"  # whose appends Delta numbers
 _CHANGED = "changed meanwhile"  # then the key, on a line of its own
 
 
@@ -85,17 +93,43 @@ class Tables:
             self._delta(name)
             conform(rows, schemas.TABLES[name]).write.format("delta").mode("append").save(self.path(name))
 
+    def append_new(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
+        """Add those of `rows` whose `key` the table lacks, in one commit, to files in which they stand as they come.
+
+        `rows` are computed once, before the table is held. The table's keys, without repetition, must be few.
+        """
+        computed = rows.persist(StorageLevel.DISK_ONLY)
+        try:
+            computed.count()
+            self._append_new(name, computed, key)
+        finally:
+            computed.unpersist()
+
+    @_retried
+    def _append_new(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
+        with self._only_writer(name):
+            self._delta(name)
+            seen = self.version(name)
+            new = conform(self._lacking(name, rows, key), schemas.TABLES[name])
+            # By these numbers Delta refuses to commit beside another append, and skips this one if it saw less than
+            # the last one left.
+            numbered = new.write.format("delta").mode("append").option("txnAppId", _APP).option("txnVersion", seen + 1)
+            numbered.save(self.path(name))
+            if not self._lacking(name, rows, key).isEmpty():
+                raise Overtaken(name)
+
+    def _lacking(self, name: str, rows: DataFrame, key: Sequence[str]) -> DataFrame:
+        return rows.join(F.broadcast(self.read(name).select(*key).distinct()), list(key), "left_anti")
+
     @_retried
     def upsert(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
         """Insert `rows`, replacing those of the same key, in one commit. `rows` must be cheap to read twice."""
         with self._only_writer(name):
             self._merge(name, rows, key).whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
 
+    @_retried
     def insert(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
-        """Insert `rows`, whose keys are new, in one commit: no file is written anew.
-
-        Unlike an append it fails where another job has just inserted the same.
-        """
+        """Insert those of `rows` whose key is new, in one commit: no file is written anew."""
         with self._only_writer(name):
             self._merge(name, rows, key).whenNotMatchedInsertAll().execute()
 
@@ -138,6 +172,7 @@ class Tables:
         if delta_log.commits(self.path(name)):
             DeltaTable.forPath(self.spark, self.path(name)).vacuum(hours)
 
+    @_retried
     def version(self, name: str) -> int:
         """Delta version of the table as it is now."""
         commits = delta_log.commits(self.path(name))
@@ -158,7 +193,7 @@ class Tables:
         """
         path = self.path(name)
         empty = self.spark.createDataFrame([], spark_schema(schemas.TABLES[name]))
-        if not delta_log.commits(self.path(name)):
+        if not delta_log.commits(path):
             with self._only_writer(name):
                 empty.write.format("delta").mode("ignore").save(path)
         table = DeltaTable.forPath(self.spark, path)

@@ -7,7 +7,6 @@ conditional puts, of which S3 lets one succeed.
 """
 
 import atexit
-import getpass
 import json
 import os
 import signal
@@ -21,6 +20,7 @@ from typing import Any
 
 from lookalike import files
 from lookalike.errors import RootBusy, RootUnusable
+from lookalike.spark.audit import Origin
 
 LEASE = timedelta(minutes=2)
 _RENEWALS_PER_LEASE = 6
@@ -46,7 +46,8 @@ def hold_writer_lock(root: str, run_id: str) -> None:
         lock.release()
 
     atexit.register(release)
-    threading.Thread(target=_renew, args=(lock, released), name="writer lock", daemon=True).start()
+    for work in (_renew, _watch):
+        threading.Thread(target=work, args=(lock, released), name="writer lock", daemon=True).start()
 
 
 @dataclass
@@ -100,7 +101,7 @@ class WriterLock:
         expires_at = datetime.now(UTC) + LEASE
         state = {
             "run_id": self.run_id,
-            "owner": f"{getpass.getuser()}@{socket.gethostname()}",
+            "owner": f"{Origin.here().who}@{socket.gethostname()}",
             "process": [_processes(), os.getpid()],
             "expires_at": expires_at.isoformat(timespec="seconds"),
         }
@@ -145,15 +146,29 @@ def _processes() -> str:
 
 
 def _renew(lock: WriterLock, released: threading.Event) -> None:
-    interval = LEASE / _RENEWALS_PER_LEASE
-    while not released.wait(interval.total_seconds()):
+    while not released.wait(_renewal().total_seconds()):
         try:
-            if lock.renew():
-                continue
+            held = lock.renew()
         except Exception:  # the store may answer again before the lease is over
-            if datetime.now(UTC) + interval < lock.expires_at:
-                continue
-        if not released.is_set():
-            print(f"error: the lock s3://{lock.path} was lost, so that another run may write", file=sys.stderr)
-            os.kill(os.getpid(), signal.SIGINT)
-        return
+            continue
+        if not held:
+            _stop(lock, released)
+
+
+def _watch(lock: WriterLock, released: threading.Event) -> None:
+    """Stop the run shortly before its lease is over; a renewal may hang for longer than that."""
+    while (left := lock.expires_at - _renewal() - datetime.now(UTC)) > timedelta():
+        if released.wait(left.total_seconds()):
+            return
+    _stop(lock, released)
+
+
+def _renewal() -> timedelta:
+    return LEASE / _RENEWALS_PER_LEASE
+
+
+def _stop(lock: WriterLock, released: threading.Event) -> None:
+    if not released.is_set():
+        released.set()
+        print(f"error: the lock s3://{lock.path} was lost, so that another run may write", file=sys.stderr)
+        os.kill(os.getpid(), signal.SIGINT)
