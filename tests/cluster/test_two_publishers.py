@@ -47,7 +47,7 @@ def publisher(root: str, name: str, folder: Path) -> Iterator[Publisher]:
         process.communicate(timeout=60)
 
 
-@pytest.mark.parametrize(("place", "rounds"), [("a local disk", 14), ("HDFS", 6)])
+@pytest.mark.parametrize(("place", "rounds"), [("a local disk", 8), ("HDFS", 4)])
 def test_two_publish_at_once(place: str, rounds: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Of the same categories one wins all of them each round and the other is told; of different ones both win."""
     root = f"{request.getfixturevalue('hdfs_uri')}/twice" if place == "HDFS" else f"file://{tmp_path / 'root'}"

@@ -15,7 +15,7 @@ from tests.conftest import CHECKOUT, INTERPRETED
 
 from lookalike import reader
 
-POINTS = int(os.environ.get("LOOKALIKE_KILLS", "20"))
+POINTS = int(os.environ.get("LOOKALIKE_KILLS", "10"))  # more: tests/bench/README.md
 CATALOGS = 2
 K = 5
 CATEGORIES = ("a", "b/c", "b/d")
