@@ -18,6 +18,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from tests import catalogs
 from tests.cluster.servers import CHECKOUT, HDFS_USER, S3Server, executors
+from tests.conftest import INTERPRETED
 
 from lookalike import files, reader
 from lookalike.errors import RootBusy
@@ -42,7 +43,7 @@ class Submitter:
         command += ["--master", self.master, "--set", f"root={root}", "--set", f"manifest={manifest}", "--"]
         ready = "spark.scheduler.minRegisteredResourcesRatio=1 spark.scheduler.maxRegisteredResourcesWaitingTime=120s"
         sizes = "spark.executor.memory=1g spark.executor.cores=1 spark.driver.memory=1g spark.sql.shuffle.partitions=4"
-        for setting in f"{ready} {sizes} spark.databricks.delta.snapshotPartitions=2".split():
+        for setting in [*f"{ready} {sizes} spark.databricks.delta.snapshotPartitions=2".split(), *INTERPRETED]:
             command += ["--conf", setting]
         return command
 

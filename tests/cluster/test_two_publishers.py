@@ -47,10 +47,14 @@ def publisher(root: str, name: str, folder: Path) -> Iterator[Publisher]:
         process.communicate(timeout=60)
 
 
-@pytest.mark.parametrize(("place", "rounds"), [("a local disk", 8), ("HDFS", 4)])
-def test_two_publish_at_once(place: str, rounds: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+ROUNDS = os.environ.get("LOOKALIKE_ROUNDS")  # more than here: tests/bench/README.md
+
+
+@pytest.mark.parametrize(("place", "few"), [("a local disk", 6), ("HDFS", 2)])
+def test_two_publish_at_once(place: str, few: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Of the same categories one wins all of them each round and the other is told; of different ones both win."""
     root = f"{request.getfixturevalue('hdfs_uri')}/twice" if place == "HDFS" else f"file://{tmp_path / 'root'}"
+    rounds = int(ROUNDS or few)
     with ExitStack() as running:
         both = [running.enter_context(publisher(root, name, tmp_path / name)) for name in ("one", "two")]
         for number in range(rounds):
