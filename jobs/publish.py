@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_settings_options(parser)
-    cli.add_selection_options(parser)
+    cli.add_selection_options(parser, full=True, retry=False)
     parser.add_argument(
         "--force",
         action="store_true",

@@ -42,7 +42,7 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_selection_options(parser: argparse.ArgumentParser, full: bool = True, retry: bool = False) -> None:
+def add_selection_options(parser: argparse.ArgumentParser, full: bool, retry: bool) -> None:
     parser.set_defaults(full=False, retry=None)
     parser.add_argument(
         "--category",

@@ -98,7 +98,7 @@ def _limited(file: IO[bytes], max_bytes: int, ends: float) -> bytes:
     while chunk := file.read(min(_CHUNK_BYTES, max_bytes + 1 - len(content))):
         content += chunk
         if len(content) > max_bytes:
-            raise TooLarge("beyond the size limit")
+            raise TooLarge
         if time.monotonic() > ends:
             raise TimeoutError
     return bytes(content)

@@ -57,8 +57,14 @@ def read_bytes(uri: str) -> bytes:
     return bytes(fs.cat_file(path))
 
 
+TOO_LARGE = "beyond the size limit"
+
+
 class TooLarge(ValueError):
     """A file has more bytes than the limit."""
+
+    def __init__(self) -> None:
+        super().__init__(TOO_LARGE)
 
 
 class Refused(RuntimeError):

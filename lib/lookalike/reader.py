@@ -40,7 +40,7 @@ from lookalike.errors import (
     TableDamaged,
 )
 from lookalike.kernels import search
-from lookalike.kernels.shards import Shard, open_merged, open_shards
+from lookalike.kernels.shards import Shard, open_merged
 
 if TYPE_CHECKING:
     from lookalike.config import ModelSettings
@@ -224,13 +224,10 @@ def _galleries(root: str, cache: Path, chosen: Sequence[Sequence[Mapping[str, An
     if len(packed) < 2:
         packed = []
     alone = [rows for rows in chosen if rows[0]["path"] is not None or not packed]
-    opened = iter(open_shards(root, [row for rows in alone for row in rows], cache))
-    galleries = [search.Gallery([next(opened) for _ in rows], _spec(rows)) for rows in alone]
-    return galleries + ([search.Gallery([open_merged(root, packed, cache)], _spec(packed))] if packed else [])
-
-
-def _spec(rows: Sequence[Mapping[str, Any]]) -> search.SearchSpec:
-    return search.SearchSpec(rows[0]["nprobe"], max(row["candidates"] for row in rows))
+    galleries = search.open_galleries(root, alone, cache)
+    if packed:
+        galleries.append(search.Gallery([open_merged(root, packed, cache)], search.SearchSpec.of(packed)))
+    return galleries
 
 
 def _read(root: str, table: str, filters: list[tuple[str, str, Any]] | None = None) -> list[dict[str, Any]]:

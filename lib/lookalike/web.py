@@ -58,7 +58,7 @@ async def _body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     async for chunk in response.content.iter_any():
         content += chunk
         if len(content) > max_bytes:
-            raise TooLarge("beyond the size limit")
+            raise TooLarge
     return bytes(content)
 
 

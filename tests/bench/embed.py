@@ -155,10 +155,15 @@ def delta_jars() -> str:
     return ",".join(str(jar) for jar in sorted((CHECKOUT / ".cache" / "ivy" / "jars").glob("*.jar")))
 
 
-def variants(spark: SparkSession, paths: list[str], model_id: str) -> dict[str, Callable[[], DataFrame]]:
+def unembedded(spark: SparkSession, paths: list[str]) -> DataFrame:
+    """Images as `image_outcomes` takes them, in as many tasks as the job would make of them."""
     schema = "content_hash string, uri string, content binary"
     images = spark.createDataFrame([(path, path, None) for path in paths], schema)
-    images = images.repartition(task_count(len(paths), CORES, SETTINGS.embed), "content_hash")
+    return images.repartition(task_count(len(paths), CORES, SETTINGS.embed), "content_hash")
+
+
+def variants(spark: SparkSession, paths: list[str], model_id: str) -> dict[str, Callable[[], DataFrame]]:
+    images = unembedded(spark, paths)
     iterated: Any = F.pandas_udf(iterator_udf, "array<float>")
     plain = predict_batch_udf(plain_model, return_type=ArrayType(FloatType()), batch_size=SETTINGS.embed.batch_images)
     contents = spark.read.format("binaryFile").load(str(Path(paths[0]).parent))

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
-from tests.bench.embed import SETTINGS, seconds, uncounted, write_pictures
+from tests.bench.embed import SETTINGS, seconds, uncounted, unembedded, write_pictures
 from tests.bench.index import clustered, write_gallery
 from tests.bench.operation import CHECKOUT, driver
 from tests.cluster.servers import spark_cluster
@@ -28,7 +28,7 @@ from tests.cluster.servers import spark_cluster
 from lookalike.config import IndexSettings
 from lookalike.kernels.models import load_model
 from lookalike.spark.build_index import Build, built_shards, plan
-from lookalike.spark.embed import image_outcomes, task_count
+from lookalike.spark.embed import image_outcomes
 from lookalike.spark.similar_items import similar_products
 
 ROUNDS = 2
@@ -56,18 +56,11 @@ def measured(master: str, executors: int, folder: Path, paths: list[str], told: 
     """Tells the seconds of embed, and of similar items."""
     spark = driver(master, executors, folder)
     spark.sparkContext.setLogLevel("ERROR")
-    for work in (embed(spark, paths), similar(spark, folder)):
+    embedded = image_outcomes(unembedded(spark, paths), SETTINGS, load_model(SETTINGS.model).model_id, uncounted)
+    for work in (embedded, similar(spark, folder)):
         to_noop(work)
         told.put(seconds(lambda work=work: to_noop(work)))
     spark.stop()
-
-
-def embed(spark: SparkSession, paths: list[str]) -> DataFrame:
-    images = spark.createDataFrame(
-        [(path, path, None) for path in paths], "content_hash string, uri string, content binary"
-    )
-    images = images.repartition(task_count(len(paths), 2, SETTINGS.embed), "content_hash")
-    return image_outcomes(images, SETTINGS, load_model(SETTINGS.model).model_id, uncounted)
 
 
 def similar(spark: SparkSession, folder: Path) -> DataFrame:

@@ -8,9 +8,10 @@ taken by image, so that many images of one product, or unavailable ones, could l
 is repeated for those queries with more lists and candidates, until it has k products or the gallery has no more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.kernels.shards import Bools, Float16s, Float32s, Int64s, Shard
+from lookalike.kernels.shards import Bools, Float16s, Float32s, Int64s, Shard, open_shards
 
 CHUNK_CANDIDATES = 100_000  # candidates in hand at once, so that memory stays bounded
 RERANK_CANDIDATES = 2_000  # candidates whose vectors are in hand at once, so that they stay in the processor's cache
@@ -31,6 +32,11 @@ class SearchSpec:
 
     nprobe: int
     candidates: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]]) -> "SearchSpec":
+        """As `rows` of `shards`, searched together, say."""
+        return cls(rows[0]["nprobe"], max(row["candidates"] for row in rows))
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,14 @@ class Gallery:
             here = place == number
             products[here] = shard.product[rows[here] - self.row_offsets[number]] + self.product_offsets[number]
         return products
+
+
+def open_galleries(
+    root: str, versions: Sequence[Sequence[Mapping[str, Any]]], cache: Path | None = None
+) -> list[Gallery]:
+    """Open `versions`, each given as its rows of `shards` in order; see `open_shards`."""
+    opened = iter(open_shards(root, [row for rows in versions for row in rows], cache))
+    return [Gallery([next(opened) for _ in rows], SearchSpec.of(rows)) for rows in versions]
 
 
 @dataclass(frozen=True)

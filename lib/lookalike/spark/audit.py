@@ -63,6 +63,11 @@ def actions(run: Run) -> DataFrame:
     return run.tables.read("audit").unionByName(_unwritten(run))
 
 
+def live(run: Run) -> DataFrame:
+    """Rows of `publications` that are live: what a crashed withdrawal left is not, and `settle` takes it away."""
+    return run.tables.read("publications").where("NOT action <=> 'withdraw'")
+
+
 def record(run: Run, rows: Sequence[dict[str, Any]], why: str | None = None) -> None:
     """Add rows of this run: each an action, and of the audit's columns those that it has."""
     common = {"at": datetime.now(UTC), "run_id": run.run_id, **vars(Origin.here(why))}

@@ -24,7 +24,7 @@ from lookalike.spark.gallery import Version, gallery, missing_from, versions_fra
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.quantizer import Former, Outcome, decision, fell, formers, trained_index
 from lookalike.spark.run import Run
-from lookalike.spark.spread import TASK_IMAGES, together
+from lookalike.spark.spread import assigned, together
 from lookalike.spark.tables import spark_schema
 
 Count = Callable[[int], None]
@@ -233,9 +233,8 @@ def _fill(
 ) -> list[dict[str, Any]]:
     """Write every file. The rows of `shards` still lack what `_with_search` finds out of those outside packs."""
     to_fill = list(_files(build.plans.values()))
-    tasks = list(together(range(len(to_fill)), lambda number: to_fill[number].images, TASK_IMAGES))
-    threads = _threads(cores, len(tasks))
-    task_of = {number: task for task, numbers in enumerate(tasks) for number in numbers}
+    task_of, tasks = assigned({number: file.images for number, file in enumerate(to_fill)})
+    threads = _threads(cores, tasks)
     first_files = [(p.category, n, p.spec.shards) for n, f in enumerate(to_fill) if not f.shard for p in f.plans]
     first = rows.sparkSession.createDataFrame(first_files, "category string, first int, shards int")
     file_tasks = rows.sparkSession.createDataFrame(list(task_of.items()), "file int, task int")
@@ -246,7 +245,7 @@ def _fill(
         .withColumn("file", number)
         .join(F.broadcast(file_tasks), "file", "inner")
         .drop("first", "shards")
-        .repartitionById(len(tasks), "task")
+        .repartitionById(tasks, "task")
     )
     # Of packs, whose plans are many, a task needs to know nothing.
     alone = {number: (f.plans[0], f.shard) for number, f in enumerate(to_fill) if not f.plans[0].spec.packed}
@@ -331,9 +330,8 @@ def _with_search(
     packed = [{**row, "kept_recall": None} for row in described if row["path"] is None]
     if not sizes:
         return packed
-    tasks = list(together(sorted(sizes), sizes.__getitem__, TASK_IMAGES))
-    task_of = {category: task for task, categories in enumerate(tasks) for category in categories}
-    threads = _threads(cores, len(tasks))
+    task_of, tasks = assigned(dict(sorted(sizes.items())))
+    threads = _threads(cores, tasks)
     build = build.only(build.plans[category] for category in sizes)
 
     def choose(key: tuple[Any, ...], batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -348,7 +346,7 @@ def _with_search(
     ]
     task = pa.field("task", pa.int32())
     frame = spark.createDataFrame(values, spark_schema(schemas.SHARDS.append(task)))
-    groups = frame.repartitionById(len(tasks), "task").groupBy("task", "category")
+    groups = frame.repartitionById(tasks, "task").groupBy("task", "category")
     return [row.asDict() for row in groups.applyInArrow(choose, spark_schema(_CHOSEN)).collect()] + packed
 
 

@@ -135,7 +135,7 @@ def _remove(run: Run, found: Leftovers, before: datetime) -> Leftovers:
         rows = run.spark.createDataFrame(sorted(versions), "category string, version string")
         for name in _TABLES:
             run.tables.delete(name, rows, ["category", "version"])
-    # A build at the same time may have written a file anew, under the same name.
+    # Only what is still as it was found: who wrote to it since has use for it.
     now = _files(run.settings.root)
     gone = {path: file for path, file in found.files.items() if path not in needed and now.get(path) == file}
     for path in gone:

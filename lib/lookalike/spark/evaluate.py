@@ -13,18 +13,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame, Row, Window
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from lookalike import schemas
 from lookalike.kernels import metrics
-from lookalike.kernels.search import Gallery, SearchSpec
-from lookalike.kernels.shards import Shard, open_shards
+from lookalike.kernels.search import Gallery, open_galleries
 from lookalike.spark.churn import CHURN_KEY, churn, uncompared
 from lookalike.spark.gallery import Version, live_images, missing_from, versions_frame
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
-from lookalike.spark.spread import TASK_IMAGES, together
+from lookalike.spark.spread import assigned
 from lookalike.spark.tables import spark_schema
 
 KNN_K = 10
@@ -46,9 +45,11 @@ class EvaluationSpec:
 def evaluate(run: Run, versions: Sequence[Version], model_id: str) -> None:
     """Measure `versions`, each for itself and against what is live, and store the figures."""
     with run.stage("evaluate") as figures:
-        todo = versions_frame(run.spark, missing_from(run, "evaluations", versions))
+        missing = missing_from(run, "evaluations", versions)
+        todo = versions_frame(run.spark, missing)
         shard_rows = run.tables.read("shards").join(F.broadcast(todo), ["category", "version"], "left_semi")
-        by_category = {row["category"]: row["images"] for row in _sizes(shard_rows)}
+        sizes = shard_rows.groupBy("category").agg(F.sum("ntotal").alias("images")).orderBy("category")
+        by_category = {row["category"]: row["images"] for row in sizes.collect()}
         images = live_images(run.tables.read("images"), model_id)
         queries = sampled_products(images, todo, run.settings.evaluate.queries)
         similar_items = run.tables.read("similar_items").join(F.broadcast(todo), ["category", "version"], "left_semi")
@@ -61,25 +62,20 @@ def evaluate(run: Run, versions: Sequence[Version], model_id: str) -> None:
                 return _measure_categories(spec, count, queries, shard_rows)
 
             if by_category:
-                tasks = list(together(sorted(by_category), by_category.__getitem__, TASK_IMAGES))
-                task_of = [(category, task) for task, categories in enumerate(tasks) for category in categories]
+                task_of, tasks = assigned(by_category)
                 groups = []
                 for given in (found, shard_rows):  # each with a frame of its own, as Spark can't tell two uses apart
-                    frame = run.spark.createDataFrame(task_of, "category string, task int")
-                    placed = given.join(F.broadcast(frame), "category").repartitionById(len(tasks), "task")
+                    frame = run.spark.createDataFrame(list(task_of.items()), "category string, task int")
+                    placed = given.join(F.broadcast(frame), "category").repartitionById(tasks, "task")
                     groups.append(placed.groupBy("task"))
                 rows = groups[0].cogroup(groups[1]).applyInArrow(measure, spark_schema(schemas.EVALUATIONS))
                 run.tables.append_new("evaluations", rows, schemas.VERSION_KEY)
-        unbuilt = missing_from(run, "evaluations", versions)
+        unbuilt = {version for version in missing if version.category not in by_category}
         if compared := uncompared(run, [version for version in versions if version not in unbuilt]):
             products = sampled_products(images, versions_frame(run.spark, compared), run.settings.evaluate.queries)
             run.tables.append_new("evaluations", churn(run, compared, products), CHURN_KEY)
         figures.counts = {"versions": len(by_category), "images": total}
         figures.images = total
-
-
-def _sizes(shard_rows: DataFrame) -> list[Row]:
-    return shard_rows.groupBy("category").agg(F.sum("ntotal").alias("images")).collect()
 
 
 def sampled_products(images: DataFrame, versions: DataFrame, queries: int) -> DataFrame:
@@ -137,14 +133,10 @@ def _measure_category(
 
 def _galleries(root: str, rows: Sequence[ShardRow]) -> dict[str, Gallery]:
     """By category, what `rows` of `shards` describe: one version each."""
-    ordered = sorted(rows, key=lambda row: (row["category"], row["shard"]))
-    opened: dict[str, list[tuple[ShardRow, Shard]]] = {}
-    for row, shard in zip(ordered, open_shards(root, ordered), strict=True):
-        opened.setdefault(row["category"], []).append((row, shard))
-    return {
-        category: Gallery([shard for _, shard in parts], SearchSpec(parts[0][0]["nprobe"], parts[0][0]["candidates"]))
-        for category, parts in opened.items()
-    }
+    versions: dict[str, list[ShardRow]] = {}
+    for row in sorted(rows, key=lambda row: (row["category"], row["shard"])):
+        versions.setdefault(row["category"], []).append(row)
+    return dict(zip(versions, open_galleries(root, list(versions.values())), strict=True))
 
 
 def _share(metric: str, values: Any) -> dict[str, Any]:

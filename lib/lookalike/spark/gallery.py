@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from lookalike import FORMAT_VERSION
 from lookalike.config import Settings
-from lookalike.spark.audit import MOVES, actions
+from lookalike.spark.audit import MOVES, actions, live
 from lookalike.spark.run import Run
 from lookalike.spark.selected import covered
 
@@ -99,8 +99,7 @@ def numbered(run: Run, found: DataFrame, ahead: int = 0) -> DataFrame:
 
 def live_versions(run: Run) -> DataFrame:
     """(category, live_version, live_run_id) of every category that is live; the latter is the run that made it so."""
-    live = run.tables.read("publications").where("NOT action <=> 'withdraw'")
-    return live.select("category", F.col("version").alias("live_version"), F.col("run_id").alias("live_run_id"))
+    return live(run).select("category", F.col("version").alias("live_version"), F.col("run_id").alias("live_run_id"))
 
 
 def rolled_back(run: Run) -> DataFrame:

@@ -5,8 +5,10 @@ from pyspark.sql import functions as F
 from rich.markup import escape
 from rich.table import Table
 
+from lookalike.selection import Selection
 from lookalike.spark.audit import actions
 from lookalike.spark.run import Run, console
+from lookalike.spark.selected import covered
 
 COLUMNS = ("when", "action", "who", "category", "version", "replaced", "why", "manifest", "checksum", "model", "code")
 
@@ -15,7 +17,7 @@ def print_history(run: Run, category: str | None = None) -> None:
     """A line for each action on `category` and those below it; without one, a line for what each run did to all."""
     rows = actions(run)
     if category is not None:
-        rows = rows.where((F.col("category") == category) | F.col("category").startswith(f"{category}/"))
+        rows = rows.where(covered(Selection((category,))))
     lines = history(rows, by_run=category is None).collect()
     table = Table(*COLUMNS, title="history, oldest first (UTC)")
     for line in lines:

@@ -22,6 +22,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 from lookalike import fetch, files, schemas
 from lookalike.config import IngestSettings
 from lookalike.errors import ManifestInvalid
+from lookalike.files import TOO_LARGE
 from lookalike.kernels.images import ZERO_BYTES
 from lookalike.selection import Retry
 from lookalike.spark.progress import progress_bar
@@ -30,7 +31,6 @@ from lookalike.spark.secrets import stored_uri
 from lookalike.spark.selected import covered
 from lookalike.spark.tables import spark_schema
 
-TOO_LARGE = "beyond the size limit"
 DELETED = "deleted"
 
 KEY = ("image_id", "occurrence")

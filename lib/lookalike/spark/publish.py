@@ -8,7 +8,7 @@ from pyspark.sql.types import StringType
 
 from lookalike import FORMAT_VERSION, log, schemas
 from lookalike.errors import GateFailed, PublishConflict
-from lookalike.spark.audit import Origin, safe_from_cleanup, settle
+from lookalike.spark.audit import Origin, live, safe_from_cleanup, settle
 from lookalike.spark.gallery import Version
 from lookalike.spark.gate import failures, gate_checks
 from lookalike.spark.run import Run
@@ -100,9 +100,8 @@ def _emptied(run: Run) -> list[Pointer]:
     """
     left = run.tables.read("images").where("NOT deleted").select("category")
     restored = "action <=> 'rollback' AND replaced_version IS NULL"
-    live = run.tables.read("publications").where(f"NOT action <=> 'withdraw' AND NOT ({restored})")
-    live = live.where(covered(run.selection))
-    gone = live.join(left, "category", "left_anti").orderBy("category")
+    from_before = live(run).where(f"NOT ({restored})").where(covered(run.selection))
+    gone = from_before.join(left, "category", "left_anti").orderBy("category")
     return [
         pointer(row["category"], row["version"], row["version"], row["run_id"], "withdraw", row["model_id"])
         for row in gone.collect()

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from lookalike.errors import FormatTooNew, NotPublished, ShardDamaged, VersionUnusable
 from lookalike.kernels.shards import open_shard
-from lookalike.spark.audit import MOVES, Origin, actions, safe_from_cleanup, settle
+from lookalike.spark.audit import MOVES, Origin, actions, live, safe_from_cleanup, settle
 from lookalike.spark.publish import pointer, switch
 from lookalike.spark.run import Run
 
@@ -23,17 +23,15 @@ def rollback(run: Run, category: str, version: str | None = None) -> str:
     """
     with run.stage("rollback") as figures:
         moves = actions(run).where((F.col("category") == category) & F.col("action").isin(*MOVES))
-        # What a crashed withdrawal left is not live: settle takes it away.
-        ours = (F.col("category") == category) & ~F.col("action").eqNullSafe("withdraw")
-        live = run.tables.read("publications").where(ours).first()
+        now = live(run).where(F.col("category") == category).first()
         settle(run)
-        target = version or _replaced(moves, category, live)
-        if live and live["version"] == target:
+        target = version or _replaced(moves, category, now)
+        if now and now["version"] == target:
             raise VersionUnusable(f"{category} version {target} is live already: name another one with --to")
         was_live = (F.col("version") == target) | (F.col("replaced_version") == target)
         if moves.where(was_live).isEmpty():
             raise NotPublished(f"{category} version {target} was never live: history --category {category} lists those")
-        replaced, expected = (live["version"], live["run_id"]) if live else (None, None)
+        replaced, expected = (now["version"], now["run_id"]) if now else (None, None)
         with safe_from_cleanup(run, [(category, target)]):
             shards = check_whole(run, category, target)
             row = pointer(category, target, replaced, expected, "rollback", shards[0]["model_id"])
@@ -69,11 +67,11 @@ def _problem(root: str, row: Row) -> str | None:
     return None
 
 
-def _replaced(moves: DataFrame, category: str, live: Row | None) -> str:
+def _replaced(moves: DataFrame, category: str, now: Row | None) -> str:
     """What the live version replaced when it was published; of a withdrawn category, what was withdrawn."""
     made_live = F.col("action") == "withdraw"
-    if live:
-        made_live = (F.col("action") == "publish") & (F.col("version") == live["version"])
+    if now:
+        made_live = (F.col("action") == "publish") & (F.col("version") == now["version"])
     last = moves.where(made_live).orderBy(F.desc("at")).first()
     if last is None or last["replaced_version"] is None:
         raise NotPublished(f"no version of {category} was live before the one that is now: name one with --to")

@@ -18,8 +18,7 @@ from pyspark.sql import functions as F
 
 from lookalike import schemas
 from lookalike.kernels import search
-from lookalike.kernels.search import Gallery, SearchSpec
-from lookalike.kernels.shards import open_shards
+from lookalike.kernels.search import Gallery
 from lookalike.spark.gallery import Version, missing_from, versions_frame
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
@@ -95,11 +94,7 @@ def _found(root: str, blocks: Sequence[Block], k: int, count: Count) -> Iterator
 @lru_cache(maxsize=4)
 def _galleries(root: str, versions: tuple[tuple[Row, ...], ...]) -> list[Gallery]:
     """The versions, kept open from task to task of a Python worker."""
-    opened = iter(open_shards(root, [row.asDict() for shards in versions for row in shards]))
-    return [
-        Gallery([next(opened) for _ in shards], SearchSpec(shards[0]["nprobe"], shards[0]["candidates"]))
-        for shards in versions
-    ]
+    return search.open_galleries(root, [[row.asDict() for row in shards] for shards in versions])
 
 
 def _joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -1,6 +1,6 @@
 """Work spread over tasks: each as much as is worth a task, whatever the catalog's categories are like."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -20,3 +20,9 @@ def together(items: Iterable[T], size: Callable[[T], int], enough: int) -> Itera
             held, total = [], 0
     if held:
         yield held
+
+
+def assigned(images: Mapping[T, int]) -> tuple[dict[T, int], int]:
+    """The task of each item, given its images, and how many tasks there are: neighbours share one of TASK_IMAGES."""
+    tasks = list(together(images, images.__getitem__, TASK_IMAGES))
+    return {item: number for number, items in enumerate(tasks) for item in items}, len(tasks)

@@ -163,9 +163,8 @@ class Tables:
     def delete(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
         """Delete the rows whose key is in `rows`, in one commit."""
         if delta_log.commits(self.path(name)):
-            same_key = " AND ".join(f"old.`{column}` <=> new.`{column}`" for column in key)
             with self._only_writer(name):
-                self._delta(name).alias("old").merge(rows.alias("new"), same_key).whenMatchedDelete().execute()
+                self._joined(name, rows, key).whenMatchedDelete().execute()
 
     def vacuum(self, name: str, hours: float) -> None:
         """Remove the table's own files that no version of it younger than `hours` needs."""
@@ -182,9 +181,11 @@ class Tables:
         return commits[-1]
 
     def _merge(self, name: str, rows: DataFrame, key: Sequence[str]) -> DeltaMergeBuilder:
+        return self._joined(name, conform(rows, schemas.TABLES[name]), key)
+
+    def _joined(self, name: str, rows: DataFrame, key: Sequence[str]) -> DeltaMergeBuilder:
         same_key = " AND ".join(f"old.`{column}` <=> new.`{column}`" for column in key)
-        source = conform(rows, schemas.TABLES[name]).alias("new")
-        return self._delta(name).alias("old").merge(source, same_key)
+        return self._delta(name).alias("old").merge(rows.alias("new"), same_key)
 
     def _delta(self, name: str) -> DeltaTable:
         """The table, created empty where it is missing, so that its comments and constraints stand.

@@ -1,9 +1,9 @@
 """One writing run at a time per root on S3.
 
-Delta commits by creating the next file of a table's log, which must fail where the file exists. Local disks and HDFS
-guarantee that between any writers. On S3 Delta's log store only guards writers that share a JVM: two runs could
-overwrite each other's commits, unseen. So a run holds an object `.writer` below the root, made and renewed by
-conditional puts, of which S3 lets one succeed.
+Delta commits by creating the next file of a table's log, which must fail where the file exists. HDFS guarantees that
+between any writers. On local disks and on S3 Delta's log store only guards writers that share a JVM: two runs could
+overwrite each other's commits, unseen. On a local disk `Tables` takes a lock for each commit. S3 has no locks, so a run
+holds an object `.writer` below the root, made and renewed by conditional puts, of which S3 lets one succeed.
 """
 
 import atexit
