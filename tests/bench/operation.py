@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as spark-submit.sh sets i
 import argparse
 import contextlib
 import io
+import multiprocessing
 import shlex
 import shutil
 import sys
@@ -45,6 +46,7 @@ CHANGED_SHARE = 0.01
 CHANGED_CATEGORIES = 5
 DEPARTMENTS = 4
 RUNS = ("first", "nothing changed", "1 % changed", "1 % changed, given alone")
+ROW_GROUP = 50_000
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -94,6 +96,21 @@ def with_change(table: pa.Table, places: np.ndarray, seed: int) -> pa.Table:
     flat = old.values.to_numpy().reshape(-1, DIM).copy()
     flat[places] = embeddings(len(places), seed).values.to_numpy().reshape(-1, DIM)
     return table.set_column(3, "embedding", pa.ListArray.from_arrays(old.offsets, flat.ravel()))
+
+
+def manifest_path(folder: Path, run: str) -> Path:
+    """Where a run's manifest is; the second one has the first one's."""
+    return folder / f"{RUNS[0] if run == RUNS[1] else run}.parquet"
+
+
+def write_manifests(folder: Path, counts: np.ndarray) -> None:
+    table = catalog_table(counts)
+    pq.write_table(table, manifest_path(folder, RUNS[0]), row_group_size=ROW_GROUP)
+    for seed, run in enumerate(RUNS[2:]):
+        places = changed_rows(counts, seed)
+        table = with_change(table, places, seed + 1)
+        given = table.take(places) if run == RUNS[3] else table
+        pq.write_table(given, manifest_path(folder, run), row_group_size=ROW_GROUP)
 
 
 class Memory:
@@ -194,33 +211,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(tempfile.mkdtemp(prefix="lookalike-bench-"))
     counts = sizes(options.categories, options.images)
     print(f"{counts.sum():,} images in {len(counts):,} categories, the largest {counts.max():,}; ", end="")
+    # In a process of its own, as the driver's memory is measured here.
+    writing = multiprocessing.get_context("spawn").Process(target=write_manifests, args=(folder, counts))
+    writing.start()
+    writing.join()
     with spark_cluster(folder, os.environ) as master:
         started = time.monotonic()
         spark = driver(master, options.executors, folder)
         spark.range(10).count()
         print(f"executors: {options.executors}, of one core each; started in {time.monotonic() - started:.1f} s\n")
-        runs(spark, folder, counts)
+        runs(spark, folder)
         spark.stop()
     shutil.rmtree(folder)
 
 
-def runs(spark: SparkSession, folder: Path, counts: np.ndarray) -> None:
+def runs(spark: SparkSession, folder: Path) -> None:
     memory = Memory()
     spark.sparkContext.setLogLevel("ERROR")
     print(f"| | {' | '.join(STAGES)} | report | all, s | files |")
     print("|---|" + "---|" * (len(STAGES) + 3), flush=True)
     root, used = folder / "root", []
-    table = catalog_table(counts)
     for name in RUNS:
-        manifest = folder / f"{name}.parquet"
-        if name == RUNS[1]:
-            manifest = folder / f"{RUNS[0]}.parquet"
-        else:
-            if name != RUNS[0]:
-                places = changed_rows(counts, seed=RUNS.index(name))
-                table = with_change(table, places, seed=RUNS.index(name))
-            pq.write_table(table if name != RUNS[3] else table.take(places), manifest, row_group_size=50_000)
-        line, lines = measure(name, spark, root, manifest, memory)
+        line, lines = measure(name, spark, root, manifest_path(folder, name), memory)
         print(line, flush=True)
         used += lines
     print(f"\nMost memory resident, MiB\n\n| | stage | {' | '.join(Memory.KINDS)} |\n|---|---|{'---|' * 4}")

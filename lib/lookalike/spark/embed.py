@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,13 +19,15 @@ from pyspark.sql import functions as F
 
 from lookalike import fetch, files, schemas
 from lookalike.config import EmbedSettings, IngestSettings, Settings
-from lookalike.kernels.embedder import Outcome, embedder
 from lookalike.spark.ingest import KEY, checked_embeddings, hash_rows
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
 from lookalike.spark.secrets import is_withheld, stored_uri
 from lookalike.spark.selected import covered
 from lookalike.spark.tables import conform, spark_schema
+
+if TYPE_CHECKING:
+    from lookalike.kernels.embedder import Outcome
 
 _OUTCOMES = pa.schema(
     [*(schemas.EMBEDDINGS.field(n) for n in ("content_hash", "model_id")), pa.field("embedding", schemas.EMBEDDING)]
@@ -161,6 +164,9 @@ def _embed_batches(
     first = next(batches, None)
     if first is None:  # an empty task, for which no model need be loaded
         return
+    # Here, as torch takes ten seconds to import, and given embeddings need none of it.
+    from lookalike.kernels.embedder import embedder
+
     threads, device = _task_share()
     worker = embedder(settings.model, settings.embed, threads, device, model_id)
     outcomes: list[Outcome] = []
@@ -206,7 +212,7 @@ def _distinct(
                 yield key, carried
 
 
-def _outcome_batch(outcomes: list[Outcome], model_id: str) -> pa.RecordBatch:
+def _outcome_batch(outcomes: list["Outcome"], model_id: str) -> pa.RecordBatch:
     columns = [
         [outcome.key for outcome in outcomes],
         [model_id] * len(outcomes),
