@@ -40,7 +40,7 @@ class Catalog:
         self.vectors = vectors.astype(np.float16)
         self.products = [f"p{i // 2:02d}" for i in range(IMAGES)]
         self.images = [f"i{i:03d}" for i in range(IMAGES)]
-        self.version = Version("a/b", "v1", IMAGES, PRODUCTS)
+        self.version = Version("a/b", "v1", IMAGES, True)
         self._write_shards()
         ledger = [
             self._row(

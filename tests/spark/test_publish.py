@@ -119,7 +119,7 @@ def test_the_gate_compares_with_live(spark: Any, root: Path) -> None:
     measured = [row for c, figures in bad.items() for row in versions.measured_rows(c, "v2", "v1", **figures)]
     measured += [row for c in bad for row in versions.measured_rows(c, "v1", None, **live)]
     versions.append(run, "evaluations", measured)
-    found = [versions.Version(c, "v2", 1, 1, "v1", "r") for c in bad]
+    found = [versions.Version(c, "v2", 1, False, "v1", "r") for c in bad]
     failed = {(check.category, check.metric) for check in gate_checks(run, found) if not check.holds}
     assert failed == {
         ("churned", "churn, at least"),
@@ -127,9 +127,9 @@ def test_the_gate_compares_with_live(spark: Any, root: Path) -> None:
         ("shrunk", "share of products gone, at least"),
     }
     with pytest.raises(GateFailed, match="same was not evaluated"):
-        gate_checks(run, [versions.Version("same", "v2", 1, 1, "v0", "r")])
+        gate_checks(run, [versions.Version("same", "v2", 1, False, "v0", "r")])
     with pytest.raises(GateFailed, match="same was not evaluated"):
-        gate_checks(run, [versions.Version("same", "v3", 1, 1, "v1", "r")])
+        gate_checks(run, [versions.Version("same", "v3", 1, False, "v1", "r")])
 
 
 def test_a_force_is_recorded_with_who_and_why(spark: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_churn_is_the_share_of_neighbours_that_left(spark: Any, root: Path) -> N
 
 
 def candidate_against(category: str, version: str, live: str) -> versions.Version:
-    return versions.Version(category, version, 1, 1, live, "r")
+    return versions.Version(category, version, 1, False, live, "r")
 
 
 def test_a_category_without_images_is_withdrawn(spark: Any, root: Path) -> None:

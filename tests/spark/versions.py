@@ -98,7 +98,7 @@ def build(run: Run, *versions: tuple[str, str, str | None]) -> None:
 def candidate(run: Run, category: str, version: str) -> Version:
     live = {row["category"]: row for row in live_versions(run).collect()}.get(category)
     replaces = (live["live_version"], live["live_run_id"]) if live else (None, None)
-    return Version(category, version, PRODUCTS, PRODUCTS, *replaces)
+    return Version(category, version, PRODUCTS, True, *replaces)
 
 
 def went_live(run: Run, days_ago: Sequence[float] = (), **categories: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from lookalike import schemas
 from lookalike.kernels.metrics import wilson_interval
 from lookalike.spark.gallery import Version
 from lookalike.spark.run import Run
+from lookalike.spark.selected import among
 from lookalike.spark.tables import spark_schema
 
 CHURN_K = 10
@@ -35,6 +36,7 @@ def churn(run: Run, versions: Sequence[Version], products: DataFrame) -> DataFra
         [(v.category, v.version, v.live_version) for v in versions], "category string, version string, against string"
     )
     items = run.tables.read("similar_items").where(F.col("rank") <= CHURN_K)
+    items = items.where(among({v.category for v in versions}))
     key = ["category", "version", "against", "product_id"]
     now, before = (
         items.withColumnRenamed("version", name)

@@ -23,6 +23,7 @@ from lookalike.spark.churn import CHURN_KEY, churn, uncompared
 from lookalike.spark.gallery import Version, live_images, missing_from, versions_frame
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
+from lookalike.spark.selected import among
 from lookalike.spark.spread import assigned
 from lookalike.spark.tables import spark_schema
 
@@ -52,7 +53,8 @@ def evaluate(run: Run, versions: Sequence[Version], model_id: str) -> None:
         by_category = {row["category"]: row["images"] for row in sizes.collect()}
         images = live_images(run.tables.read("images"), model_id)
         queries = sampled_products(images, todo, run.settings.evaluate.queries)
-        similar_items = run.tables.read("similar_items").join(F.broadcast(todo), ["category", "version"], "left_semi")
+        similar_items = run.tables.read("similar_items").where(among(by_category))
+        similar_items = similar_items.join(F.broadcast(todo), ["category", "version"], "left_semi")
         found = with_similar_items(queries, similar_items)
         spec = EvaluationSpec(run.settings.root, run.run_id, run.settings.evaluate.queries, run.settings.index.seed)
         total = sum(by_category.values())

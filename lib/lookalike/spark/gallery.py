@@ -21,7 +21,7 @@ class Version:
     category: str
     version: str
     images: int
-    products: int
+    several_products: bool
     live_version: str | None = None
     live_run_id: str | None = None
 
@@ -34,12 +34,13 @@ def live_images(images: DataFrame, model_id: str) -> DataFrame:
 
 
 def candidates(images: DataFrame, model_id: str, settings: Settings) -> DataFrame:
-    """(category, version, images, products) of every category that has an image.
+    """(category, version, images, several_products) of every category that has an image.
 
     `version` is a fingerprint of all that decides the published files and rows, so an unchanged category keeps it.
     The images enter it in no order: by their count and the sum and exclusive or of their hashes.
     """
     hashed = F.xxhash64("image_id", "product_id", "content_hash", "available")
+    product = F.xxhash64("product_id")
     fingerprint = F.concat_ws(
         ":",
         F.count("*"),
@@ -54,7 +55,7 @@ def candidates(images: DataFrame, model_id: str, settings: Settings) -> DataFram
         .agg(
             F.substring(F.sha2(fingerprint, 256), 1, 16).alias("version"),
             F.count("*").alias("images"),
-            F.countDistinct("product_id").alias("products"),
+            (F.min(product) < F.max(product)).alias("several_products"),
         )
     )
 

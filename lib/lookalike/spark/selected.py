@@ -1,5 +1,6 @@
-"""A selection as conditions on rows."""
+"""Categories as conditions on rows."""
 
+from collections.abc import Collection
 from functools import reduce
 from operator import or_
 
@@ -7,6 +8,8 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from lookalike.selection import Selection
+
+_FEW = 500
 
 
 def covered(selection: Selection) -> Column:
@@ -17,3 +20,11 @@ def covered(selection: Selection) -> Column:
     category = F.col("category")
     each = [(category == path) | category.startswith(f"{path}/") for path in selection.categories]
     return reduce(or_, each) if each else F.lit(True)
+
+
+def among(categories: Collection[str]) -> Column:
+    """Whether a row's `category` may be one of these; always true where they are many.
+
+    For a join on `category` that follows: by these literals Delta leaves out the files that hold none of them.
+    """
+    return F.col("category").isin(*categories) if len(categories) <= _FEW else F.lit(True)

@@ -44,7 +44,7 @@ def similar_items(run: Run, versions: Sequence[Version]) -> None:
     """Find and store the similar items of `versions`, whose shards are registered."""
     with run.stage("similar_items") as figures:
         # A lone product has no similar items: its version would be missing for ever.
-        todo = [version for version in missing_from(run, "similar_items", versions) if version.products > 1]
+        todo = [version for version in missing_from(run, "similar_items", versions) if version.several_products]
         wanted = F.broadcast(versions_frame(run.spark, todo))
         rows = run.tables.read("shards").join(wanted, ["category", "version"], "left_semi").collect()
         figures.images = sum(row["ntotal"] for row in rows)

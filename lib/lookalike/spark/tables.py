@@ -10,13 +10,14 @@ from delta import exceptions as delta
 from delta.tables import DeltaMergeBuilder, DeltaTable
 from filelock import FileLock
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from lookalike import delta_log, files, schemas
+from lookalike.spark.selected import among
 
 
 class Overtaken(Exception):
@@ -96,30 +97,37 @@ class Tables:
     def append_new(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
         """Add those of `rows` whose `key` the table lacks, in one commit, to files in which they stand as they come.
 
-        `rows` are computed once, before the table is held. The table's keys, without repetition, must be few.
+        `rows` are computed once, before the table is held. Their keys, `category` among them, must be few.
         """
         computed = rows.persist(StorageLevel.DISK_ONLY)
         try:
-            computed.count()
-            self._append_new(name, computed, key)
+            given = computed.select(*key).distinct().collect()
+            self._append_new(name, computed, key, given)
         finally:
             computed.unpersist()
 
     @_retried
-    def _append_new(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
+    def _append_new(self, name: str, rows: DataFrame, key: Sequence[str], given: list[Row]) -> None:
         with self._only_writer(name):
             self._delta(name)
             seen = self.version(name)
-            new = conform(self._lacking(name, rows, key), schemas.TABLES[name])
+            if not (lacking := self._lacking(name, key, given)):
+                return
+            if len(lacking) < len(given):
+                wanted = self.spark.createDataFrame(lacking, rows.select(*key).schema)
+                rows = rows.join(F.broadcast(wanted), list(key), "left_semi")
+            new = conform(rows, schemas.TABLES[name]).write.format("delta").mode("append")
             # By these numbers Delta refuses to commit beside another append, and skips this one if it saw less than
             # the last one left.
-            numbered = new.write.format("delta").mode("append").option("txnAppId", _APP).option("txnVersion", seen + 1)
-            numbered.save(self.path(name))
-            if not self._lacking(name, rows, key).isEmpty():
+            new.option("txnAppId", _APP).option("txnVersion", seen + 1).save(self.path(name))
+            if self._lacking(name, key, given):
                 raise Overtaken(name)
 
-    def _lacking(self, name: str, rows: DataFrame, key: Sequence[str]) -> DataFrame:
-        return rows.join(F.broadcast(self.read(name).select(*key).distinct()), list(key), "left_anti")
+    def _lacking(self, name: str, key: Sequence[str], given: list[Row]) -> list[Row]:
+        """Those keys of `given` that the table lacks."""
+        near = self.read(name).where(among({row["category"] for row in given}))
+        known = set(near.select(*key).distinct().collect())
+        return [row for row in given if row not in known]
 
     @_retried
     def upsert(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
