@@ -72,9 +72,12 @@ def ingest(run: Run, model_id: str) -> None:
             hashed = against(check(digested, others, needs_image=not dim), ledger, run.selection.retry)
             if not dim:
                 hashed = hash_uris(hashed, run.settings.ingest, count)
-            rows = ledger_rows(through_outages(hashed), run.run_id).persist(StorageLevel.DISK_ONLY)
+            found = ledger_rows(through_outages(hashed), run.run_id).withColumn("outcome", _outcome(model_id))
+            # Of what is as it was only the outcome is kept.
+            kept = [F.when(F.col("changed"), F.col(f"`{name}`")).alias(name) for name in schemas.IMAGES.names]
+            rows = found.select(*kept, "outcome", "changed", "new").persist(StorageLevel.DISK_ONLY)
             try:
-                outcomes = rows.groupBy(_outcome(model_id).alias("outcome"), "changed", "new").count().collect()
+                outcomes = rows.groupBy("outcome", "changed", "new").count().collect()
                 changed = [outcome for outcome in outcomes if outcome["changed"]]
                 if changed:
                     write = run.tables.insert if all(outcome["new"] for outcome in changed) else run.tables.upsert

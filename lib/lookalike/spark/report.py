@@ -19,6 +19,7 @@ from lookalike.spark.gallery import Version, versions_frame
 from lookalike.spark.gate import GateCheck, gate_checks
 from lookalike.spark.run import Run, console
 from lookalike.spark.secrets import WITHHELD
+from lookalike.spark.selected import among
 
 _QUERY_PX = 560
 _MATCH_PX = 360
@@ -58,7 +59,7 @@ def report_page(run: Run, candidates: Sequence[Version], model_id: str, gate_fai
         model_id=model_id,
         headline=_headline(run, categories, shown),
         gate=pages.Gate(state, _gate_checks(run, candidates)),
-        queries=query_rows(run, shown),
+        queries=query_rows(run, shown, categories),
         categories=tuple(categories[:_CATEGORIES]),
         rejects=reject_reasons(run.tables.read("images")),
         stages=tuple(pages.StageFigures(s.stage, s.seconds, s.images, s.images_per_s) for s in run.stages),
@@ -167,9 +168,11 @@ def reject_reasons(images: DataFrame) -> tuple[pages.RejectReason, ...]:
     return tuple(pages.RejectReason(reason, size, tuple(examples)) for (size, reason), examples in reasons.items())
 
 
-def query_rows(run: Run, shown: DataFrame) -> tuple[pages.QueryRow, ...]:
+def query_rows(run: Run, shown: DataFrame, categories: Sequence[pages.CategoryFigures]) -> tuple[pages.QueryRow, ...]:
     """Some query products, from as many categories as there can be, each with its first similar items."""
-    similar = run.tables.read("similar_items").join(F.broadcast(shown), ["category", "version"], "left_semi")
+    answered = [figures.category for figures in categories if figures.quality.coverage.value]
+    similar = run.tables.read("similar_items").where(among(answered[: run.settings.report.queries]))
+    similar = similar.join(F.broadcast(shown), ["category", "version"], "left_semi")
     chosen = _chosen_products(similar, run.settings.report.queries)
     matches = (
         similar.where(F.col("rank") <= run.settings.report.similar)
