@@ -6,7 +6,8 @@
 Sizes follow a power law (Zipf); embeddings (64 dimensions, in clusters) are given, two images a product. A second run
 has nothing to do; in a third one image in a hundred has changed, in five categories; a fourth is given changed rows
 alone. Then a parent of a quarter of the categories is opened and searched. Master and workers are processes of their
-own, so the driver's memory is seen apart. Memory is the most that was resident, seen every 0.2 s. Prints Markdown.
+own, so the driver's memory is seen apart. Memory is the most that was resident, seen every 0.2 s. At last, two runs as
+a schedule would start them, each from the command line on this machine alone. Prints Markdown.
 """
 
 import os
@@ -19,6 +20,7 @@ import io
 import multiprocessing
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -46,6 +48,8 @@ CHANGED_SHARE = 0.01
 CHANGED_CATEGORIES = 5
 DEPARTMENTS = 4
 RUNS = ("first", "nothing changed", "1 % changed", "1 % changed, given alone")
+SCHEDULED = ("1 % changed again", "nothing changed again")
+GATE = {"min_knn_recall": 0.9, "min_coverage": 0.9, "max_churn": 1.0}  # as whole categories change
 ROW_GROUP = 50_000
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -99,14 +103,15 @@ def with_change(table: pa.Table, places: np.ndarray, seed: int) -> pa.Table:
 
 
 def manifest_path(folder: Path, run: str) -> Path:
-    """Where a run's manifest is; the second one has the first one's."""
-    return folder / f"{RUNS[0] if run == RUNS[1] else run}.parquet"
+    """Where a run's manifest is; one in which nothing changed has that of the run before."""
+    same = {RUNS[1]: RUNS[0], SCHEDULED[1]: SCHEDULED[0]}
+    return folder / f"{same.get(run, run)}.parquet"
 
 
 def write_manifests(folder: Path, counts: np.ndarray) -> None:
     table = catalog_table(counts)
     pq.write_table(table, manifest_path(folder, RUNS[0]), row_group_size=ROW_GROUP)
-    for seed, run in enumerate(RUNS[2:]):
+    for seed, run in enumerate((*RUNS[2:], SCHEDULED[0])):
         places = changed_rows(counts, seed)
         table = with_change(table, places, seed + 1)
         given = table.take(places) if run == RUNS[3] else table
@@ -163,8 +168,7 @@ STAGES = ("ingest", "embed", "build_index", "similar_items", "evaluate", "publis
 
 def measure(name: str, spark: SparkSession, root: Path, manifest: Path, memory: Memory) -> tuple[str, list[str]]:
     """Run the pipeline; a line of seconds by stage, and lines of memory by stage."""
-    gate = {"min_knn_recall": 0.9, "min_coverage": 0.9, "max_churn": 1.0}  # whole categories change
-    settings = Settings(root=f"file://{root}", manifest=str(manifest), gate=gate)
+    settings = Settings(root=f"file://{root}", manifest=str(manifest), gate=GATE)
     run = Run(spark, settings, new_run_id(), Console(quiet=True))
     start = time.monotonic()
     with contextlib.redirect_stdout(io.StringIO()):  # its tables
@@ -222,6 +226,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"executors: {options.executors}, of one core each; started in {time.monotonic() - started:.1f} s\n")
         runs(spark, folder)
         spark.stop()
+    for name in SCHEDULED:
+        print(f"\n{name}, a process of its own: {scheduled(folder, name):.1f} s")
     shutil.rmtree(folder)
 
 
@@ -239,6 +245,16 @@ def runs(spark: SparkSession, folder: Path) -> None:
     print("\n".join(used))
     print()
     timed_reader(root, folder / "cache")
+
+
+def scheduled(folder: Path, name: str) -> float:
+    """Seconds of a run from the command line, its start included."""
+    settings = {"root": folder / "root", "manifest": manifest_path(folder, name)}
+    settings |= {f"gate.{limit}": value for limit, value in GATE.items()}
+    options = [option for key, value in settings.items() for option in ("--set", f"{key}={value}")]
+    start = time.monotonic()
+    subprocess.run([CHECKOUT / "spark-submit.sh", "pipeline", *options], check=True, capture_output=True)
+    return time.monotonic() - start
 
 
 def driver(master: str, executors: int, folder: Path) -> SparkSession:
