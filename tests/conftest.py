@@ -22,7 +22,10 @@ def shared_data() -> Path:
 
 
 # A query over a handful of rows is done before its code would be compiled.
-INTERPRETED = ("spark.sql.codegen.wholeStage=false", "spark.sql.codegen.factoryMode=NO_CODEGEN")
+INTERPRETED = (
+    *("--conf", "spark.sql.codegen.wholeStage=false"),
+    *("--conf", "spark.sql.codegen.factoryMode=NO_CODEGEN"),
+)
 
 
 def spark_environment(folder: Path, master: str) -> dict[str, str]:
@@ -33,11 +36,10 @@ def spark_environment(folder: Path, master: str) -> dict[str, str]:
         "spark.sql.warehouse.dir": folder / "warehouse",
         "spark.sql.shuffle.partitions": 2,
     }
-    given = [*(f"{name}={value}" for name, value in settings.items()), *INTERPRETED]
-    options = [option for setting in given for option in ("--conf", setting)]
+    options = [option for name, value in settings.items() for option in ("--conf", f"{name}={value}")]
     return {
         "PYSPARK_PYTHON": sys.executable,
-        "PYSPARK_SUBMIT_ARGS": shlex.join(["--master", master, *options, "pyspark-shell"]),
+        "PYSPARK_SUBMIT_ARGS": shlex.join(["--master", master, *options, *INTERPRETED, "pyspark-shell"]),
         "SPARK_CONF_DIR": os.environ.get("SPARK_CONF_DIR", str(CHECKOUT / "conf")),
         "SPARK_LOCAL_IP": os.environ.get("SPARK_LOCAL_IP", "127.0.0.1"),
     }

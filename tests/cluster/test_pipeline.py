@@ -43,9 +43,9 @@ class Submitter:
         command += ["--master", self.master, "--set", f"root={root}", "--set", f"manifest={manifest}", "--"]
         ready = "spark.scheduler.minRegisteredResourcesRatio=1 spark.scheduler.maxRegisteredResourcesWaitingTime=120s"
         sizes = "spark.executor.memory=1g spark.executor.cores=1 spark.driver.memory=1g spark.sql.shuffle.partitions=4"
-        for setting in [*f"{ready} {sizes} spark.databricks.delta.snapshotPartitions=2".split(), *INTERPRETED]:
+        for setting in f"{ready} {sizes} spark.databricks.delta.snapshotPartitions=2".split():
             command += ["--conf", setting]
-        return command
+        return [*command, *INTERPRETED]
 
     def start(self, job: str, root: str, manifest: str, packages: bool = False) -> "subprocess.Popen[str]":
         return subprocess.Popen(

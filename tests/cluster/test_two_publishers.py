@@ -32,11 +32,11 @@ class Publisher:
 
 
 @contextmanager
-def publisher(root: str, name: str, folder: Path) -> Iterator[Publisher]:
+def publisher(name: str, folder: Path) -> Iterator[Publisher]:
     folder.mkdir()
     environment = {**os.environ, **spark_environment(folder, "local[1]"), "HADOOP_USER_NAME": HDFS_USER}
     environment["PYTHONPATH"] = f"{CHECKOUT / 'lib'}:{CHECKOUT}"
-    command = [sys.executable, "-m", "tests.cluster.publisher", root, name]
+    command = [sys.executable, "-m", "tests.cluster.publisher", name]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
@@ -50,30 +50,37 @@ def publisher(root: str, name: str, folder: Path) -> Iterator[Publisher]:
 ROUNDS = os.environ.get("LOOKALIKE_ROUNDS")  # more than here: tests/bench/README.md
 
 
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Publisher]]:
+    folder = tmp_path_factory.mktemp("publishers")
+    with ExitStack() as running:
+        yield [running.enter_context(publisher(name, folder / name)) for name in ("one", "two")]
+
+
 @pytest.mark.parametrize(("place", "few"), [("a local disk", 6), ("HDFS", 2)])
-def test_two_publish_at_once(place: str, few: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_two_publish_at_once(
+    place: str, few: int, both: list[Publisher], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Of the same categories one wins all of them each round and the other is told; of different ones both win."""
     root = f"{request.getfixturevalue('hdfs_uri')}/twice" if place == "HDFS" else f"file://{tmp_path / 'root'}"
     rounds = int(ROUNDS or few)
-    with ExitStack() as running:
-        both = [running.enter_context(publisher(root, name, tmp_path / name)) for name in ("one", "two")]
-        for number in range(rounds):
-            same = number % 2 == 0
-            for one, categories in zip(both, ("a b", "a b" if same else "c d"), strict=True):
-                one.say(f"{number} {categories}")
-            assert [one.hear() for one in both] == ["looked", "looked"], number
-            for one in both:
-                one.say("go")
-            said = [one.hear() for one in both]
-            if same:
-                assert sorted(said) == ["PublishConflict", "won"], number
-                winner = f"{('one', 'two')[said.index('won')]}-{number}"
-                expected = {"a": winner, "b": winner}
-            else:
-                assert said == ["won", "won"], number
-                expected = {"a": f"one-{number}", "b": f"one-{number}", "c": f"two-{number}", "d": f"two-{number}"}
-            live = {row["category"]: row["version"] for row in table(root, "publications")}
-            assert expected.items() <= live.items(), number
+    for number in range(rounds):
+        same = number % 2 == 0
+        for one, categories in zip(both, ("a b", "a b" if same else "c d"), strict=True):
+            one.say(f"{root} {number} {categories}")
+        assert [one.hear() for one in both] == ["looked", "looked"], number
+        for one in both:
+            one.say("go")
+        said = [one.hear() for one in both]
+        if same:
+            assert sorted(said) == ["PublishConflict", "won"], number
+            winner = f"{('one', 'two')[said.index('won')]}-{number}"
+            expected = {"a": winner, "b": winner}
+        else:
+            assert said == ["won", "won"], number
+            expected = {"a": f"one-{number}", "b": f"one-{number}", "c": f"two-{number}", "d": f"two-{number}"}
+        live = {row["category"]: row["version"] for row in table(root, "publications")}
+        assert expected.items() <= live.items(), number
     published = [row["run_id"] for row in table(root, "audit") if row["action"] == "publish"]
     assert len(set(published)) == rounds + rounds // 2
 

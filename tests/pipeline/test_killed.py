@@ -63,7 +63,7 @@ class Started:
 
     def __init__(self, root: Path, manifest: Path, seconds: float) -> None:
         command = [str(CHECKOUT / "spark-submit.sh"), "pipeline", *catalogs.options(root, manifest, SETTINGS)]
-        command += ["--", *(option for setting in INTERPRETED for option in ("--conf", setting))]
+        command += ["--", *INTERPRETED]
         self._job = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
