@@ -178,7 +178,7 @@ def test_a_root_on_s3_that_is_gone_for_ten_seconds(
     local = catalogs.write_manifest(tmp_path / "manifest.parquet", rows)
     fs, path = files.filesystem(f"{manifest}/part.parquet")
     fs.put_file(str(local), path)
-    lock = WriterLock(*files.filesystem(f"{root}/.writer"), "another")
+    lock = WriterLock(*files.filesystem(f"{root}/.writers"), "another")
     lock.acquire()
     refused = submitter.start("ingest", root, manifest, packages=True)
     assert "error: run another of " in refused.communicate(timeout=100)[1]
@@ -193,7 +193,7 @@ def test_a_root_on_s3_that_is_gone_for_ten_seconds(
     out, err = job.communicate(timeout=200)
     assert job.returncode == 0, err
     check_catalog(root, CATEGORY, rows, tmp_path / "cache")
-    assert not fs.exists(files.filesystem(f"{root}/.writer")[1])
+    assert not fs.find(files.filesystem(f"{root}/.writers")[1])
 
     said = [out, err]
     said += [log.read_text(errors="replace") for log in cluster_folder.rglob("*") if log.name in ("stderr", "stdout")]

@@ -26,14 +26,14 @@ def place(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Place:
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     bucket = s3_server.bucket(f"lock-{uuid.uuid4().hex}")
-    fs, path = files.filesystem(f"{bucket}/root/.writer")
+    fs, path = files.filesystem(f"{bucket}/root/.writers")
     return lambda run_id: WriterLock(fs, path, run_id)
 
 
 def test_one_holds_it_until_it_gives_it_back(place: Place) -> None:
     first, second = place("first"), place("second")
     first.acquire()
-    with pytest.raises(RootBusy, match=r"run first of .*only one can.*lock s3://.*/root/.writer ends at 20"):
+    with pytest.raises(RootBusy, match=r"run first of .*only one can.*lock s3://.*/root/.writers/0 ends at 20"):
         second.acquire()
     second.release()  # of what it doesn't hold
     assert first.renew()
@@ -78,10 +78,10 @@ from lookalike import files
 from lookalike.spark import writer_lock
 writer_lock.LEASE = timedelta(seconds=3)
 writer_lock.hold_writer_lock(sys.argv[1], "lost")
-fs, path = files.filesystem(sys.argv[1] + "/.writer")
+fs, path = files.filesystem(sys.argv[1] + "/.writers")
 time.sleep(4)
-assert fs.exists(path), "not renewed"
-fs.rm_file(path)
+[lock] = fs.find(path)  # renewed
+fs.rm_file(lock)
 try:
     time.sleep(30)
 except KeyboardInterrupt:
@@ -95,24 +95,24 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_killed_holder_beside_us_is_seen_to_be_gone(place: Place) -> None:
     lock = place("next")
-    killed = python(KILLED, f"s3a://{lock.path.removesuffix('/.writer')}", "here")
+    killed = python(KILLED, f"s3a://{lock.folder.removesuffix('/.writers')}", "here")
     assert killed.returncode == -9, killed.stderr
     lock.acquire()
 
 
 def test_of_a_holder_elsewhere_only_the_lease_tells(place: Place) -> None:
     lock = place("next")
-    killed = python(KILLED, f"s3a://{lock.path.removesuffix('/.writer')}", "lambda: 'another machine'")
+    killed = python(KILLED, f"s3a://{lock.folder.removesuffix('/.writers')}", "lambda: 'another machine'")
     assert killed.returncode == -9, killed.stderr
     assert not acquires(lock)
 
 
 def test_a_run_that_lost_it_stops(place: Place) -> None:
     lock = place("other")
-    lost = python(LOST, f"s3a://{lock.path.removesuffix('/.writer')}")
+    lost = python(LOST, f"s3a://{lock.folder.removesuffix('/.writers')}")
     assert lost.returncode == 0, lost.stderr
     assert lost.stdout == "stopped\n"
-    assert f"the lock s3://{lock.path} was lost" in lost.stderr
+    assert f"the lock s3://{lock.folder}/0 was lost" in lost.stderr
 
 
 class Careless:
@@ -132,7 +132,7 @@ def test_a_store_without_conditional_puts_is_refused(place: Place) -> None:
     lock = place("run")
     with pytest.raises(RootUnusable, match="ignores If-None-Match"):
         WriterLock(Careless(lock.fs), lock.path, "run").acquire()
-    assert not lock.fs.exists(lock.path)
+    assert not lock.fs.find(lock.folder)
 
 
 def test_other_stores_need_none(tmp_path: Path) -> None:

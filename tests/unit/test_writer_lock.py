@@ -42,6 +42,9 @@ class Store:
         self.gone.wait()
         raise OSError
 
+    def find(self, _folder: str) -> list[str]:
+        return []
+
     def info(self, path: str) -> dict[str, str]:
         raise FileNotFoundError(path)
 
@@ -49,7 +52,7 @@ class Store:
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     found = Store()
-    monkeypatch.setattr(files, "filesystem", lambda _uri: (found, "bucket/root/.writer"))
+    monkeypatch.setattr(files, "filesystem", lambda _uri: (found, "bucket/root/.writers"))
     monkeypatch.setattr(writer_lock, "LEASE", LEASE)
     at_exit: list[Callable[[], None]] = []
     monkeypatch.setattr(writer_lock.atexit, "register", at_exit.append)

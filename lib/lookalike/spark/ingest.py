@@ -22,7 +22,6 @@ from pyspark.sql.types import StringType, StructField, StructType
 from lookalike import fetch, files, schemas
 from lookalike.config import IngestSettings
 from lookalike.errors import ManifestInvalid
-from lookalike.files import TOO_LARGE
 from lookalike.kernels.images import ZERO_BYTES
 from lookalike.selection import Retry
 from lookalike.spark.progress import progress_bar
@@ -131,7 +130,7 @@ def digest_contents(manifest: DataFrame, settings: IngestSettings) -> DataFrame:
     said = F.nullif(F.lower(F.trim("content_hash")), F.lit(""))
     reason = (
         F.when(size == 0, ZERO_BYTES)
-        .when(size > settings.max_image_bytes, TOO_LARGE)
+        .when(size > settings.max_image_bytes, files.TOO_LARGE)
         .when(~F.col("said").rlike("^[0-9a-f]{64}$"), "content_hash is no sha256 in hex")
         .when(F.col("carried") != F.col("said"), "content is not that of content_hash")
     )
@@ -250,9 +249,10 @@ def against(checked: DataFrame, ledger: DataFrame, retry: Retry | None) -> DataF
     if retry:
         joined = joined.where(_retried(retry, status, reason))
     void = _retried(retry or "unreadable", status, reason)
+    stands = ~F.coalesce(void, F.lit(False))
     # What ingest itself rejected has no model_id, and its content was never looked at.
-    holds = ~F.coalesce(void, F.lit(False)) & (status.isNull() | F.col("old_model_id").isNotNull())
-    of_size = ~F.coalesce(void, F.lit(False)) & F.col("old_model_id").isNull() & reason.isin(ZERO_BYTES, TOO_LARGE)
+    holds = stands & (status.isNull() | F.col("old_model_id").isNotNull())
+    of_size = stands & F.col("old_model_id").isNull() & reason.isin(ZERO_BYTES, files.TOO_LARGE)
     stored = stored_uri(F.col("uri"))
     unchanged = (stored == F.col("old_uri")) & (F.col("updated_at") == F.col("old_updated_at"))
     known = F.when(holds, F.col("old_content_hash"))

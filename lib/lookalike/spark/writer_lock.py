@@ -3,7 +3,8 @@
 Delta commits by creating the next file of a table's log, which must fail where the file exists. HDFS guarantees that
 between any writers. On local disks and on S3 Delta's log store only guards writers that share a JVM: two runs could
 overwrite each other's commits, unseen. On a local disk `Tables` takes a lock for each commit. S3 has no locks, so a run
-holds an object `.writer` below the root, made and renewed by conditional puts, of which S3 lets one succeed.
+holds a numbered object `.writers/N` below the root. It is made by a put that fails where the object exists: of several
+runs that make the next number at once, S3 lets one succeed.
 """
 
 import atexit
@@ -13,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,10 +36,10 @@ def hold_writer_lock(root: str, run_id: str) -> None:
 
     Raises RootBusy with the holder, RootUnusable where the store ignores the conditions of a put.
     """
-    fs, path = files.filesystem(files.join(root, ".writer"))
+    fs, folder = files.filesystem(files.join(root, ".writers"))
     if "s3" not in fs.protocol:
         return
-    lock = WriterLock(fs, path, run_id)
+    lock = WriterLock(fs, folder, run_id)
     lock.acquire()
     released = threading.Event()
 
@@ -52,50 +54,81 @@ def hold_writer_lock(root: str, run_id: str) -> None:
 
 @dataclass
 class WriterLock:
-    """The lock object at `path` of the S3 file system `fs`. Its ETag tells what this run wrote from what others did."""
+    """An object in `folder` of the S3 file system `fs`. Its ETag tells what this run wrote from what others did."""
 
     fs: Any
-    path: str
+    folder: str
     run_id: str
+    path: str = ""
     etag: str = ""
     expires_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def acquire(self) -> None:
         """Raises RootBusy, RootUnusable."""
-        if not self._put(mode="create"):
-            etag, holder = self._holder()
-            if holder["run_id"] == self.run_id:  # the answer to the put was lost, and it was tried again
-                self.etag = etag
-            elif not _ended(holder) or not self._put(IfMatch=etag):
+        ended = self._ended_locks()
+        self.path = files.join(self.folder, str(1 + max((int(path.rpartition("/")[2]) for path in ended), default=-1)))
+        if not self._put(mode="create") and not self._is_mine():
+            self._ended_locks()  # says who came first, unless that run has ended already
+            raise RootBusy("another run has just written below this root, and on S3 only one can: run this again")
+        try:
+            ended = self._ended_locks()  # again, for a run that had looked before this lock was there
+            if self._put(mode="create"):
+                raise RootUnusable(
+                    f"the store of s3://{self.path} ignores If-None-Match, so it can't keep two runs from overwriting "
+                    "each other's work: give a root on a store with conditional puts"
+                )
+        except BaseException:
+            self.release()
+            raise
+        for path in ended:
+            self._remove(path)
+
+    def _ended_locks(self) -> list[str]:
+        """Paths of the locks that ended runs left behind, without this run's. Raises RootBusy on one that is held."""
+        ended = []
+        for path in self.fs.find(self.folder):
+            try:
+                holder = json.loads(self.fs.cat_file(path))
+            except FileNotFoundError:  # given back meanwhile
+                continue
+            if holder["run_id"] == self.run_id:
+                continue
+            if not _ended(holder):
                 raise RootBusy(
                     f"run {holder['run_id']} of {holder['owner']} is writing below this root, and on S3 only one can: "
-                    f"run this again when it has ended. If it was killed, its lock s3://{self.path} ends at "
+                    f"run this again when it has ended. If it was killed, its lock s3://{path} ends at "
                     f"{holder['expires_at']}; to end it sooner, delete that object"
                 )
-        if self._put(mode="create"):
-            self.release()
-            raise RootUnusable(
-                f"the store of s3://{self.path} ignores If-None-Match, so it can't keep two runs from overwriting each "
-                "other's work: give a root on a store with conditional puts"
-            )
+            ended.append(path)
+        return ended
+
+    def _is_mine(self) -> bool:
+        """Whether the lock is this run's: the answer to its put was lost, and the put was tried again."""
+        try:
+            etag, holder = self._holder()
+        except FileNotFoundError:
+            return False
+        if holder["run_id"] != self.run_id:
+            return False
+        self.etag = etag
+        return True
 
     def renew(self) -> bool:
         """Hold the lock for another lease; says whether it was still held."""
-        if self._put(IfMatch=self.etag):
-            return True
-        try:
-            self.etag, holder = self._holder()
-        except FileNotFoundError:
-            return False
-        return bool(holder["run_id"] == self.run_id)
+        return self._put(IfMatch=self.etag) or self._is_mine()
 
     def release(self) -> None:
         """Give the lock back, if it is still held."""
         try:
-            if self._holder()[0] == self.etag:
-                self.fs.rm_file(self.path)
+            held = self._holder()[0] == self.etag
         except FileNotFoundError:
             return
+        if held:
+            self._remove(self.path)
+
+    def _remove(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            self.fs.rm_file(path)
 
     def _put(self, **condition: str) -> bool:
         expires_at = datetime.now(UTC) + LEASE
