@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from lookalike.errors import ConfigInvalid
 
@@ -39,6 +39,10 @@ class IngestSettings(Section):
     image_timeout_s: Seconds = Field(120.0, description="to read one image, all tries together, seconds")
 
 
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 class ModelSettings(Section):
     name: str = Field(
         "default",
@@ -48,10 +52,17 @@ class ModelSettings(Section):
         "official",
         description="`official` (the architecture's own, downloaded on first use) or the path or URI of a state dict",
     )
-    layer: str = Field("features", description="`features` (the input of the classifier) or the name of a submodule")
+    layer: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        ("features",),
+        min_length=1,
+        description="`features` (the input of the classifier) or the name of a submodule; of several, each pooled and "
+        "normalised, joined",
+    )
     pooling: Literal["avg", "max", "gem"] = Field(
         "avg", description="how a layer's (channels, height, width) becomes (channels,)"
     )
+    flip: bool = Field(False, description="add the embedding of the mirrored picture, at twice the time")
+    colour_weight: Fraction = Field(0.0, description="share of a colour histogram in the score; 0: none")
 
 
 class EmbedSettings(Section):

@@ -13,6 +13,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import timm
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from lookalike import files
 from lookalike.config import ModelSettings
 from lookalike.errors import ModelInvalid
+from lookalike.kernels.colour import ColourHistogram
 
 Resize = Literal["squash", "crop"]
 
@@ -80,7 +82,11 @@ def load_model(settings: ModelSettings) -> Model:
     else:
         raise ModelInvalid(f"no model {settings.name!r}; write `default`, `torchvision/NAME` or `timm/NAME`")
     network.eval().requires_grad_(False)
-    recipe = [architecture, settings.layer, settings.pooling, asdict(preprocessing)]
+    layer: Any = settings.layer if len(settings.layer) > 1 else settings.layer[0]
+    recipe = [architecture, layer, settings.pooling, asdict(preprocessing)]
+    # What came later is named only where it is used, so that a model without it keeps its model_id.
+    extras = {"flip": settings.flip, "colour_weight": settings.colour_weight}
+    recipe += [{name: value} for name, value in extras.items() if value]
     model_id = f"{name.removeprefix('tf_')}-{_fingerprint(recipe, network)}"
     module = _Embedding(network, preprocessing, settings).eval()
     return Model(module, preprocessing, model_id, _probe(module, preprocessing.size_px, settings))
@@ -213,7 +219,7 @@ def _fingerprint(recipe: list[Any], network: nn.Module) -> str:
 
 
 class _Embedding(nn.Module):
-    """Normalises pixels, runs the network, and pools what the chosen layer gives."""
+    """Normalises pixels, runs the network, pools what each chosen layer gives, and joins it with the colours."""
 
     mean: Tensor
     std: Tensor
@@ -222,38 +228,58 @@ class _Embedding(nn.Module):
         super().__init__()
         self.network = network
         self.pooling = settings.pooling
-        self.seen: Tensor | None = None
+        self.flip = settings.flip
+        self.colour_weight = settings.colour_weight
+        self.colours = ColourHistogram()
+        self.layers = len(settings.layer)
+        self.seen: dict[int, Any] = {}
         self.register_buffer("mean", 255 * torch.tensor(preprocessing.mean).reshape(3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(preprocessing.std).reshape(3, 1, 1))
-        # Hooks are bound methods, which a deep copy of this module binds to the copy.
-        if settings.layer == "features":
-            calls = _calls(network, preprocessing.size_px)
-            classifier = next(call for call in reversed(calls) if isinstance(call.module, nn.Linear | nn.Conv2d))
-            if classifier.input.ndim == 2 and settings.pooling != "avg":
-                self._replace_global_pooling(settings, calls[: calls.index(classifier)])
-            classifier.module.register_forward_pre_hook(self._see_input)
-        else:
-            layers = dict(network.named_modules())
-            if settings.layer not in layers:
-                raise _unknown(
-                    f"layer {settings.layer!r} in {settings.name}", settings.layer, ["features", *layers][:1000]
-                )
-            layers[settings.layer].register_forward_hook(self._see_output)
+        for place, layer in enumerate(settings.layer):
+            self._watch(place, layer, preprocessing.size_px, settings)
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (n, size_px, size_px, 3) -> float32 (n, dim)."""
-        pixels = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std  # (n, 3, size_px, size_px)
-        self.network(pixels.to(next(self.network.parameters()).dtype))
-        seen, self.seen = self.seen, None
-        if not isinstance(seen, Tensor):
-            raise TypeError(f"the layer gave {type(seen).__name__}, not a tensor")
-        return nn.functional.normalize(pool(seen.float(), self.pooling), dim=1)
+        pixels = images.permute(0, 3, 1, 2).float()  # (n, 3, size_px, size_px)
+        embedding = self._levels(pixels)
+        if self.flip:
+            embedding = nn.functional.normalize(embedding + self._levels(pixels.flip(3)), dim=1)
+        if self.colour_weight:
+            parts = (1 - self.colour_weight) ** 0.5 * embedding, self.colour_weight**0.5 * self.colours(pixels)
+            embedding = torch.cat(parts, dim=1)
+        return embedding
 
-    def _see_input(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.seen = inputs[0]
+    def _levels(self, pixels: Tensor) -> Tensor:
+        """What the layers give, each pooled to unit length, joined to unit length."""
+        self.network(((pixels - self.mean) / self.std).to(next(self.network.parameters()).dtype))
+        seen, self.seen = self.seen, {}
+        levels = []
+        for place in range(self.layers):
+            level = seen.get(place)
+            if not isinstance(level, Tensor):
+                raise TypeError(f"the layer gave {type(level).__name__}, not a tensor")
+            levels.append(nn.functional.normalize(pool(level.float(), self.pooling), dim=1))
+        return nn.functional.normalize(torch.cat(levels, dim=1), dim=1)
 
-    def _see_output(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        self.seen = output
+    def _watch(self, place: int, layer: str, size_px: int, settings: ModelSettings) -> None:
+        """Keep what `layer` gives in each forward pass. A deep copy of the module binds its hooks to the copy."""
+        if layer == "features":
+            calls = _calls(self.network, size_px)
+            classifier = next(call for call in reversed(calls) if isinstance(call.module, nn.Linear | nn.Conv2d))
+            if classifier.input.ndim == 2 and settings.pooling != "avg":
+                self._replace_global_pooling(settings, calls[: calls.index(classifier)])
+            classifier.module.register_forward_pre_hook(partial(self._see_input, place))
+            return
+        layers = dict(self.network.named_modules())
+        if layer not in layers:
+            raise _unknown(f"layer {layer!r} in {settings.name}", layer, ["features", *layers][:1000])
+        layers[layer].register_forward_hook(partial(self._see_output, place))
+
+    def _see_input(self, place: int, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.seen[place] = inputs[0]
+
+    def _see_output(self, place: int, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        self.seen[place] = output
 
     def _replace_global_pooling(self, settings: ModelSettings, calls: "list[_Call]") -> None:
         """Put `pooling` where the network pools its last feature map, as the classifier's input is pooled already."""
@@ -330,7 +356,7 @@ def _calls(network: nn.Module, size_px: int) -> list[_Call]:
 
 def _probe(module: _Embedding, size_px: int, settings: ModelSettings) -> int:
     """The embedding's dim, from one forward pass. Raises ModelInvalid where layer or weights give no embedding."""
-    where = f"layer {settings.layer!r} of {settings.name}"
+    where = f"layer {', '.join(settings.layer)!r} of {settings.name}"
     try:
         with torch.inference_mode():
             embedding = module(torch.full((1, size_px, size_px, 3), 99, dtype=torch.uint8))
