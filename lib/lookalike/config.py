@@ -46,7 +46,8 @@ def _as_tuple(value: Any) -> Any:
 class ModelSettings(Section):
     name: str = Field(
         "default",
-        description="`default` (the embedded EfficientNet-Lite0), `torchvision/NAME` or `timm/NAME`",
+        description="`default`, `efficientnet_lite0` (plain ImageNet weights), `torchvision/NAME`, `timm/NAME`, "
+        "`open_clip/NAME`, or the path or URI of a `.safetensors` file that fit_pca or fine_tune wrote",
     )
     weights: str = Field(
         "official",

@@ -22,7 +22,7 @@ from lookalike.kernels import images
 from lookalike.kernels.decoder import Decoder, packed
 from lookalike.kernels.images import Decoded, Rejected, decode
 from lookalike.kernels.isolated import Ended, Isolated
-from lookalike.kernels.models import Preprocessing
+from lookalike.kernels.networks import Preprocessing
 from lookalike.report.thumbnails import thumbnail
 
 SQUASH = Preprocessing(64, "squash", 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3)

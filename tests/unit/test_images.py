@@ -15,7 +15,7 @@ from torchvision import transforms
 
 from lookalike.kernels import images
 from lookalike.kernels.images import Decoded, Rejected, decode
-from lookalike.kernels.models import Preprocessing
+from lookalike.kernels.networks import Preprocessing
 
 SIDE = 32
 SQUASH = Preprocessing(SIDE, "squash", 1.0, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

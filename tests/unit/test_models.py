@@ -12,9 +12,11 @@ from PIL import Image
 
 from lookalike.config import ModelSettings
 from lookalike.errors import ModelInvalid
+from lookalike.kernels.embedding import pool
 from lookalike.kernels.engines import forward_engine
 from lookalike.kernels.images import Decoded, decode
-from lookalike.kernels.models import Preprocessing, load_model, pool
+from lookalike.kernels.models import load_model
+from lookalike.kernels.networks import Preprocessing
 
 
 def saved(folder: Path, network: torch.nn.Module, name: str = "weights.pt") -> str:
@@ -167,7 +169,7 @@ def test_model_id_tells_models_apart(tmp_path: Path) -> None:
     variants = [
         base,
         base.model_copy(update={"pooling": "gem"}),
-        base.model_copy(update={"layer": "blocks.2"}),
+        base.model_copy(update={"layer": ("blocks.2",)}),
         base.model_copy(update={"weights": others}),
         ModelSettings(),
     ]
@@ -186,10 +188,10 @@ def test_default_model_id_is_the_same_everywhere() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "resnet50"}, "write `default`, `torchvision/NAME` or `timm/NAME`"),
+        ({"name": "resnet50"}, "write `default`, `efficientnet_lite0`, `torchvision/NAME`"),
         ({"name": "torchvision/resnet51"}, "torchvision/resnet50"),
         ({"name": "timm/test_vitt"}, "timm/test_vit"),
-        ({"layer": "bloks"}, "blocks"),
+        ({"layer": ("bloks",)}, "blocks"),
         ({"weights": "/no/such/file.pt"}, "/no/such/file.pt"),
         ({"weights": "s4://bucket/file.pt"}, "s4://bucket/file.pt"),
     ],

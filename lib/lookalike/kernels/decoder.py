@@ -12,7 +12,7 @@ from lookalike.kernels.images import BEYOND_LIMITS, REASONS, Decoded, Rejected, 
 from lookalike.kernels.isolated import Ended, Isolated
 
 if TYPE_CHECKING:  # its module loads torch, of which these processes have no need
-    from lookalike.kernels.models import Preprocessing
+    from lookalike.kernels.networks import Preprocessing
 
 # Python with Pillow and the encoded bytes; and the costliest way of decoding, which has 17 bytes of grey as floats and
 # as integers, or a picture, its white ground, and both as one.

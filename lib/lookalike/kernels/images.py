@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 if TYPE_CHECKING:  # a reason can be read without loading torch
-    from lookalike.kernels.models import Preprocessing
+    from lookalike.kernels.networks import Preprocessing
 
 ZERO_BYTES = "zero bytes"
 NOT_AN_IMAGE = "not an image (JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF)"

@@ -1,0 +1,97 @@
+"""Model files: what was fitted to a catalog, on top of a network by name, as one .safetensors file.
+
+Its header holds the settings of the network that it stands on; its tensors are `network.NAME`, where training changed
+them, and `projections.N.weight` (out, in) and `.bias` (out,), applied one after the other. No code is in it.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pydantic
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from lookalike import files
+from lookalike.config import ModelSettings
+from lookalike.errors import ModelInvalid
+
+SUFFIX = ".safetensors"
+
+_HEADER = "lookalike"
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """`settings` of the network below; `network` tensors that replace its own, by name; `projections` in order."""
+
+    settings: ModelSettings
+    network: Mapping[str, Tensor] = field(default_factory=dict)
+    projections: tuple[tuple[Tensor, Tensor], ...] = ()
+
+    def projection_tensors(self) -> dict[str, Tensor]:
+        """Weights and biases by the names that they have in the file."""
+        return {
+            f"projections.{number}.{name}": tensor
+            for number, pair in enumerate(self.projections)
+            for name, tensor in zip(("weight", "bias"), pair, strict=True)
+        }
+
+    def projected(self, weight: Tensor, bias: Tensor) -> "ModelFile":
+        """The same with one more projection."""
+        return ModelFile(self.settings, self.network, (*self.projections, (weight, bias)))
+
+
+def is_file(settings: ModelSettings) -> bool:
+    """Whether `settings` name a model file, not a network."""
+    return settings.name.endswith(SUFFIX)
+
+
+def opened(settings: ModelSettings) -> ModelFile:
+    """What `settings` name: the file's content, or the bare network. Raises ModelInvalid."""
+    return read(settings) if is_file(settings) else ModelFile(settings)
+
+
+def read(settings: ModelSettings) -> ModelFile:
+    """The model file that `settings.name` names. Raises ModelInvalid."""
+    others = settings.model_dump(exclude={"name"}, exclude_defaults=True)
+    if others:
+        named = ", ".join(f"model.{name}" for name in others)
+        raise ModelInvalid(f"{named} can't be set beside the model file {settings.name}, which says it itself")
+    try:
+        content = files.read_bytes(settings.name)
+    except Exception as error:  # every file system has its own
+        raise ModelInvalid(
+            f"model file {settings.name} can't be read ({type(error).__name__}: {error}); "
+            "set model.name to a file that fit_pca or fine_tune wrote"
+        ) from error
+    try:
+        tensors = safetensors.torch.load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        recipe = json.loads(header.get("__metadata__", {}).get(_HEADER, "null"))
+    except (SafetensorError, ValueError) as error:
+        raise ModelInvalid(f"model file {settings.name} is damaged ({error}); write it anew") from error
+    if not isinstance(recipe, dict):
+        raise ModelInvalid(f"{settings.name} was not written by fit_pca or fine_tune; a state dict is model.weights")
+    if recipe.get("format_version", 0) > _FORMAT_VERSION:
+        raise ModelInvalid(f"model file {settings.name} was written by a newer version of lookalike: upgrade it")
+    try:
+        base = ModelSettings.model_validate(recipe.get("model"))
+    except pydantic.ValidationError as error:
+        raise ModelInvalid(f"model file {settings.name} is damaged ({error}); write it anew") from error
+    network = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+    count = sum(bool(re.fullmatch(r"projections\.\d+\.weight", name)) for name in tensors)
+    projections = [(tensors[f"projections.{n}.weight"], tensors[f"projections.{n}.bias"]) for n in range(count)]
+    return ModelFile(base, network, tuple(projections))
+
+
+def write(uri: str, model: ModelFile) -> None:
+    """Write `model` to `uri`, a new file or in place of one, whole or not at all."""
+    recipe = {"format_version": _FORMAT_VERSION, "model": model.settings.model_dump(mode="json", exclude_defaults=True)}
+    tensors = {f"network.{name}": tensor for name, tensor in model.network.items()} | model.projection_tensors()
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with files.written_atomically(uri) as path:
+        safetensors.torch.save_file(tensors, path, metadata={_HEADER: json.dumps(recipe)})
