@@ -5,10 +5,11 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lookalike import config, files, log
 from lookalike.config import Settings
-from lookalike.errors import foreseen
+from lookalike.errors import ConfigInvalid, foreseen
 from lookalike.selection import Selection
 
 INTERRUPTED = 130
@@ -73,10 +74,21 @@ def selection(options: argparse.Namespace) -> Selection:
 
 
 def settings(options: argparse.Namespace) -> Settings:
-    """Settings of the options, with `root` and `manifest` made absolute."""
+    """Settings of the options, with `root`, `manifest` and a model file made absolute."""
     loaded = config.load(options.config, options.overrides)
-    manifest = files.absolute(loaded.manifest) if loaded.manifest else None
-    return loaded.model_copy(update={"root": files.absolute(loaded.root), "manifest": manifest})
+    absolute: dict[str, Any] = {"root": files.absolute(loaded.root)}
+    if loaded.manifest:
+        absolute["manifest"] = files.absolute(loaded.manifest)
+    if loaded.model.is_file:
+        absolute["model"] = loaded.model.model_copy(update={"name": files.absolute(loaded.model.name)})
+    return loaded.model_copy(update=absolute)
+
+
+def model_file(out: str) -> str:
+    """Where a new model file shall stand, made absolute. Raises ConfigInvalid."""
+    if not out.endswith(config.MODEL_FILE_SUFFIX):
+        raise ConfigInvalid(f"--out {out}: name it so that it ends in {config.MODEL_FILE_SUFFIX}")
+    return files.absolute(out)
 
 
 def exit_code(job: Callable[[], None]) -> int:

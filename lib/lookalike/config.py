@@ -43,6 +43,9 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+MODEL_FILE_SUFFIX = ".safetensors"
+
+
 class ModelSettings(Section):
     name: str = Field(
         "default",
@@ -64,6 +67,11 @@ class ModelSettings(Section):
     )
     flip: bool = Field(False, description="add the embedding of the mirrored picture, at twice the time")
     colour_weight: Fraction = Field(0.0, description="share of a colour histogram in the score; 0: none")
+
+    @property
+    def is_file(self) -> bool:
+        """Whether `name` is that of a model file, not of a network."""
+        return self.name.endswith(MODEL_FILE_SUFFIX)
 
 
 class EmbedSettings(Section):

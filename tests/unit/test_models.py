@@ -1,17 +1,22 @@
 """Models against the libraries' own evaluation, pooling against numpy, and files that are no weights."""
 
+import colorsys
 import csv
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import timm
 import torch
 import torchvision
 from PIL import Image
+from safetensors.torch import save_file
 
 from lookalike.config import ModelSettings
 from lookalike.errors import ModelInvalid
+from lookalike.kernels import model_file
+from lookalike.kernels.colour import HUES, SATURATIONS, VALUES, ColourHistogram
 from lookalike.kernels.embedding import pool
 from lookalike.kernels.engines import forward_engine
 from lookalike.kernels.images import Decoded, decode
@@ -251,3 +256,135 @@ def test_pooling_that_cannot_be_applied(tmp_path: Path) -> None:
     weights = saved(tmp_path, seeded("test_vit"))
     with pytest.raises(ModelInvalid, match=r"model\.pooling=gem can't be applied in timm/test_vit"):
         load_model(ModelSettings(name="timm/test_vit", weights=weights, pooling="gem"))
+
+
+def test_layers_mirror_and_colours_by_hand(tmp_path: Path) -> None:
+    weights = saved(tmp_path, seeded("test_efficientnet"))
+    one = ModelSettings(name="timm/test_efficientnet", weights=weights, layer="blocks.1", pooling="gem")
+    two = one.model_copy(update={"layer": ("features",), "pooling": "gem"})
+    images = torch.from_numpy(pictures(3, 160))
+
+    def embedded(settings: ModelSettings, given: torch.Tensor = images) -> np.ndarray:
+        with torch.inference_mode():
+            return load_model(settings).module(given).numpy()
+
+    joined = embedded(one.model_copy(update={"layer": ("blocks.1", "features")}))
+    np.testing.assert_allclose(joined, unit(np.hstack([embedded(one), embedded(two)])), atol=1e-5)
+
+    flipped = one.model_copy(update={"flip": True})
+    mirrored = images.flip(2)
+    np.testing.assert_allclose(embedded(flipped), unit(embedded(one) + embedded(one, mirrored)), atol=1e-5)
+    np.testing.assert_allclose(embedded(flipped), embedded(flipped, mirrored), atol=1e-5)
+
+    coloured = embedded(one.model_copy(update={"colour_weight": 0.25}))
+    histogram = coloured[:, embedded(one).shape[1] :]
+    np.testing.assert_allclose(coloured[:, : -histogram.shape[1]], 0.75**0.5 * embedded(one), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(histogram, axis=1), 0.5, atol=1e-5)
+
+
+def test_colours_tell_clothes_apart_and_backgrounds_do_not() -> None:
+    images = np.full((4, 64, 64, 3), 250, np.uint8)
+    images[0, 16:48, 16:48] = images[1, 12:44, 20:52] = [200, 20, 30]  # the same red, elsewhere
+    images[2, 16:48, 16:48] = [20, 40, 200]
+    images[3] = 120
+    images[3, 16:48, 16:48] = [200, 20, 30]  # red before another background
+    histograms = ColourHistogram()(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    np.testing.assert_allclose(np.linalg.norm(histograms, axis=1), 1, atol=1e-5)
+    scores = histograms @ histograms.T
+    assert scores[0, 1] > 0.99
+    assert scores[0, 3] > 0.8
+    assert scores[0, 2] < 0.4
+
+
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (10, 200, 190)])
+def test_a_colour_falls_into_the_bins_of_its_hsv(colour: tuple[int, int, int]) -> None:
+    picture = torch.tensor(colour, dtype=torch.uint8).reshape(1, 3, 1, 1).expand(1, 3, 16, 16)
+    histogram = ColourHistogram()(picture)[0].numpy().reshape(HUES, SATURATIONS, VALUES) ** 2
+    hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in colour))
+    hues = histogram.sum(axis=(1, 2))
+    angle = np.angle((hues * np.exp(2j * np.pi * np.arange(HUES) / HUES)).sum()) / (2 * np.pi) % 1
+    assert abs((angle - hue + 0.5) % 1 - 0.5) < 0.5 / HUES
+    assert histogram.sum(axis=(0, 2)) @ np.arange(SATURATIONS) / (SATURATIONS - 1) == pytest.approx(
+        saturation, abs=0.01
+    )
+    assert histogram.sum(axis=(0, 1)) @ np.arange(VALUES) / (VALUES - 1) == pytest.approx(value, abs=0.01)
+
+
+def fitted(folder: Path, base: ModelSettings, *projections: tuple[torch.Tensor, torch.Tensor]) -> ModelSettings:
+    file = model_file.ModelFile(base, {}, projections)
+    model_file.write(str(folder / "fitted.safetensors"), file)
+    return ModelSettings(name=str(folder / "fitted.safetensors"))
+
+
+def test_a_model_file_projects_what_its_network_gives(tmp_path: Path) -> None:
+    base = ModelSettings(name="timm/test_efficientnet", weights=saved(tmp_path, seeded("test_efficientnet")))
+    plain = load_model(base)
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(32, plain.dim), (8, 32)]
+    projections = [
+        (torch.randn(*size, generator=generator), torch.randn(size[0], generator=generator)) for size in sizes
+    ]
+    model = load_model(fitted(tmp_path, base, *projections))
+    images = pictures(3, 160)
+    with torch.inference_mode():
+        expected = plain.module(torch.from_numpy(images)).numpy()
+    for weight, bias in projections:
+        expected = unit(expected @ weight.numpy().T + bias.numpy())
+    assert model.dim == 8
+    for engine in ("torch", "openvino"):
+        np.testing.assert_allclose(forward_engine(model, engine, 2, "cpu")(images), expected, atol=1e-3)
+    assert model.model_id.startswith("test_efficientnet-")
+    assert model.model_id != plain.model_id
+    other = load_model(fitted(tmp_path, base, projections[0], (projections[1][0], projections[1][1] + 0.1)))
+    assert other.model_id != model.model_id
+
+
+def test_a_model_file_replaces_what_training_changed(tmp_path: Path) -> None:
+    network = seeded("test_efficientnet")
+    base = ModelSettings(name="timm/test_efficientnet", weights=saved(tmp_path, network))
+    changed = {name: value + 0.01 for name, value in network.state_dict().items() if name.startswith("blocks.2.")}
+    model_file.write(str(tmp_path / "tuned.safetensors"), model_file.ModelFile(base, changed))
+    network.load_state_dict(network.state_dict() | changed)
+    by_hand = base.model_copy(update={"weights": saved(tmp_path, network, "by-hand.pt")})
+    tuned, expected = (load_model(s) for s in (ModelSettings(name=str(tmp_path / "tuned.safetensors")), by_hand))
+    assert tuned.model_id == expected.model_id
+    images = torch.from_numpy(pictures(2, 160))
+    np.testing.assert_array_equal(tuned.module(images).numpy(), expected.module(images).numpy())
+
+
+def test_model_files_that_are_none(tmp_path: Path) -> None:
+    base = ModelSettings(name="timm/test_efficientnet", weights=saved(tmp_path, seeded("test_efficientnet")))
+    good = fitted(tmp_path, base)
+    path = tmp_path / "other.safetensors"
+    other = ModelSettings(name=str(path))
+    with pytest.raises(ModelInvalid, match="can't be read"):
+        load_model(other)
+    path.write_bytes(b"a text")
+    with pytest.raises(ModelInvalid, match="is damaged"):
+        load_model(other)
+    save_file({"weight": torch.zeros(2)}, path)
+    with pytest.raises(ModelInvalid, match=r"not written by fit_pca or fine_tune.*model\.weights"):
+        load_model(other)
+    with pytest.raises(ModelInvalid, match=r"model\.flip can't be set beside the model file"):
+        load_model(good.model_copy(update={"flip": True}))
+    model_file.write(str(path), model_file.ModelFile(base, {"layer5.weight": torch.zeros(3)}))
+    with pytest.raises(ModelInvalid, match=r"layer5\.weight is not in the network"):
+        load_model(other)
+
+
+def test_an_image_tower_of_open_clip(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    clip = open_clip.create_model("RN50")
+    settings = ModelSettings(name="open_clip/RN50", weights=saved(tmp_path, clip))
+    model = load_model(settings)
+    assert model.preprocessing.mean == tuple(open_clip.OPENAI_DATASET_MEAN)
+    images = pictures(1, model.preprocessing.size_px)
+    inputs = (torch.from_numpy(images) / 255 - torch.tensor(model.preprocessing.mean)) / torch.tensor(
+        model.preprocessing.std
+    )
+    with torch.inference_mode():
+        expected = unit(clip.eval().encode_image(inputs.permute(0, 3, 1, 2).float()).numpy())
+        found = model.module(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    with pytest.raises(ModelInvalid, match="open_clip/RN50"):
+        load_model(ModelSettings(name="open_clip/RN5"))

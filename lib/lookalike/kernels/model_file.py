@@ -18,8 +18,6 @@ from lookalike import files
 from lookalike.config import ModelSettings
 from lookalike.errors import ModelInvalid
 
-SUFFIX = ".safetensors"
-
 _HEADER = "lookalike"
 _FORMAT_VERSION = 1
 
@@ -45,14 +43,9 @@ class ModelFile:
         return ModelFile(self.settings, self.network, (*self.projections, (weight, bias)))
 
 
-def is_file(settings: ModelSettings) -> bool:
-    """Whether `settings` name a model file, not a network."""
-    return settings.name.endswith(SUFFIX)
-
-
 def opened(settings: ModelSettings) -> ModelFile:
     """What `settings` name: the file's content, or the bare network. Raises ModelInvalid."""
-    return read(settings) if is_file(settings) else ModelFile(settings)
+    return read(settings) if settings.is_file else ModelFile(settings)
 
 
 def read(settings: ModelSettings) -> ModelFile:

@@ -1,0 +1,31 @@
+"""Fit a PCA to the catalog's embeddings, and write the model with it: fewer dimensions, a smaller and faster index."""
+
+import sys
+from collections.abc import Sequence
+
+from lookalike import cli, files
+from lookalike.spark.fit_pca import fit_pca
+from lookalike.spark.start import start
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = cli.parser(__doc__)
+    cli.add_settings_options(parser)
+    cli.add_selection_options(parser, full=False, retry=False)
+    parser.add_argument("--dim", type=int, required=True, metavar="N", help="dimensions of the new model")
+    parser.add_argument("--no-whiten", action="store_true", help="keep the weight that each axis has in the catalog")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="the new model, a .safetensors file, for model.name"
+    )
+    options = parser.parse_args(argv)
+
+    def job() -> None:
+        out = cli.model_file(options.out)
+        run = start(cli.settings(options), "fit_pca", cli.selection(options))
+        print(f"model {fit_pca(run, options.dim, not options.no_whiten, out)}: --set model.name={files.redacted(out)}")
+
+    return cli.exit_code(job)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
