@@ -119,6 +119,42 @@ class IndexSettings(Section):
     seed: int = Field(0, description="of every random choice")
 
 
+class FineTuneSettings(Section):
+    labels: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        ("product",),
+        min_length=1,
+        description="what makes pictures alike: `product`, `category` or an attribute's name; batches are balanced by "
+        "the first",
+    )
+    split_by: str = Field(
+        "",
+        description="attribute of which no value stands on both sides, training and validation, such as the sender; "
+        "empty: the product",
+    )
+    validation_share: float = Field(0.1, gt=0.0, lt=1.0, description="share of products, or of that attribute's values")
+    classes_per_batch: int = Field(16, ge=2, description="classes of the first label in one batch")
+    pictures_per_class: int = Field(4, ge=2, description="pictures of each of them")
+    clicks: str | None = Field(
+        None, description="click log: Parquet file, folder or glob with a row for each product shown; unset: none"
+    )
+    triplets_per_query: Count = Field(10, description="triplets taken from one query of the click log")
+    click_reach: int = Field(
+        1, ge=0, description="places below the last clicked product down to which the others count as seen"
+    )
+    clicked_within: float = Field(
+        1.0,
+        gt=0.0,
+        description="a click counts where the product is at most so unlike the query; 1: as the shown ones on average",
+    )
+    unclicked_beyond: float = Field(
+        0.4,
+        ge=0.0,
+        description="a product that was not clicked counts as wrong where it is at least so unlike the query and each "
+        "clicked one; the same unit",
+    )
+    seed: int = Field(0, description="of every random choice")
+
+
 class SimilarItemsSettings(Section):
     k: Count = Field(20, description="similar products per product")
 
@@ -172,6 +208,7 @@ class Settings(Section):
     model: ModelSettings = ModelSettings()
     embed: EmbedSettings = EmbedSettings()
     index: IndexSettings = IndexSettings()
+    fine_tune: FineTuneSettings = FineTuneSettings()
     similar_items: SimilarItemsSettings = SimilarItemsSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     gate: GateSettings = GateSettings()

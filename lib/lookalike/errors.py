@@ -35,6 +35,18 @@ class ModelInvalid(LookalikeError):
     exit_code = 2
 
 
+class TrainingImpossible(LookalikeError):
+    """The catalog, or the click log, does not hold what a training needs."""
+
+    exit_code = 2
+
+
+class ClicksInvalid(LookalikeError):
+    """The click log can't be read as one: missing, empty, or with wrong columns."""
+
+    exit_code = 2
+
+
 class ImageRejected(LookalikeError):
     """The picture asked about can't be embedded; the message has the reason."""
 

@@ -204,6 +204,60 @@ RUNS = pa.schema(
     ]
 )
 
+_SPLIT = _key("split", pa.string(), "train | validation")
+_STORED = "JPEG of the model's input region, a square somewhat larger than the model's input"
+
+TRAINING_PICTURES = pa.schema(
+    [
+        _key("image_id", pa.string(), "key: one image of each content"),
+        _key("product_id", pa.string(), "the shop's key of the product"),
+        _key("category", pa.string(), "path in the category tree"),
+        _key(
+            "labels",
+            pa.map_(pa.string(), pa.int32()),
+            "by kind (product, category, an attribute) the number of its class, from 0; those in training come first",
+        ),
+        _SPLIT,
+        _key("picture", pa.binary(), _STORED),
+    ]
+)
+
+TRAINING_QUERIES = pa.schema(
+    [
+        _key("query_id", pa.string(), "key: a query of the click log whose picture is none of the catalog's"),
+        _SPLIT,
+        _key("picture", pa.binary(), _STORED),
+    ]
+)
+
+TRAINING_TRIPLETS = pa.schema(
+    [
+        _field("query_id", pa.string(), "the query, where its picture is none of the catalog's"),
+        _field("query_image_id", pa.string(), "the query, where it is a picture of the catalog's"),
+        _key("positive_image_id", pa.string(), "image of a product that was clicked"),
+        _key("negative_image_id", pa.string(), "image of a product that was seen and not clicked"),
+        _SPLIT,
+    ]
+)
+
+CLICKS_REQUIRED = pa.schema(
+    [
+        _field("query_id", pa.string(), "one search, with all that it showed"),
+        _field("product_id", pa.string(), "a product that was shown"),
+        _field("clicked", pa.bool_(), "whether it was clicked"),
+    ]
+)
+
+CLICKS_OPTIONAL = pa.schema(
+    [
+        _field("uri", pa.string(), "where the query's picture is"),
+        _field("content", pa.binary(), "the bytes of the query's picture"),
+        _field("query_image_id", pa.string(), "the query, where it is a picture of the catalog's"),
+        _field("position", pa.int32(), "place among the products shown, from 1"),
+        _field("at", TIMESTAMP, "when it was shown"),
+    ]
+)
+
 TABLES = {
     "images": IMAGES,
     "embeddings": EMBEDDINGS,
