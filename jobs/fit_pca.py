@@ -13,7 +13,13 @@ def main(argv: Sequence[str]) -> int:
     cli.add_settings_options(parser)
     cli.add_selection_options(parser, full=False, retry=False)
     parser.add_argument("--dim", type=int, required=True, metavar="N", help="dimensions of the new model")
-    parser.add_argument("--no-whiten", action="store_true", help="keep the weight that each axis has in the catalog")
+    parser.add_argument(
+        "--whitening",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="0: each axis keeps the weight it has in the catalog, 1: all count the same; default: %(default)s",
+    )
     parser.add_argument(
         "--out", required=True, metavar="FILE", help="the new model, a .safetensors file, for model.name"
     )
@@ -22,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     def job() -> None:
         out = cli.model_file(options.out)
         run = start(cli.settings(options), "fit_pca", cli.selection(options))
-        print(f"model {fit_pca(run, options.dim, not options.no_whiten, out)}: --set model.name={files.redacted(out)}")
+        print(f"model {fit_pca(run, options.dim, options.whitening, out)}: --set model.name={files.redacted(out)}")
 
     return cli.exit_code(job)
 

@@ -152,6 +152,19 @@ class FineTuneSettings(Section):
         description="a product that was not clicked counts as wrong where it is at least so unlike the query and each "
         "clicked one; the same unit",
     )
+    dim: Count = Field(320, description="dimensions of the new model, at most those of the model that it is made from")
+    layers: tuple[str, ...] = Field(
+        (), description="submodules of the network that are trained too, such as `blocks.6`; none: only a projection"
+    )
+    augmentation: float = Field(
+        1.0,
+        ge=0.0,
+        le=2.0,
+        description="how far training pictures are changed to look like photos; 0: not at all",
+    )
+    learning_rate: float = Field(1e-3, gt=0.0, description="of the projection; layers of the network get a tenth")
+    epochs: Count = Field(20, description="times that the training pictures are gone through at most")
+    patience: Count = Field(5, description="epochs without a better recall@1 on held-out pictures after which it ends")
     seed: int = Field(0, description="of every random choice")
 
 

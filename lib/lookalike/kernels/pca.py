@@ -46,16 +46,16 @@ class Moments:
         return cls(n, rows[0], rows[1:])
 
 
-def projection(moments: Moments, dim: int, whiten: bool) -> tuple[Tensor, Tensor]:
+def projection(moments: Moments, dim: int, whitening: float) -> tuple[Tensor, Tensor]:
     """Weight (dim, moments.dim) and bias (dim,) in float32: on the `dim` main axes around the mean.
 
-    `whiten` makes every axis count the same. The sign of an axis is that of its largest entry, on every machine.
+    `whitening` is 0 where every axis keeps the weight that it has in the catalog, 1 where all count the same. The sign
+    of an axis is that of its largest entry, on every machine.
     """
     mean = moments.sums / moments.n
     variances, axes = np.linalg.eigh(moments.products / moments.n - np.outer(mean, mean))
     variances, axes = variances[::-1][:dim], axes[:, ::-1][:, :dim]
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(dim)])
-    if whiten:
-        axes = axes / np.sqrt(np.maximum(variances, _LEAST_VARIANCE * variances[0]))
+    axes = axes / np.maximum(variances, _LEAST_VARIANCE * variances[0]) ** (whitening / 2)
     weight = axes.T
     return torch.from_numpy(weight).float(), torch.from_numpy(-weight @ mean).float()

@@ -121,7 +121,9 @@ def _rows(folder: str, name: str, split: Split) -> Any:
 
 
 def _codes(labels: pa.ChunkedArray, kind: str) -> Ints:
-    values = pc.map_lookup(labels, pa.scalar(kind), "first") if len(labels) else labels.cast(pa.int32())
+    if not len(labels):  # a column without chunks has no map to look into
+        return np.empty(0, np.int64)
+    values = pc.map_lookup(labels, pa.scalar(kind), "first")
     found: Ints = pc.fill_null(values, UNKNOWN).to_numpy().astype(np.int64)
     return found
 

@@ -23,7 +23,7 @@ from lookalike.spark.tables import spark_schema
 _MOMENTS = pa.schema([("n", pa.int64()), ("sums", pa.binary())])
 
 
-def fit_pca(run: Run, dim: int, whiten: bool, out: str) -> str:
+def fit_pca(run: Run, dim: int, whitening: float, out: str) -> str:
     """Write the current model with a projection to `dim` dimensions to `out`, a .safetensors file; gives its model_id.
 
     Fitted to the distinct contents of the selection. Raises ModelInvalid where there are too few, or `dim` is too much.
@@ -47,7 +47,7 @@ def fit_pca(run: Run, dim: int, whiten: bool, out: str) -> str:
             )
         figures.images = found.n
         figures.counts = {"contents": found.n}
-        fitted = model_file.opened(run.settings.model).projected(*projection(found, dim, whiten))
+        fitted = model_file.opened(run.settings.model).projected(*projection(found, dim, whitening))
         model_file.write(out, fitted)
         return load_model(run.settings.model.model_copy(update={"name": out})).model_id
 

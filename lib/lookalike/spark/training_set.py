@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lookalike.spark.run import Run
 
 if TYPE_CHECKING:  # its module loads torch, of which the driver has no need
-    from lookalike.kernels.models import Preprocessing
+    from lookalike.kernels.networks import Preprocessing
 
 
 @dataclass(frozen=True)
