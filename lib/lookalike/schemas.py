@@ -191,7 +191,11 @@ AUDIT = pa.schema(
 RUNS = pa.schema(
     [
         _key("run_id", pa.string(), "key with stage"),
-        _key("stage", pa.string(), "ingest, embed, build_index, similar_items, evaluate, publish, rollback, cleanup"),
+        _key(
+            "stage",
+            pa.string(),
+            "ingest, embed, build_index, similar_items, evaluate, publish, rollback, cleanup, training_set",
+        ),
         _key("started_at", TIMESTAMP, "when the stage started"),
         _key("seconds", pa.float64(), "how long it took"),
         _key("counts", pa.map_(pa.string(), pa.int64()), "what went in and came out, by name"),
@@ -204,7 +208,6 @@ RUNS = pa.schema(
     ]
 )
 
-_SPLIT = _key("split", pa.string(), "train | validation")
 _STORED = "JPEG of the model's input region, a square somewhat larger than the model's input"
 
 TRAINING_PICTURES = pa.schema(
@@ -217,15 +220,16 @@ TRAINING_PICTURES = pa.schema(
             pa.map_(pa.string(), pa.int32()),
             "by kind (product, category, an attribute) the number of its class, from 0; those in training come first",
         ),
-        _SPLIT,
-        _key("picture", pa.binary(), _STORED),
+        _field("split", pa.string(), "train | validation; null where the picture can't be had now"),
+        _field("picture", pa.binary(), _STORED),
+        _field("reason", pa.string(), "why it can't"),
     ]
 )
 
 TRAINING_QUERIES = pa.schema(
     [
         _key("query_id", pa.string(), "key: a query of the click log whose picture is none of the catalog's"),
-        _SPLIT,
+        _key("split", pa.string(), "train | validation"),
         _key("picture", pa.binary(), _STORED),
     ]
 )
@@ -236,7 +240,7 @@ TRAINING_TRIPLETS = pa.schema(
         _field("query_image_id", pa.string(), "the query, where it is a picture of the catalog's"),
         _key("positive_image_id", pa.string(), "image of a product that was clicked"),
         _key("negative_image_id", pa.string(), "image of a product that was seen and not clicked"),
-        _SPLIT,
+        _key("split", pa.string(), "train | validation"),
     ]
 )
 

@@ -1,7 +1,6 @@
 """`images.decode` in processes of their own, so that no picture can take more than its share of time and memory."""
 
 import struct
-from dataclasses import asdict
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,7 +26,7 @@ class Decoder:
     """Decodes as `images.decode` does, in `seconds` a picture, and in the memory that `max_pixels` may need."""
 
     def __init__(self, preprocessing: "Preprocessing", max_pixels: int, min_side_px: int, seconds: float) -> None:
-        options = {"preprocessing": asdict(preprocessing), "max_pixels": max_pixels, "min_side_px": min_side_px}
+        options = {"preprocessing": vars(preprocessing), "max_pixels": max_pixels, "min_side_px": min_side_px}
         self._side_px = preprocessing.size_px
         self._decode = Isolated(packed, options, seconds, _BASE_BYTES + _BYTES_PER_PIXEL * max_pixels)
 

@@ -115,12 +115,12 @@ def task_count(contents: int, cores: int, settings: EmbedSettings) -> int:
 
 
 def with_content(manifest: DataFrame, todo: DataFrame) -> DataFrame:
-    """`todo` (content_hash, uri, image_id, chunk) with `content` where the manifest carries the bytes.
+    """`todo`, content_hash, uri and image_id among its columns, with `content` where the manifest carries the bytes.
 
     Of several manifest rows of one image_id all are given; that bytes are those of content_hash is for the reader.
     A uri whose secrets the ledger withholds is the manifest's.
     """
-    columns = ("content_hash", "uri", "chunk", "content")
+    columns = (*todo.columns, "content")
     carried = manifest.where(F.col("content").isNotNull()).select("image_id", "content")
     by_content = todo.where("uri IS NULL").join(carried, "image_id", "inner").select(*columns)
     withheld = is_withheld(F.col("uri"))
@@ -167,7 +167,7 @@ def _embed_batches(
     # Here, as torch takes ten seconds to import, and given embeddings need none of it.
     from lookalike.kernels.embedder import embedder
 
-    threads, device = _task_share()
+    threads, device = task_share()
     worker = embedder(settings.model, settings.embed, threads, device, model_id)
     outcomes: list[Outcome] = []
     for outcome in worker.embed(_distinct(chain([first], batches), settings.ingest)):
@@ -181,7 +181,7 @@ def _embed_batches(
         count(len(outcomes))
 
 
-def _task_share() -> tuple[int, str]:
+def task_share() -> tuple[int, str]:
     """CPU threads of this task, and the device that Spark assigned to it."""
     task = TaskContext.get()
     assert task is not None
@@ -192,24 +192,27 @@ def _task_share() -> tuple[int, str]:
 def _distinct(
     batches: Iterable[pa.RecordBatch], settings: IngestSettings
 ) -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
-    """(content_hash, bytes or how to read them), once per content: equal contents are in one task.
+    """(content_hash, bytes or how to read them), once per content: equal contents are in one task."""
+    seen: set[str] = set()
+    for batch in batches:
+        for _, key, source in sources(batch, settings):
+            if key not in seen:
+                seen.add(key)
+                yield key, source
+
+
+def sources(batch: pa.RecordBatch, settings: IngestSettings) -> Iterator[tuple[int, str, bytes | Callable[[], bytes]]]:
+    """(row of the batch, content_hash, bytes or how to read them).
 
     Carried bytes of another content_hash, a further row of the image_id, are left out.
     """
-    seen: set[str] = set()
-    for batch in batches:
-        for content_hash, uri, content in zip(
-            *(batch[name] for name in ("content_hash", "uri", "content")), strict=True
-        ):
-            key = content_hash.as_py()
-            if key in seen:
-                continue
-            if not content.is_valid:
-                seen.add(key)
-                yield key, partial(fetch.read_again, uri.as_py(), key, settings)
-            elif hashlib.sha256(carried := content.as_py()).hexdigest() == key:
-                seen.add(key)
-                yield key, carried
+    columns = (batch[name] for name in ("content_hash", "uri", "content"))
+    for row, (content_hash, uri, content) in enumerate(zip(*columns, strict=True)):
+        key = content_hash.as_py()
+        if not content.is_valid:
+            yield row, key, partial(fetch.read_again, uri.as_py(), key, settings)
+        elif hashlib.sha256(carried := content.as_py()).hexdigest() == key:
+            yield row, key, carried
 
 
 def _outcome_batch(outcomes: list["Outcome"], model_id: str) -> pa.RecordBatch:
