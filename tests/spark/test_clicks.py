@@ -91,9 +91,14 @@ def append(run: Run, table: str, rows: list[dict[str, Any]]) -> None:
 
 
 SPEC = FineTuneSettings(
-    labels=("category",), split_by="fold", validation_share=0.5, classes_per_batch=2, triplets_per_query=2,
-    clicked_within=2.0, unclicked_beyond=0.4,
-)  # fmt: skip
+    labels=("category",),
+    split_by="fold",
+    validation_share=0.5,
+    classes_per_batch=2,
+    triplets_per_query=2,
+    clicked_within=2.0,
+    unclicked_beyond=0.4,
+)
 
 
 def test_every_row_of_the_log_is_used_or_counted(spark: Any, tmp_path: Path) -> None:
@@ -152,11 +157,19 @@ def test_every_row_of_the_log_is_used_or_counted(spark: Any, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("log", "error", "message"),
     [
-        ([row("1", "near", False, 1)], TrainingImpossible, "no triplet to train with; of its 1 rows 0 are in the validation"),
+        (
+            [row("1", "near", False, 1)],
+            TrainingImpossible,
+            "no triplet to train with; of its 1 rows 0 are in the validation",
+        ),
         ([], ClicksInvalid, "the click log has no rows"),
-        (pa.table({"query_id": [1], "product": ["near"]}), ClicksInvalid, "product_id: missing; rename column 'product'"),
+        (
+            pa.table({"query_id": [1], "product": ["near"]}),
+            ClicksInvalid,
+            "product_id: missing; rename column 'product'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_log_without_use_is_refused(spark: Any, tmp_path: Path, log: Any, error: Any, message: str) -> None:
     path = tmp_path / "log.parquet"
     if isinstance(log, pa.Table):
@@ -177,9 +190,13 @@ def test_queries_that_shoppers_bring_are_stored_and_embedded(spark: Any, tmp_pat
     brought = [{"content": picture(101)}, {"uri": str(tmp_path / "photo.jpg")}]
     log = [row(f"q{q}", f"p{n}", n % 3 == 0, None, **given) for q, given in enumerate(brought) for n in range(12)]
     spec = FineTuneSettings(
-        labels=("category",), validation_share=0.3, classes_per_batch=2, clicked_within=10.0, unclicked_beyond=0.0,
+        labels=("category",),
+        validation_share=0.3,
+        classes_per_batch=2,
+        clicked_within=10.0,
+        unclicked_beyond=0.0,
         clicks=write_log(tmp_path / "log.parquet", log),
-    )  # fmt: skip
+    )
     path = manifest_file(tmp_path / "m.parquet", manifest)
     run = run_of(spark, tmp_path / "root", path, model=model, fine_tune=spec, embed=EmbedSettings(engine="torch"))
     model_id = load_model(model).model_id

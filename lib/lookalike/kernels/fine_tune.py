@@ -7,7 +7,6 @@ a click log add a triplet loss. Each picture is augmented anew each time. Batch 
 """
 
 import json
-import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -34,8 +33,6 @@ from lookalike.kernels.models import Model, load_model
 from lookalike.kernels.pca import Moments, projection
 from lookalike.kernels.retrieval import ranked, recall_at
 from lookalike.kernels.training_data import UNKNOWN, TrainingData, balanced_batches
-
-log = logging.getLogger(__name__)
 
 Rows = NDArray[np.int64]
 
@@ -187,7 +184,7 @@ class _Run:
             if self.progress.best == epoch:
                 self.best = {name: value.detach().cpu().clone() for name, value in self.learner.trained().items()}
             if _is_first():
-                log.info("%s", json.dumps(figures))
+                print(_line(figures), flush=True)  # what a process prints, TorchDistributor passes on
                 self._keep(schedule)
 
     def _is_over(self) -> bool:
@@ -266,7 +263,8 @@ class _Run:
             name.removeprefix("network."): value for name, value in self.best.items() if name.startswith("network.")
         }
         pair = self.best["projection.weight"], self.best["projection.bias"]
-        return model_file.ModelFile(base.settings, {**base.network, **network}, (*base.projections, pair))
+        figures = {"epochs": self.progress.epochs, "best": self.progress.best}
+        return model_file.ModelFile(base.settings, {**base.network, **network}, (*base.projections, pair), figures)
 
     def _keep(self, schedule: Any) -> None:
         state = {
@@ -306,6 +304,12 @@ class _Run:
         """What must be the same for a checkpoint to be gone on from."""
         shapes = {name: list(value.shape) for name, value in self.learner.trained().items()}
         return json.dumps([self.model.model_id, shapes, self.training.settings.model_dump(mode="json")])
+
+
+def _line(epoch: dict[str, Any]) -> str:
+    recall = ", ".join(f"same {kind} {value:.3f}" for kind, value in epoch["recall@1"].items())
+    loss = f"loss {epoch['loss']:.3f}, " if "loss" in epoch else ""
+    return f"epoch {epoch['epoch']}: {loss}recall@1 {recall} ({epoch['seconds']:.0f} s)"
 
 
 def checkpoint(out: str) -> str:

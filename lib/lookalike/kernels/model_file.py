@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pydantic
 import safetensors.torch
@@ -24,11 +25,15 @@ _FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class ModelFile:
-    """`settings` of the network below; `network` tensors that replace its own, by name; `projections` in order."""
+    """`settings` of the network below; `network` tensors that replace its own, by name; `projections` in order.
+
+    `figures`: how the training went, if there was one; no part of the model_id.
+    """
 
     settings: ModelSettings
     network: Mapping[str, Tensor] = field(default_factory=dict)
     projections: tuple[tuple[Tensor, Tensor], ...] = ()
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
     def projection_tensors(self) -> dict[str, Tensor]:
         """Weights and biases by the names that they have in the file."""
@@ -40,7 +45,7 @@ class ModelFile:
 
     def projected(self, weight: Tensor, bias: Tensor) -> "ModelFile":
         """The same with one more projection."""
-        return ModelFile(self.settings, self.network, (*self.projections, (weight, bias)))
+        return ModelFile(self.settings, self.network, (*self.projections, (weight, bias)), self.figures)
 
 
 def opened(settings: ModelSettings) -> ModelFile:
@@ -78,12 +83,16 @@ def read(settings: ModelSettings) -> ModelFile:
     network = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
     count = sum(bool(re.fullmatch(r"projections\.\d+\.weight", name)) for name in tensors)
     projections = [(tensors[f"projections.{n}.weight"], tensors[f"projections.{n}.bias"]) for n in range(count)]
-    return ModelFile(base, network, tuple(projections))
+    return ModelFile(base, network, tuple(projections), recipe.get("figures", {}))
 
 
 def write(uri: str, model: ModelFile) -> None:
     """Write `model` to `uri`, a new file or in place of one, whole or not at all."""
-    recipe = {"format_version": _FORMAT_VERSION, "model": model.settings.model_dump(mode="json", exclude_defaults=True)}
+    recipe = {
+        "format_version": _FORMAT_VERSION,
+        "model": model.settings.model_dump(mode="json", exclude_defaults=True),
+        "figures": model.figures,
+    }
     tensors = {f"network.{name}": tensor for name, tensor in model.network.items()} | model.projection_tensors()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with files.written_atomically(uri) as path:

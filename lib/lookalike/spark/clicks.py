@@ -34,7 +34,7 @@ from lookalike.spark.tables import conform, spark_schema
 from lookalike.spark.training_rows import COPY
 
 if TYPE_CHECKING:  # its module loads torch, of which the driver has no need
-    from lookalike.kernels.models import Preprocessing
+    from lookalike.kernels.networks import Preprocessing
 
 _CLICKS = ParquetInput(
     name="click log",

@@ -25,7 +25,7 @@ from lookalike.kernels.images import Rejected
 from lookalike.spark.embed import Count, sources, task_share
 
 if TYPE_CHECKING:  # its module loads torch, of which the driver has no need
-    from lookalike.kernels.models import Preprocessing
+    from lookalike.kernels.networks import Preprocessing
 
 _QUALITY = 95
 

@@ -1,0 +1,28 @@
+"""Make the model better on the shop's own catalog and clicks, as a model file for model.name."""
+
+import sys
+from collections.abc import Sequence
+
+from lookalike import cli, files
+from lookalike.spark.start import start
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = cli.parser(__doc__)
+    cli.add_settings_options(parser)
+    cli.add_selection_options(parser, full=False, retry=False)
+    parser.add_argument("--out", required=True, metavar="FILE", help="the new model, a .safetensors file")
+    options = parser.parse_args(argv)
+
+    def job() -> None:
+        out = cli.model_file(options.out)
+        run = start(cli.settings(options), "fine_tune", cli.selection(options))
+        from lookalike.spark.fine_tune import fine_tune  # torch, after the JVM has started
+
+        print(f"model {fine_tune(run, out)}: --set model.name={files.redacted(out)}")
+
+    return cli.exit_code(job)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,53 @@
+"""The model card (Mitchell et al., 2019) that stands beside a model file that was fine-tuned, in Markdown."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+
+def model_card(
+    model_id: str,
+    base: str,
+    settings: Mapping[str, Any],
+    manifest: str,
+    code_version: str,
+    counts: Mapping[str, int],
+    epochs: Sequence[Mapping[str, Any]],
+    best: int,
+) -> str:
+    """What it was made from, how, and how good it is. `epochs` as training gave them, `best` the number of one."""
+    kinds = list(epochs[0]["recall@1"])
+    rows = [
+        [
+            epoch["epoch"],
+            f"{epoch['loss']:.3f}" if "loss" in epoch else "",
+            *(epoch["recall@1"][kind] for kind in kinds),
+        ]
+        for epoch in epochs
+    ]
+    return (
+        "\n\n".join(
+            [
+                f"# {model_id}",
+                f"Fine-tuned from {base} on {datetime.now(UTC):%Y-%m-%d}, by lookalike {code_version}.",
+                "## Data",
+                f"Pictures of the manifest {manifest}. Products of the validation had no part in the training.",
+                _table(["", "count"], [[name, f"{count:,}"] for name, count in counts.items()]),
+                "## Figures",
+                f"recall@1 among the held-out pictures, each a query, itself left out. Epoch 0 is {base} with a "
+                f"projection that was only fitted; epoch {best} is the model.",
+                _table(["epoch", "loss", *(f"same {kind}" for kind in kinds)], rows),
+                "## Settings",
+                _table(["fine_tune", "value"], [[name, f"`{value}`"] for name, value in settings.items()]),
+                "## Licence and use",
+                "Its weights come from those of the base model and from the pictures above: it may be used as the "
+                "licences of both allow. It finds products that look alike; it is not made to recognise people.",
+            ]
+        )
+        + "\n"
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)
