@@ -223,7 +223,9 @@ class _Run:
         settings = self.training.settings
         seed = settings.seed + 1_000 * epoch
         codes = data.labels[settings.labels[0]]
-        drawn = balanced_batches(codes, settings.classes_per_batch, settings.pictures_per_class, batches, seed)
+        # A class of one picture pulls what augmentation makes of it together.
+        least = 1 if settings.augmentation else 2
+        drawn = balanced_batches(codes, settings.classes_per_batch, settings.pictures_per_class, batches, seed, least)
         order = np.random.default_rng(seed).permutation(len(data.triplets))
         augmented = augmenter(self.model.preprocessing.size_px, settings.augmentation, settings.seed)
 

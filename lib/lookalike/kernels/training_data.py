@@ -80,18 +80,20 @@ class TrainingData:
             return np.asarray(image)
 
 
-def balanced_batches(labels: Ints, classes: int, pictures: int, batches: int, seed: int) -> Iterator[Ints]:
+def balanced_batches(
+    labels: Ints, classes: int, pictures: int, batches: int, seed: int, least: int = 2
+) -> Iterator[Ints]:
     """`batches` times rows of up to `classes` classes with `pictures` rows each, class after class.
 
-    Only classes with two rows or more are drawn, each as often as the others; UNKNOWN is none. A class of fewer than
-    `pictures` rows repeats some. Raises ValueError where fewer than two classes can be drawn.
+    Only classes with `least` rows or more are drawn, each as often as the others; UNKNOWN is none. A class of fewer
+    than `pictures` rows repeats some. Raises ValueError where fewer than two classes can be drawn.
     """
     rng = np.random.default_rng(seed)
     order = np.argsort(labels, kind="stable")
     found, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
-    drawn = np.flatnonzero((found != UNKNOWN) & (counts > 1))
+    drawn = np.flatnonzero((found != UNKNOWN) & (counts >= least))
     if len(drawn) < 2:
-        raise ValueError(f"{len(drawn)} classes with two pictures; a batch needs two")
+        raise ValueError(f"{len(drawn)} classes with {least} pictures; a batch needs two")
     queue = drawn[:0]
     for _ in range(batches):
         if len(queue) < min(classes, len(drawn)):  # a class stands once in a batch, so the rest is not used up
