@@ -122,5 +122,5 @@ def test_batches_are_balanced() -> None:
 def test_a_coarse_label_gives_smaller_batches() -> None:
     (batch,) = balanced_batches(np.array([0, 1, 0, 1, 1]), classes=16, pictures=2, batches=1, seed=0)
     assert len(batch) == 4
-    with pytest.raises(ValueError, match="1 classes with two pictures"):
+    with pytest.raises(ValueError, match="1 classes with 2 pictures"):
         next(balanced_batches(np.array([0, 0, 1]), classes=2, pictures=2, batches=1, seed=0))

@@ -1,0 +1,90 @@
+"""A shop makes its model better: fine-tune, or fit a PCA, run the pipeline with the new model, and go back."""
+
+from pathlib import Path
+
+from tests import catalogs
+from tests.pipeline.conftest import PLAIN, Shop
+
+from lookalike import reader
+from lookalike.config import ModelSettings
+from lookalike.kernels import model_file
+
+SETTINGS = [
+    *('fine_tune.labels=["product", "category"]', "fine_tune.validation_share=0.3", "fine_tune.dim=8"),
+    *("fine_tune.classes_per_batch=4", "fine_tune.pictures_per_class=2", "fine_tune.epochs=1"),
+]
+NO_COMPARISON = ["gate.max_churn=1.0", "gate.max_recall_drop=1.0"]
+
+
+def opened(root: Path) -> reader.Catalog:
+    return reader.open(str(root), PLAIN, cache=root.parent / "cache")
+
+
+def test_fine_tune_then_publish_then_go_back(own_shop: Shop, tmp_path: Path) -> None:
+    root, out = own_shop.root, tmp_path / "models" / "tuned.safetensors"
+    settings, before = [*own_shop.settings, *SETTINGS], opened(root).model_id
+    versions = catalogs.versions(root)
+    ended = catalogs.run(
+        "fine_tune", root, own_shop.manifest, [*settings, "fine_tune.processes=2"], ["--out", str(out)]
+    )
+    assert ended.code == 0, ended.err
+    assert catalogs.versions(root) == versions
+    assert not list((root / "staging").rglob("*.parquet"))
+    assert sorted(path.name for path in out.parent.iterdir()) == ["tuned.md", "tuned.safetensors"]
+    tuned = model_file.read(ModelSettings(name=str(out)))
+    epochs = tuned.figures["epochs"]
+    assert [epoch["epoch"] for epoch in epochs] == [0, 1]
+    card = out.with_suffix(".md").read_text(encoding="utf-8")
+    stages = catalogs.last_run(root)
+    rows = len(catalogs.table(root, "images"))
+    counts = stages["training_set"]
+    assert counts.pop("rows") == rows == sum(counts.values())
+    for text in (before, f"| ledger rows | {rows} |", f"| pictures, train | {counts['train']} |", "| 1 |", "Licence"):
+        assert text in card
+
+    model = f"model.name={out}"
+    ended = catalogs.run("pipeline", root, own_shop.manifest, [model, *NO_COMPARISON])
+    assert ended.code == 0, ended.err
+    after = opened(root)
+    assert after.model_id != before
+    assert after.model_id in card
+    assert after.model_id in (root / "report.html").read_text(encoding="utf-8")
+    assert after.dim == 8
+
+    back = catalogs.run("rollback", root, None, [], ["--category", PLAIN])
+    assert back.code == 0, back.err
+    assert opened(root).model_id == before
+
+
+def test_a_pca_is_a_model_too(own_shop: Shop, tmp_path: Path) -> None:
+    out = tmp_path / "small.safetensors"
+    ended = catalogs.run(
+        "fit_pca", own_shop.root, own_shop.manifest, own_shop.settings, ["--dim", "4", "--out", str(out)]
+    )
+    assert ended.code == 0, ended.err
+    (weight, bias), *more = model_file.read(ModelSettings(name=str(out))).projections
+    assert not more
+    assert (weight.shape, bias.shape) == ((4, 512), (4,))
+    refused = catalogs.run(
+        "fit_pca", own_shop.root, own_shop.manifest, own_shop.settings, ["--dim", "999", "--out", str(out)]
+    )
+    assert refused.code == 2
+    assert "can't be projected to 999" in refused.error
+    refused = catalogs.run("fit_pca", own_shop.root, own_shop.manifest, own_shop.settings, ["--dim", "4", "--out", "a"])
+    assert refused.code == 2
+    assert "ends in .safetensors" in refused.error
+
+
+def test_trainings_that_cannot_be(own_shop: Shop, tmp_path: Path) -> None:
+    root, out = own_shop.root, tmp_path / "tuned.safetensors"
+    settings = [*own_shop.settings, *SETTINGS]
+
+    def refused(*given: str) -> str:
+        ended = catalogs.run("fine_tune", root, own_shop.manifest, [*settings, *given], ["--out", str(out)])
+        assert ended.code == 2
+        assert not out.exists()
+        return ended.error
+
+    assert "no picture has the label colour" in refused('fine_tune.labels=["colour"]')
+    assert "no layer nowhere in squeezenet1_1" in refused('fine_tune.layers=["nowhere"]')
+    assert not list((root / "staging").rglob("*.parquet"))
