@@ -1,24 +1,41 @@
-"""Measure every changed category against exact search and known truth."""
+"""Measure every changed category against exact search and known truth; or, with --queries, the answers to photos."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 
-from lookalike import cli
+from lookalike import cli, files
 from lookalike.spark.evaluate import evaluate
+from lookalike.spark.evaluate_queries import evaluate_queries
 from lookalike.spark.gallery import unpublished
 from lookalike.spark.model_id import current_model_id
 from lookalike.spark.start import start
 
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.arguments(__doc__, argv, retry=False)
+    options = parse(argv)
 
     def job() -> None:
         run = start(cli.settings(options), "evaluate", cli.selection(options))
         model_id = current_model_id(run)
-        evaluate(run, unpublished(run, model_id), model_id)
+        if options.queries:
+            evaluate_queries(run, files.absolute(options.queries), model_id)
+        else:
+            evaluate(run, unpublished(run, model_id), model_id)
 
     return cli.exit_code(job)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    cli.add_settings_options(parser)
+    cli.add_selection_options(parser, full=True, retry=False)
+    parser.add_argument(
+        "--queries",
+        metavar="URI",
+        help="Parquet with query photos and what is right for each: measure how well they are answered",
+    )
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,20 @@ MANIFEST_OPTIONAL = pa.schema(
     ]
 )
 
+QUERY_REQUIRED = pa.schema([_field("query_id", pa.string(), "key of the query photo, unique in the query manifest")])
+
+QUERY_OPTIONAL = pa.schema(
+    [
+        _field("uri", pa.string(), "where the photo's bytes are; exactly one of uri, content and embedding is set"),
+        _field("content", pa.binary(), "the photo's bytes"),
+        _field("embedding", EMBEDDING, "(dim,) of the model that is evaluated; then no photo is read or embedded"),
+        _field("product_id", pa.string(), "the product that is right; at least one of this and category is set"),
+        _field("category", pa.string(), "the category that is right"),
+        _field("image_id", pa.string(), "the gallery image that the query is itself, which it must not find"),
+        _field("attributes", ATTRIBUTES, "what to group figures by, such as view=back"),
+    ]
+)
+
 IMAGES = pa.schema(
     [
         _field("image_id", pa.string(), "key with occurrence; null only where the manifest has none"),
@@ -150,6 +164,59 @@ EVALUATIONS = pa.schema(
     ]
 )
 
+QUERY_EVALUATION_KEY = ("queries_checksum", "model_id", "gallery")
+
+_QUERY_EVALUATION = (
+    _key("queries_checksum", pa.string(), "of the query manifest's files: names, sizes, Parquet footers; sha256, hex"),
+    _key("model_id", pa.string(), "model of the embeddings"),
+    _key("gallery", pa.string(), "fingerprint of the gallery's images, products and categories"),
+    _key("relevant", pa.string(), "which gallery images are right: those of the query's `product` | `category`"),
+)
+
+QUERY_ANSWERS = pa.schema(
+    [
+        *_QUERY_EVALUATION,
+        _key("query_id", pa.string(), "key with the four before; a query without a right image has no row"),
+        _field("product_id", pa.string(), "the product that is right"),
+        _field("category", pa.string(), "the category that is right"),
+        _field("attributes", ATTRIBUTES, "of the query"),
+        _key("right_images", pa.int64(), "how many images of the gallery are right"),
+        _field("rank", pa.int32(), "place of the first right image, from 1; null where it is beyond the first 100"),
+        _key("map@r", pa.float64(), "mean over the first R places of the precision at each right image"),
+        _key("ndcg@10", pa.float64(), "discounted gain of the first 10 places against that of the best order"),
+        _key(
+            "found",
+            pa.list_(pa.struct([("image_id", pa.string()), ("score", pa.float32()), ("right", pa.bool_())])),
+            "the 10 nearest images, best first",
+        ),
+        _field("right_image_id", pa.string(), "the nearest right image"),
+        _field("right_score", pa.float32(), "its score"),
+        _key("run_id", pa.string(), "run that found them"),
+    ]
+)
+
+QUERY_EVALUATIONS = pa.schema(
+    [
+        *_QUERY_EVALUATION,
+        _key("grouped_by", pa.string(), "all | category | attribute, of the queries"),
+        _key("group", pa.string(), "all, a category, or name=value"),
+        _key(
+            "metric",
+            pa.string(),
+            "recall@1 (which is precision@1 too), recall@5, recall@10, recall@20, map@r, ndcg@10; key with all before",
+        ),
+        _key("value", pa.float64(), "mean over the queries"),
+        _field("low", pa.float64(), "lower end of the 95 % interval, of products drawn anew; null for one product"),
+        _field("high", pa.float64(), "upper end"),
+        _key("n", pa.int64(), "queries that the value rests on"),
+        _field("queries", pa.string(), "name of the query manifest"),
+        _field("queries_uri", pa.string(), "where it was, without secrets"),
+        _field("model", pa.string(), "name of the model, as the settings have it"),
+        _key("run_id", pa.string(), "run that measured it"),
+        _key("measured_at", TIMESTAMP, "when"),
+    ]
+)
+
 _ORIGIN = (
     _field("who", pa.string(), "user that ran the job"),
     _field("why", pa.string(), "reason, where one was given"),
@@ -194,7 +261,8 @@ RUNS = pa.schema(
         _key(
             "stage",
             pa.string(),
-            "ingest, embed, build_index, similar_items, evaluate, publish, rollback, cleanup, training_set",
+            "ingest, embed, build_index, similar_items, evaluate, evaluate_queries, compare_models, publish, "
+            "rollback, cleanup, training_set, fine_tune, fit_pca",
         ),
         _key("started_at", TIMESTAMP, "when the stage started"),
         _key("seconds", pa.float64(), "how long it took"),
@@ -268,6 +336,8 @@ TABLES = {
     "shards": SHARDS,
     "similar_items": SIMILAR_ITEMS,
     "evaluations": EVALUATIONS,
+    "query_answers": QUERY_ANSWERS,
+    "query_evaluations": QUERY_EVALUATIONS,
     "publications": PUBLICATIONS,
     "audit": AUDIT,
     "runs": RUNS,

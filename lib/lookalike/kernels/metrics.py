@@ -110,7 +110,7 @@ def wilson_interval(p: float, n: int) -> tuple[float, float]:
     z = 1.959964  # two-sided 95 % point of the normal distribution
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, round(centre - half, 12)), min(1.0, round(centre + half, 12))  # 1 and 0 are ends, and not nearly
 
 
 def _query_blocks(images: Codes) -> Iterator[slice]:

@@ -55,7 +55,7 @@ class Origin:
         uri = run.settings.manifest
         if uri is None:
             return self
-        return Origin(self.who, self.why, files.redacted(uri), _manifest_checksum(run, uri), self.code_version)
+        return Origin(self.who, self.why, files.redacted(uri), manifest_checksum(run, uri), self.code_version)
 
 
 def actions(run: Run) -> DataFrame:
@@ -151,7 +151,7 @@ def code_version() -> str:
     return f"{__version__}+{found.stdout.strip()}"
 
 
-def _manifest_checksum(run: Run, uri: str) -> str:
+def manifest_checksum(run: Run, uri: str) -> str:
     """sha256 over each file's name, size and Parquet footer, in order of the names.
 
     The footer has every column chunk's place, size and statistics, so other rows mean another checksum. Only a few kB

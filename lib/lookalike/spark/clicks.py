@@ -40,8 +40,9 @@ _CLICKS = ParquetInput(
     name="click log",
     required=spark_schema(schemas.CLICKS_REQUIRED),
     optional=spark_schema(schemas.CLICKS_OPTIONAL),
-    one_of=("uri", "content", "query_image_id"),
-    none_of_them="uri, content, query_image_id: all missing; a query needs one of them",
+    one_of=(
+        (("uri", "content", "query_image_id"), "uri, content, query_image_id: all missing; a query needs one of them"),
+    ),
     a_row="a row for each product shown",
     not_parquet="not a Parquet file; write the log as Parquet",
     invalid=ClicksInvalid,

@@ -24,7 +24,7 @@ from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
 from lookalike.spark.secrets import is_withheld, stored_uri
 from lookalike.spark.selected import covered
-from lookalike.spark.tables import conform, spark_schema
+from lookalike.spark.tables import conform, spark_schema, written
 
 if TYPE_CHECKING:
     from lookalike.kernels.embedder import Outcome
@@ -49,7 +49,10 @@ def embed(run: Run, model_id: str) -> None:
         try:
             figures.images = todo.count()
             with progress_bar(run.console, run.spark.sparkContext, "embed", figures.images) as count:
-                rejected = _embed(run, todo, figures.images, model_id, staging, count)
+                if run.given_dim and figures.images:
+                    rejected = _take_given(run, todo, run.given_dim, model_id, count)
+                else:
+                    rejected = embed_contents(run, run.manifest, todo, figures.images, model_id, staging, count)
             embeddings = run.tables.read("embeddings").where(F.col("model_id") == model_id)
             settled = settle(waiting, embeddings, rejected, model_id, run.run_id).persist(StorageLevel.DISK_ONLY)
             counts = {row["status"]: row["count"] for row in settled.groupBy("status").count().collect()}
@@ -83,27 +86,30 @@ def unknown_contents(waiting: DataFrame, embeddings: DataFrame, model_id: str) -
     return distinct.join(known, "content_hash", "left_anti")
 
 
-def _embed(run: Run, todo: DataFrame, contents: int, model_id: str, staging: str, count: Count) -> DataFrame:
-    """Store the embeddings of `todo`; gives the outcomes that are rejections."""
+def embed_contents(
+    run: Run, manifest: DataFrame, todo: DataFrame, contents: int, model_id: str, staging: str, count: Count
+) -> DataFrame:
+    """Store the embeddings of `todo`, as `unknown_contents` gives it; gives the outcomes that are rejections.
+
+    `manifest` (image_id, uri, content) has what `todo` lacks: carried bytes, and uris with their secrets.
+    """
     if not contents:
         return run.spark.createDataFrame([], spark_schema(_OUTCOMES))
-    if run.given_dim:
-        return _take_given(run, todo, run.given_dim, model_id, count)
     chunks = -(-contents // run.settings.embed.commit_images)
     tasks = task_count(-(-contents // chunks), run.spark.sparkContext.defaultParallelism, run.settings.embed)
-    images = with_content(run.manifest, todo.withColumn("chunk", _chunk(chunks)))
+    images = with_content(manifest, todo.withColumn("chunk", _chunk(chunks)))
     if chunks > 1:
         images = _staged(images, files.join(staging, "images"))
     outcomes = files.join(staging, "outcomes")
     for chunk in range(chunks):
         part = images.where(F.col("chunk") == chunk).repartition(tasks, "content_hash")
         # Written before they are used, so that nothing is computed again when an executor is lost.
-        found = _written(image_outcomes(part, run.settings, model_id, count), files.join(outcomes, f"chunk={chunk}"))
+        found = written(image_outcomes(part, run.settings, model_id, count), files.join(outcomes, f"chunk={chunk}"))
         embedded = found.where("embedding IS NOT NULL")
         if not embedded.isEmpty():
             run.tables.insert("embeddings", embedded.withColumn("run_id", F.lit(run.run_id)), schemas.EMBEDDINGS_KEY)
-    written = run.spark.read.schema(spark_schema(_OUTCOMES)).parquet(outcomes)
-    return written.where("reason IS NOT NULL")
+    all_outcomes = run.spark.read.schema(spark_schema(_OUTCOMES)).parquet(outcomes)
+    return all_outcomes.where("reason IS NOT NULL")
 
 
 def task_count(contents: int, cores: int, settings: EmbedSettings) -> int:
@@ -145,11 +151,6 @@ def _staged(images: DataFrame, path: str) -> DataFrame:
     """`images` (content_hash, uri, chunk, content) from a file a chunk, so that no chunk reads the manifest again."""
     images.write.partitionBy("chunk").option("compression", "none").parquet(path)
     return images.sparkSession.read.schema(images.schema).parquet(path)
-
-
-def _written(rows: DataFrame, path: str) -> DataFrame:
-    rows.write.parquet(path)
-    return rows.sparkSession.read.schema(rows.schema).parquet(path)
 
 
 def image_outcomes(images: DataFrame, settings: Settings, model_id: str, count: Count) -> DataFrame:

@@ -185,6 +185,8 @@ def checked_embeddings(embeddings: pa.Array, dim: int) -> tuple[NDArray[np.float
 
 def hash_rows(values: NDArray[np.float32]) -> list[str]:
     """sha256 of each row's bytes, hex."""
+    if not len(values):  # of which there is no view as bytes
+        return []
     data = memoryview(np.ascontiguousarray(values).data).cast("B")
     size = values.shape[1] * values.itemsize
     return [hashlib.sha256(data[start : start + size]).hexdigest() for start in range(0, len(data), size)]

@@ -17,8 +17,7 @@ class ParquetInput:
     name: str
     required: StructType
     optional: StructType
-    one_of: tuple[str, ...]  # of these columns one must be there
-    none_of_them: str
+    one_of: tuple[tuple[tuple[str, ...], str], ...]  # columns of which one must be there, and what to say of none
     a_row: str
     not_parquet: str
     invalid: type[LookalikeError]
@@ -54,8 +53,7 @@ def _schema_problems(schema: StructType, contract: ParquetInput) -> list[str]:
     for field in contract.optional.fields:
         if field.name not in present and (hint := _similar(field.name, unknown)):
             problems.append(f"{field.name}: absent{hint}")
-    if not set(contract.one_of) & set(present):
-        problems.append(contract.none_of_them)
+    problems += [said for names, said in contract.one_of if not set(names) & set(present)]
     for field in known:
         if field.name in present and not _fits(present[field.name], field.dataType):
             found = present[field.name].simpleString()

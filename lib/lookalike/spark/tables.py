@@ -65,6 +65,12 @@ def conform(rows: DataFrame, schema: pa.Schema) -> DataFrame:
     return rows.select([rows[f"`{f.name}`"].cast(f.dataType).alias(f.name) for f in spark_schema(schema).fields])
 
 
+def written(rows: DataFrame, path: str) -> DataFrame:
+    """`rows` from Parquet files at `path` to which they are written now: nothing of them is computed twice."""
+    rows.write.parquet(path)
+    return rows.sparkSession.read.schema(rows.schema).parquet(path)
+
+
 @dataclass(frozen=True)
 class Tables:
     """All tables of one root. A table that was never written reads as empty."""

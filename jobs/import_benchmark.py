@@ -1,0 +1,37 @@
+"""Make a manifest and a query manifest of a public set of product pictures, to measure published figures again."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lookalike import cli
+from lookalike.benchmarks import GALLERY_FILE, LAYOUTS, QUERY_FILE, import_benchmark
+from lookalike.errors import ConfigInvalid
+
+
+def main(argv: Sequence[str]) -> int:
+    options = parse(argv)
+    return cli.exit_code(lambda: make(options))
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--layout", required=True, choices=LAYOUTS, help="which set it is")
+    parser.add_argument("--folder", required=True, type=Path, metavar="DIR", help="where the set is unpacked")
+    parser.add_argument(
+        "--out", required=True, metavar="URI", help=f"folder for {GALLERY_FILE} (manifest) and {QUERY_FILE}"
+    )
+    return parser.parse_args(argv)
+
+
+def make(options: argparse.Namespace) -> None:
+    try:
+        counts = import_benchmark(options.layout, options.folder, options.out)
+    except OSError as error:
+        raise ConfigInvalid(f"{error}; give input that can be read and a writable --out") from error
+    print(f"{options.out}: {counts.gallery:,} gallery images, {counts.queries:,} queries")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
