@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from lookalike import FORMAT_VERSION
@@ -26,34 +26,34 @@ class Version:
     live_run_id: str | None = None
 
 
+def embedded_images(images: DataFrame) -> DataFrame:
+    """Ledger rows that are embedded by whatever model, and not deleted."""
+    return images.where(F.col("status").isin("embedded", "reused") & ~F.col("deleted"))
+
+
 def live_images(images: DataFrame, model_id: str) -> DataFrame:
     """Ledger rows that belong into an index: embedded by this model, and not deleted."""
-    return images.where(
-        F.col("status").isin("embedded", "reused") & ~F.col("deleted") & (F.col("model_id") == model_id)
-    )
+    return embedded_images(images).where(F.col("model_id") == model_id)
+
+
+def fingerprint(hashed: Column, *also: Column) -> Column:
+    """Aggregate of rows in no order: of their count, of the sum and exclusive or of their hashes, and of `also`."""
+    parts = [F.count("*"), F.bit_xor(hashed), F.sum(hashed.cast("decimal(38,0)")), *also]
+    return F.substring(F.sha2(F.concat_ws(":", *parts), 256), 1, 16)
 
 
 def candidates(images: DataFrame, model_id: str, settings: Settings) -> DataFrame:
     """(category, version, images, several_products) of every category that has an image.
 
     `version` is a fingerprint of all that decides the published files and rows, so an unchanged category keeps it.
-    The images enter it in no order: by their count and the sum and exclusive or of their hashes.
     """
     hashed = F.xxhash64("image_id", "product_id", "content_hash", "available")
     product = F.xxhash64("product_id")
-    fingerprint = F.concat_ws(
-        ":",
-        F.count("*"),
-        F.expr("bit_xor(image_hash)"),
-        F.sum(F.col("image_hash").cast("decimal(38,0)")),
-        F.lit(_settings_fingerprint(model_id, settings)),
-    )
     return (
         live_images(images, model_id)
-        .withColumn("image_hash", hashed)
         .groupBy("category")
         .agg(
-            F.substring(F.sha2(fingerprint, 256), 1, 16).alias("version"),
+            fingerprint(hashed, F.lit(_settings_fingerprint(model_id, settings))).alias("version"),
             F.count("*").alias("images"),
             (F.min(product) < F.max(product)).alias("several_products"),
         )
