@@ -132,6 +132,17 @@ SIMILAR_ITEMS = pa.schema(
     ]
 )
 
+MATCH_QUERY_REQUIRED = pa.schema([_field("query_id", pa.string(), "key of the query, unique in the queries")])
+
+MATCH_QUERY_OPTIONAL = pa.schema(
+    [
+        _field("uri", pa.string(), "where the photo's bytes are; exactly one of uri, content and embedding is set"),
+        _field("content", pa.binary(), "the photo's bytes"),
+        _field("embedding", EMBEDDING, "(dim,) of the model of what is live; then no photo is read or embedded"),
+        _field("category", pa.string(), "where to search: this category and all below it; null: it is predicted"),
+    ]
+)
+
 FIGURE = pa.struct(
     [
         _field("metric", pa.string(), "what was measured"),
@@ -168,9 +179,10 @@ CATEGORY_PREDICTORS = pa.schema(
         _field(
             "same_product_slope",
             pa.float64(),
-            "with the intercept, the log-odds by score that a match is the same product; null where no pair is known",
+            "with the intercept, the log-odds by score that a match is the same product; null where scores don't tell",
         ),
         _field("same_product_intercept", pa.float64(), "see same_product_slope"),
+        _field("same_product_reason", pa.string(), "why scores don't tell; then only equal content is exact"),
         _key("run_id", pa.string(), "run that fitted it"),
         _key("fitted_at", TIMESTAMP, "when"),
     ]

@@ -10,7 +10,7 @@ Here is what services need; `category_fit` fits it.
 """
 
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,18 @@ def tempered(probabilities: Float64s, temperature: float) -> Float64s:
     """(q, C) flatter where `temperature` is above 1, steeper below, summing to 1 again."""
     with np.errstate(divide="ignore"):
         return softmax(np.log(probabilities) / temperature)
+
+
+def among(predictor: Predictor, embeddings: Float32s, categories: Collection[str]) -> tuple[list[str], Float64s]:
+    """Those of the predictor's categories that are among `categories`, and probabilities (q, these), summing to 1.
+
+    Raises NotPredictable where it knows none.
+    """
+    known = [place for place, name in enumerate(predictor.categories) if name in categories]
+    if not known:
+        raise NotPredictable("none of these categories was there when fit_categories last ran: run it again")
+    found = predictor.probabilities(embeddings)[:, known]
+    return [predictor.categories[place] for place in known], found / found.sum(axis=1, keepdims=True)
 
 
 def best(probabilities: Float64s, share: float) -> int:

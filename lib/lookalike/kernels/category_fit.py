@@ -23,14 +23,15 @@ FIT, CALIBRATE, TEST = 0, 1, 2
 MIN_PRODUCTS = 5
 """A category with fewer products is voted only: all of it is on the side of FIT."""
 
-MIN_PAIRS = 30
+MIN_PAIRED = 20
+"""Products with two images that it takes to learn what a score says of the same product."""
 
 _SHARE = 0.2  # of the products, to calibrate, and to test
 _C = 10.0  # inverse strength of the regularisation: of 1, 10, 100, 1000 the best on clothes of unseen people
 _ITERATIONS = 200
 _TEMPERATURES = (0.05, 20.0)
 _VOTE_TEMPERATURES = (0.001, 1.0)
-_WEIGHTS = np.linspace(0, 1, 21)
+_WEIGHTS = np.linspace(0, 0.98, 50)  # not 1, by which no category would be possible that is voted only
 _BINS = 15
 
 Codes = NDArray[np.integer]
@@ -170,21 +171,19 @@ def calibration_error(confidence: Float64s, right: NDArray[np.bool_]) -> float:
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def fit_same_product(pairs: Sequence[Pair], seed: int) -> tuple[SameProduct, Figure] | None:
-    """Fitted on six of ten products, measured on the others; None where pairs are few, or scores say nothing."""
-    if len(pairs) < MIN_PAIRS:
-        return None
+def fit_same_product(pairs: Sequence[Pair], seed: int) -> tuple[SameProduct, Figure] | str:
+    """Fitted on six of ten products, measured on the others; or the reason why scores don't tell."""
     _, product = np.unique([pair.product_id for pair in pairs], return_inverse=True)
-    order = np.random.default_rng(seed).permutation(product.max() + 1)
-    fitted = order[product] < 0.6 * len(order)
-    if fitted.all() or not fitted.any():
-        return None
+    products = int(product.max(initial=-1)) + 1
+    if products < MIN_PAIRED:
+        return f"{products} of the products drawn have two unlike images, and {MIN_PAIRED} must"
+    fitted = np.random.default_rng(seed).permutation(products)[product] < 0.6 * products
     scores = np.array([(pair.same, pair.other) for pair in pairs])
     same = np.broadcast_to([True, False], scores.shape)
     line = LogisticRegression(C=np.inf).fit(scores[fitted].reshape(-1, 1), same[fitted].ravel())
     found = SameProduct(float(line.coef_[0, 0]), float(line.intercept_[0]))
     if found.slope <= 0:
-        return None
+        return "the nearest image of another product is as a rule nearer than other images of the same product"
     test = scores[~fitted].ravel()
     error = calibration_error(found.probability(test), same[~fitted].ravel())
     return found, Figure("same_product_ece", error, None, None, len(test))

@@ -233,9 +233,10 @@ def _fitted(order: Order, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Reco
         "vote_temperature": predictor.vote_temperature,
         "weight": predictor.weight,
         "temperature": predictor.temperature,
-        "figures": [asdict(figure) for figure in [*fitted.figures, *([same[1]] if same else [])]],
-        "same_product_slope": same[0].slope if same else None,
-        "same_product_intercept": same[0].intercept if same else None,
+        "figures": [asdict(figure) for figure in [*fitted.figures, *([] if isinstance(same, str) else [same[1]])]],
+        "same_product_slope": None if isinstance(same, str) else same[0].slope,
+        "same_product_intercept": None if isinstance(same, str) else same[0].intercept,
+        "same_product_reason": same if isinstance(same, str) else None,
     }
     yield from pa.Table.from_pylist([row], _FITTED).to_batches()
 
@@ -252,7 +253,7 @@ def _print(row: PredictorRow, fitted: bool) -> None:
     out.print(
         f"{row['categories']:,} categories: {known:,} classified, {row['voted_only']:,} voted only", highlight=False
     )
-    if row["same_product_slope"] is None:
-        out.print("too few products have two unlike images: only equal content will be exact", highlight=False)
+    if row["same_product_reason"]:
+        out.print(f"only equal content will be exact: {row['same_product_reason']}", highlight=False)
     if not fitted:
         out.print("nothing changed since this was fitted, so nothing was written", highlight=False)
