@@ -78,7 +78,7 @@ def fit(embeddings: Float32s, categories: Sequence[str], products: Sequence[str]
     predictor = Predictor(
         tuple(names.tolist()), classified, weights, bias, embeddings[voters], category[voters], k, 1.0, 1.0, 0.5, 1.0
     )
-    chosen = _calibrated(predictor, embeddings[part == CALIBRATE], category[part == CALIBRATE])
+    chosen = calibrated(predictor, embeddings[part == CALIBRATE], category[part == CALIBRATE])
     test = part == TEST
     return Fitted(chosen, _figures(chosen, embeddings[test], category[test], product[test]), len(category))
 
@@ -114,7 +114,7 @@ def _classifier(embeddings: Float32s, category: Int64s) -> tuple[Float32s, Float
     return weights.astype(np.float32), bias.astype(np.float32)
 
 
-def _calibrated(predictor: Predictor, embeddings: Float32s, category: Int64s) -> Predictor:
+def calibrated(predictor: Predictor, embeddings: Float32s, category: Int64s) -> Predictor:
     """`predictor` with the temperatures and the weight that suit these images best."""
     count = len(predictor.categories)
     logits = predicting.logits(predictor, embeddings)

@@ -17,8 +17,6 @@ from lookalike.kernels.search import Gallery
 
 Float64s = NDArray[np.float64]
 
-_UNEQUAL = 1 - 1e-4  # equal pictures score more: all that they lack of 1 is what rounding to float16 costs
-
 
 @dataclass(frozen=True)
 class SameProduct:
@@ -29,7 +27,7 @@ class SameProduct:
 
     def probability(self, scores: NDArray[np.floating]) -> Float64s:
         """(n,) that matches with these `scores` are the query's own product."""
-        return np.asarray(1 / (1 + np.exp(-(self.slope * np.asarray(scores, np.float64) + self.intercept))))
+        return np.asarray((1 + np.tanh((self.slope * np.asarray(scores, np.float64) + self.intercept) / 2)) / 2)
 
 
 class Pair(NamedTuple):
@@ -56,10 +54,10 @@ def pairs(gallery: Gallery, place: int, count: int, seed: int) -> list[Pair]:
     for row, embedding, other in zip(rows.tolist(), embeddings, others.tolist(), strict=True):
         product = int(shard.product[row])
         own = shard.vectors[shard.product_starts[product] : shard.product_starts[product + 1]]
-        scores = search.as_float32(own) @ embedding
-        scores = scores[scores <= _UNEQUAL]
-        if len(scores) and np.isfinite(other):
-            found.append(Pair(str(shard.product_ids[row]), float(scores.max()), other))
+        own = own[(own != shard.vectors[row]).any(axis=1)]
+        if len(own) and np.isfinite(other):
+            same = float((search.as_float32(own) @ embedding).max())
+            found.append(Pair(shard.product_ids[row].as_py(), min(same, 1.0), other))
     return found
 
 
@@ -67,7 +65,10 @@ def _nearest_other(gallery: Gallery, embeddings: NDArray[np.float32], own: NDArr
     """(q,) score of the nearest image of another product than `own` (q,); nan for none, and for an equal picture."""
     nearest = np.full(len(own), np.nan)
     found = search.search(gallery, embeddings, 2)  # one of the two may be of the query's own product
-    others = np.flatnonzero(gallery.numbers_of(found.row) != own[found.group])[::-1]
-    nearest[found.group[others]] = found.score[others]  # of two, the better one is written last
-    nearest[nearest > _UNEQUAL] = np.nan
+    others = np.flatnonzero(gallery.numbers_of(found.row) != own[found.group])
+    for match in others[::-1].tolist():  # of two, the better one comes last
+        group, row = found.group[match], found.row[match]
+        place = int(np.searchsorted(gallery.row_offsets, row, side="right")) - 1
+        vector = search.as_float32(gallery.shards[place].vectors[row - gallery.row_offsets[place]])
+        nearest[group] = np.nan if np.array_equal(vector, embeddings[group]) else found.score[match]
     return nearest

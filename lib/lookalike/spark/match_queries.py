@@ -90,9 +90,8 @@ def match_queries(run: Run, uri: str, out: str) -> None:
             outcomes = kept(embedded(run, queries, checked.where("reason IS NULL"), here, count))
             rows = kept(with_outcomes(checked, outcomes))
             pairs = kept(_pairs(run, rows, outcomes, here))
-            matched = ranked(
-                run, found(run.spark, pairs, here.shards, run.settings.root, run.settings.match.k), rows, pairs, here
-            )
+            matches = found(run.spark, pairs, here.shards, run.settings.root, run.settings.match.k)
+            matched = kept(ranked(run, matches, rows, pairs, here))
             _write(conform(accounted(rows, matched, here.model_id), schemas.MATCHES), out)
         figures.counts = _counts(run, out)
     said = ", ".join(f"{count:,} {name}" for name, count in figures.counts.items())
