@@ -159,13 +159,3 @@ def test_confidence_interval_covers_the_truth_of_fractions_at_least_as_often_as_
 def test_confidence_interval_of_nothing_is_an_error():
     with pytest.raises(ValueError, match="no values"):
         metrics.confidence_interval(np.array([]))
-
-
-def test_an_interval_of_values_that_come_in_clusters_is_that_of_fewer():
-    values = np.random.default_rng(0).random(200) < 0.7
-    alone = metrics.clustered_interval(values, np.arange(200))
-    assert alone == pytest.approx(metrics.confidence_interval(values), abs=0.003)
-    # Each value four times over tells no more than once.
-    assert metrics.clustered_interval(np.repeat(values, 4), np.repeat(np.arange(200), 4)) == pytest.approx(alone)
-    same = metrics.clustered_interval(np.ones(60), np.arange(60) // 6)
-    assert same == pytest.approx(metrics.wilson_interval(1.0, 10))

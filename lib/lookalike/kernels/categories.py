@@ -101,8 +101,10 @@ def votes(scores: Float32s, codes: Int64s, temperature: float, categories: int) 
 
 
 def pooled(classifier: Float64s, vote: Float64s, weight: float) -> Float64s:
-    """(q, C) both, with the classifier's weight."""
-    return weight * classifier + (1 - weight) * vote
+    """(q, C) both, with the classifier's weight; what it does not know, it leaves to the vote."""
+    unknown = np.where(classifier.any(axis=0), 0.0, vote)
+    heard = classifier * (1 - unknown.sum(axis=1, keepdims=True)) + unknown
+    return np.asarray(weight * heard + (1 - weight) * vote)
 
 
 def tempered(probabilities: Float64s, temperature: float) -> Float64s:
@@ -124,9 +126,14 @@ def among(predictor: Predictor, embeddings: Float32s, categories: Collection[str
 
 
 def best(probabilities: Float64s, share: float) -> int:
-    """How many of the categories, the most probable first, it takes until (C,) `probabilities` sum to `share`."""
+    """How many of the categories, the most probable first, it takes until (C,) `probabilities` sum to `share`.
+
+    All of them for 1, however improbable the last ones are.
+    """
+    if share >= 1:
+        return len(probabilities)
     sums = np.cumsum(np.sort(probabilities)[::-1])
-    return min(int(np.searchsorted(sums, share * sums[-1] * (1 - 1e-9))) + 1, len(sums))
+    return int(np.searchsorted(sums, share * sums[-1] - 1e-9)) + 1
 
 
 def write(path: Path, predictor: Predictor) -> None:

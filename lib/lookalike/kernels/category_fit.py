@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 from lookalike.errors import NotPredictable
 from lookalike.kernels import categories as predicting
-from lookalike.kernels import metrics
+from lookalike.kernels.bootstrap import share_intervals
 from lookalike.kernels.categories import Float32s, Float64s, Int64s, Predictor
 from lookalike.kernels.same_product import Pair, SameProduct
 
@@ -31,7 +31,7 @@ _C = 10.0  # inverse strength of the regularisation: of 1, 10, 100, 1000 the bes
 _ITERATIONS = 200
 _TEMPERATURES = (0.05, 20.0)
 _VOTE_TEMPERATURES = (0.001, 1.0)
-_WEIGHTS = np.linspace(0, 0.98, 50)  # not 1, by which no category would be possible that is voted only
+_WEIGHTS = np.linspace(0, 1, 21)
 _BINS = 15
 
 Codes = NDArray[np.integer]
@@ -80,7 +80,7 @@ def fit(embeddings: Float32s, categories: Sequence[str], products: Sequence[str]
     )
     chosen = calibrated(predictor, embeddings[part == CALIBRATE], category[part == CALIBRATE])
     test = part == TEST
-    return Fitted(chosen, _figures(chosen, embeddings[test], category[test], product[test]), len(category))
+    return Fitted(chosen, _figures(chosen, embeddings[test], category[test], product[test], seed), len(category))
 
 
 def parted(category: Int64s, product: Int64s, seed: int) -> tuple[Codes, Int64s]:
@@ -142,15 +142,15 @@ def _loss(probabilities: Float64s, codes: Int64s) -> float:
     return float(-np.log(np.maximum(probabilities[np.arange(len(codes)), codes], 1e-12)).mean())
 
 
-def _figures(predictor: Predictor, embeddings: Float32s, category: Int64s, product: Int64s) -> list[Figure]:
-    classifier, vote = predictor.classifier(embeddings), predictor.vote(embeddings)
+def _figures(predictor: Predictor, embeddings: Float32s, category: Int64s, product: Int64s, seed: int) -> list[Figure]:
     fused = predictor.probabilities(embeddings)
-    found = []
-    for name, probabilities in (("classifier", classifier), ("vote", vote), ("fused", fused)):
-        for k in (1, 3):
-            hits = hits_at(probabilities, category, k)
-            low, high = metrics.clustered_interval(hits, product)
-            found.append(Figure(f"{name}_accuracy@{k}", float(hits.mean()), low, high, len(hits)))
+    parts = {"classifier": predictor.classifier(embeddings), "vote": predictor.vote(embeddings), "fused": fused}
+    hits = {f"{name}_accuracy@{k}": hits_at(said, category, k) for name, said in parts.items() for k in (1, 3)}
+    intervals = share_intervals(np.stack(list(hits.values())).astype(np.float64), product, seed)
+    found = [
+        Figure(name, float(right.mean()), float(low), float(high), len(right))
+        for (name, right), low, high in zip(hits.items(), *intervals, strict=True)
+    ]
     plain = replace(predictor, classifier_temperature=1.0, vote_temperature=1.0, temperature=1.0)
     for name, probabilities in (("ece_before", plain.probabilities(embeddings)), ("ece_after", fused)):
         error = calibration_error(probabilities.max(axis=1), hits_at(probabilities, category, 1))

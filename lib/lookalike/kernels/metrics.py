@@ -98,21 +98,7 @@ def confidence_interval(values: NDArray[Any]) -> tuple[float, float]:
     return wilson_interval(float(np.mean(values, dtype=np.float64)) if len(values) else 0.0, len(values))
 
 
-def clustered_interval(values: NDArray[Any], clusters: Codes) -> tuple[float, float]:
-    """95 % confidence interval of the mean of `values` (n,), each in [0, 1], that are alike within `clusters` (n,).
-
-    Wilson's interval for as many values as would vary so much if they were independent (Korn and Graubard 1998): images
-    of one product are not. Where all agree, a cluster counts as one value.
-    """
-    p, n = float(np.mean(values, dtype=np.float64)), len(values)
-    _, number = np.unique(clusters, return_inverse=True)
-    sums = np.bincount(number, weights=np.asarray(values, np.float64) - p)
-    variance = float(sums @ sums) / n**2
-    independent = p * (1 - p) / variance if variance > 0 else len(sums)
-    return wilson_interval(p, max(1.0, min(float(n), independent)))
-
-
-def wilson_interval(p: float, n: float) -> tuple[float, float]:
+def wilson_interval(p: float, n: int) -> tuple[float, float]:
     """95 % confidence interval of a mean p of n values, each in [0, 1].
 
     Wilson's score interval (Wilson 1927), which stays inside [0, 1] and is wider than a point even where all values
