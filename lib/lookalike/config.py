@@ -173,6 +173,26 @@ class SimilarItemsSettings(Section):
     k: Count = Field(20, description="similar products per product")
 
 
+class CategoriesSettings(Section):
+    images: Count = Field(
+        50_000,
+        description="random images on which `fit_categories` works, at most; six of ten are in the predictor's file, "
+        "2 bytes x dim each, and take twice that in a reader's memory",
+    )
+    images_per_category: Count = Field(1_000, description="and of each category, at most")
+    neighbours: Count = Field(30, description="nearest of these images that vote on a query's category")
+
+
+class MatchSettings(Section):
+    k: Count = Field(20, description="products per query")
+    category_share: Fraction = Field(
+        0.9, description="the most probable categories are searched until their probabilities sum to this"
+    )
+    exact_probability: Fraction = Field(
+        0.5, description="a match is exact where it is the same product with at least this probability"
+    )
+
+
 class EvaluateSettings(Section):
     queries: Count = Field(1_000, description="random queries per category")
 
@@ -224,6 +244,8 @@ class Settings(Section):
     index: IndexSettings = IndexSettings()
     fine_tune: FineTuneSettings = FineTuneSettings()
     similar_items: SimilarItemsSettings = SimilarItemsSettings()
+    categories: CategoriesSettings = CategoriesSettings()
+    match: MatchSettings = MatchSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     gate: GateSettings = GateSettings()
     cleanup: CleanupSettings = CleanupSettings()

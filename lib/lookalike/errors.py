@@ -67,6 +67,16 @@ class ShardDamaged(LookalikeError):
     """A shard file is missing, truncated, or differs from its checksum."""
 
 
+class NotPredictable(LookalikeError):
+    """A query's category can't be predicted: too little to fit on, or nothing was fitted yet."""
+
+    exit_code = 2
+
+
+class PredictorDamaged(LookalikeError):
+    """The file by which categories are predicted is missing, truncated, or differs from its checksum."""
+
+
 class FormatTooNew(LookalikeError):
     """The root was written by a newer version of this library."""
 

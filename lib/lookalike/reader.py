@@ -18,7 +18,8 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,11 +41,21 @@ from lookalike.errors import (
     TableDamaged,
 )
 from lookalike.kernels import search
+from lookalike.kernels.categories import Predictor, among, latest, open_predictor
 from lookalike.kernels.shards import Shard, open_merged
+
+ShardRow = Mapping[str, Any]
 
 if TYPE_CHECKING:
     from lookalike.config import ModelSettings
     from lookalike.kernels.embedder import Embedder
+
+
+class Predicted(NamedTuple):
+    """A category that a query may be of, and how probably."""
+
+    category: str
+    probability: float
 
 
 class Match(NamedTuple):
@@ -56,19 +67,25 @@ class Match(NamedTuple):
 
 
 def open(  # noqa: A001  `reader.open` is how it is meant to be read
-    root: str, category: str, version: str | None = None, cache: str | Path | None = None
+    root: str, category: str | None = None, version: str | None = None, cache: str | Path | None = None
 ) -> "Catalog":
     """The live version of `category` under `root`, or the given `version`, which then never moves.
 
-    A category that was not published itself covers all published ones below it: `women` is all of `women/...`.
+    A category that was not published itself covers all published ones below it: `women` is all of `women/...`. Without
+    a category all published ones are covered, and each is opened when a search first needs it.
     `cache` is a folder for downloaded files and marks of what was checked; default `$XDG_CACHE_HOME/lookalike`.
 
     Raises RootUnusable, NotPublished, FormatTooNew, ShardDamaged, ModelMismatch (categories of different models).
     """
-    category = category.strip("/")
+    category = (category or "").strip("/")
+    if version and not category:
+        raise ValueError("a version is one of a category: name that, too")
     folder = Path(cache) if cache else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lookalike"
     versions = {category: version} if version else _live_versions(root, category)
-    return Catalog(root, category, folder, version is not None, _load(root, folder, versions))
+    opened = _load(root, folder, versions)
+    if category:
+        opened.galleries  # noqa: B018  opened now, so that what is damaged shows at once
+    return Catalog(root, category, folder, version is not None, opened)
 
 
 class Catalog:
@@ -81,10 +98,13 @@ class Catalog:
         self._pinned = pinned
         self._opened = opened  # replaced whole by refresh, so a search takes it once and keeps it
         self._refreshing = threading.Lock()
+        self._predicting = threading.Lock()
+        self._serving: dict[str, Mapping[str, Any]] = {}  # by model, its row of `category_predictors`
+        self._read_predictor: tuple[str, Predictor] | None = None  # with the path of its file
 
     @property
     def version(self) -> str:
-        """The open version; of a parent category, a fingerprint of its categories' versions."""
+        """The open version; of several categories, a fingerprint of its categories' versions."""
         versions = self._opened.versions
         return versions.get(self.category) or hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()[:16]
 
@@ -112,7 +132,9 @@ class Catalog:
             if (number := shard.product_number(product_id)) is not None
         ]
         if not places:
-            raise ProductUnknown(f"product {product_id!r} has no image in {self.category} version {self.version}")
+            raise ProductUnknown(
+                f"product {product_id!r} has no image in {self.category or self.root} version {self.version}"
+            )
         if len(opened.galleries) == 1:
             ((gallery, place, number),) = places
             return _matches(gallery, search.similar(gallery, place, range(number, number + 1), _positive(k)))
@@ -120,16 +142,50 @@ class Catalog:
         nearest = _nearest(opened.galleries, images, _positive(k) + 1)
         return [match for match in nearest if match.product_id != product_id][:k]
 
-    def search(self, embedding: ArrayLike, k: int = 10) -> list[Match]:
+    def search(self, embedding: ArrayLike, k: int = 10, categories: int | None = None) -> list[Match]:
         """The k products most similar to `embedding` (dim,) of the catalog's model, of any length, best first.
 
-        Raises ModelMismatch where it can't be an embedding of that model.
+        With `categories` only that many are searched, those that the embedding most probably is of, and no other is
+        opened. Raises ModelMismatch where it can't be an embedding of that model; see also `predict_category`.
         """
         opened = self._opened
-        return _nearest(opened.galleries, _query(embedding, opened), _positive(k))[:k]
+        return self._search(opened, _query(embedding, opened), k, categories)
 
-    def search_image(self, path: str | Path, k: int = 10, model: "ModelSettings | None" = None) -> list[Match]:
-        """The k products most similar to the picture at `path`, local or a URI, best first.
+    def _search(self, opened: "_Opened", query: NDArray[np.float32], k: int, categories: int | None) -> list[Match]:
+        if categories is None:
+            galleries = opened.galleries
+        else:
+            galleries = opened.of([found.category for found in self._predicted(opened, query, categories)])
+        return _nearest(galleries, query, _positive(k))[:k]
+
+    def predict_category(self, embedding: ArrayLike, k: int = 3) -> list[Predicted]:
+        """The k categories that `embedding` (dim,) most probably is of, best first, by what `fit_categories` fitted.
+
+        Probabilities are those among the categories of this catalog. Raises NotPredictable where nothing was fitted,
+        PredictorDamaged, FormatTooNew, ModelMismatch.
+        """
+        opened = self._opened
+        return self._predicted(opened, _query(embedding, opened), k)
+
+    def _predicted(self, opened: "_Opened", query: NDArray[np.float32], k: int) -> list[Predicted]:
+        names, probabilities = among(self._predictor(opened.model_id), query, opened.versions)
+        best = np.argsort(-probabilities[0], kind="stable")[: _positive(k)].tolist()
+        return [Predicted(names[place], float(probabilities[0, place])) for place in best]
+
+    def _predictor(self, model_id: str) -> Predictor:
+        """Read when it is first needed, and again when `refresh` made way for another one."""
+        with self._predicting:
+            if model_id not in self._serving:
+                self._serving[model_id] = latest(_read(self.root, "category_predictors", missing_ok=True), model_id)
+            row = self._serving[model_id]
+            if self._read_predictor is None or self._read_predictor[0] != row["path"]:
+                self._read_predictor = row["path"], open_predictor(self.root, row, self._cache)
+            return self._read_predictor[1]
+
+    def search_image(
+        self, path: str | Path, k: int = 10, model: "ModelSettings | None" = None, categories: int | None = None
+    ) -> list[Match]:
+        """The k products most similar to the picture at `path`, local or a URI, best first; see `search`.
 
         Needs the model extra. `model` are the settings that the catalog was made with, by default the default model,
         which the first call loads. Raises ModelInvalid, ModelMismatch where it is another model than the catalog's,
@@ -141,38 +197,61 @@ class Catalog:
             worker = _embedder(model)
             if worker.model_id != opened.model_id:
                 raise ModelMismatch(
-                    f"{self.category} has embeddings of model {opened.model_id}, this is model {worker.model_id}: give"
-                    " the model settings that the catalog was made with"
+                    f"{self.category or self.root} has embeddings of model {opened.model_id}, this is model "
+                    f"{worker.model_id}: give the model settings that the catalog was made with"
                 )
             (outcome,) = worker.embed([(uri, functools.partial(files.read_bytes, uri))])
         if outcome.embedding is None:
             raise ImageRejected(f"{uri}: {outcome.reason}")
-        return _nearest(opened.galleries, _query(outcome.embedding, opened), _positive(k))[:k]
+        return self._search(opened, _query(outcome.embedding, opened), k, categories)
 
     def refresh(self) -> bool:
         """Move to the live version, if another one is live by now; says whether it moved. A pinned catalog stays.
 
-        Searches under way keep the version that they began with. Where the new version can't be opened, the error is
-        raised and the old one stays open.
+        What predicts categories is looked up again when it is next needed. Searches under way keep the version that
+        they began with. Where the new version can't be opened, the error is raised and the old one stays open.
         """
         if self._pinned:
             return False
         with self._refreshing:
+            self._serving = {}
             versions = _live_versions(self.root, self.category)
             if versions == self._opened.versions:
                 return False
-            self._opened = _load(self.root, self._cache, versions)
+            opened = _load(self.root, self._cache, versions)
+            if self.category:
+                opened.galleries  # noqa: B018
+            self._opened = opened
             return True
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """What a catalog reads: a gallery per category, and one for all small categories that share files."""
+    """What a catalog reads, opened as it is needed."""
 
+    root: str
+    cache: Path
+    rows: Mapping[str, Sequence[ShardRow]]  # of `shards`, by category
     versions: Mapping[str, str]
     model_id: str
     dim: int
-    galleries: Sequence[search.Gallery]
+    _opening: threading.Lock = field(default_factory=threading.Lock)
+    _alone: dict[str, search.Gallery] = field(default_factory=dict)  # by category
+
+    @cached_property
+    def galleries(self) -> list[search.Gallery]:
+        """A gallery for each category, and one for all small categories that share files."""
+        return _galleries(self.root, self.cache, list(self.rows.values()))
+
+    def of(self, categories: Iterable[str]) -> list[search.Gallery]:
+        """A gallery for each of `categories`, opened when it is first needed."""
+        return [self._of(category) for category in categories]
+
+    def _of(self, category: str) -> search.Gallery:
+        with self._opening:
+            if category not in self._alone:
+                (self._alone[category],) = search.open_galleries(self.root, [self.rows[category]], self.cache)
+            return self._alone[category]
 
 
 _one_at_a_time = threading.Lock()  # a model is loaded once, and serves one stream of pictures
@@ -189,9 +268,10 @@ def _embedder(model: "ModelSettings | None") -> "Embedder":
 
 
 def _live_versions(root: str, category: str) -> dict[str, str]:
-    """The live version of `category`, or else of every category below it."""
+    """The live version of `category`, or else of every category below it; of all where it is empty."""
     live = {row["category"]: row for row in _read(root, "publications")}
-    chosen = [category] if category in live else [name for name in live if name.startswith(f"{category}/")]
+    below = f"{category}/" if category else ""
+    chosen = [category] if category in live else [name for name in live if name.startswith(below)]
     if not chosen:
         close = difflib.get_close_matches(category, live, n=3, cutoff=0.5) or sorted(live)[:3]
         hint = f"{len(live)} are, such as {', '.join(close)}" if live else "nothing is"
@@ -215,10 +295,10 @@ def _load(root: str, cache: Path, versions: Mapping[str, str]) -> _Opened:
         found = "; ".join(f"{category}: {model_id}, dim {dim}" for (model_id, dim), category in models.items())
         raise ModelMismatch(f"the categories under {root} have several models, so open them one by one: {found}")
     ((model_id, dim),) = models
-    return _Opened(versions, model_id, dim, _galleries(root, cache, chosen))
+    return _Opened(root, cache, dict(zip(versions, chosen, strict=True)), versions, model_id, dim)
 
 
-def _galleries(root: str, cache: Path, chosen: Sequence[Sequence[Mapping[str, Any]]]) -> list[search.Gallery]:
+def _galleries(root: str, cache: Path, chosen: Sequence[Sequence[ShardRow]]) -> list[search.Gallery]:
     """A gallery for each version of `chosen`, but one for all that stand in packs: their search is exact anyway."""
     packed = [row for rows in chosen for row in rows if row["path"] is None]
     if len(packed) < 2:
@@ -230,10 +310,14 @@ def _galleries(root: str, cache: Path, chosen: Sequence[Sequence[Mapping[str, An
     return galleries
 
 
-def _read(root: str, table: str, filters: list[tuple[str, str, Any]] | None = None) -> list[dict[str, Any]]:
+def _read(
+    root: str, table: str, filters: list[tuple[str, str, Any]] | None = None, missing_ok: bool = False
+) -> list[dict[str, Any]]:
     """Rows of a table; `filters` are pushed down to the files."""
     uri = files.join(root, "tables", table)
     if not delta_log.commits(uri):
+        if missing_ok:
+            return []
         raise RootUnusable(f"{root} is not a catalog, as it has no table {table}: give the pipeline's root")
     try:
         delta = DeltaTable(files.filesystem(uri)[1] if files.is_local(uri) else uri)

@@ -146,6 +146,83 @@ SIMILAR_ITEMS = pa.schema(
     ]
 )
 
+MATCH_QUERY_REQUIRED = pa.schema([_field("query_id", pa.string(), "key of the query, unique in the queries")])
+
+MATCH_QUERY_OPTIONAL = pa.schema(
+    [
+        _field("uri", pa.string(), "where the photo's bytes are; exactly one of uri, content and embedding is set"),
+        _field("content", pa.binary(), "the photo's bytes"),
+        _field("embedding", EMBEDDING, "(dim,) of the model of what is live; then no photo is read or embedded"),
+        _field("category", pa.string(), "where to search: this category and all below it; null: it is predicted"),
+    ]
+)
+
+FIGURE = pa.struct(
+    [
+        _field("metric", pa.string(), "what was measured"),
+        _field("value", pa.float64(), "null where there was nothing to measure"),
+        _field("low", pa.float64(), "lower end of the 95 % confidence interval, where there is one"),
+        _field("high", pa.float64(), "upper end"),
+        _field("n", pa.int64(), "images that the value rests on"),
+    ]
+)
+
+CATEGORY_PREDICTORS = pa.schema(
+    [
+        _key("path", pa.string(), "key: the predictor's file, relative to the root"),
+        _key("sha256", pa.string(), "of the file, hex"),
+        _key("size_bytes", pa.int64(), "of the file"),
+        _key("format_version", pa.int32(), "of the file; a reader refuses a higher one than its own"),
+        _key("model_id", pa.string(), "model of the embeddings that it takes; the one fitted last serves"),
+        _key("inputs", pa.string(), "fingerprint of images, live versions and settings"),
+        _key("dim", pa.int32(), "dimensions of an embedding"),
+        _key("k", pa.int32(), "nearest images that vote"),
+        _key("categories", pa.int32(), "categories that it tells apart"),
+        _key("voted_only", pa.int32(), "those of them that have too few products for the classifier and the figures"),
+        _key("images", pa.int64(), "images sampled; six of ten of them vote"),
+        _key("classifier_temperature", pa.float64(), "by which the classifier's logits are divided"),
+        _key("vote_temperature", pa.float64(), "by which the scores of the nearest images are divided"),
+        _key("weight", pa.float64(), "of the classifier's probabilities against the vote's"),
+        _key("temperature", pa.float64(), "by which the logarithms of the fused probabilities are divided"),
+        _field(
+            "figures",
+            pa.list_(FIGURE),
+            "on the test part alone: accuracy@1 and @3 of classifier, vote and fused; ece_before and ece_after: the "
+            "expected calibration error of fused without and with temperatures; same_product_ece",
+        ),
+        _field(
+            "same_product_slope",
+            pa.float64(),
+            "with the intercept, the log-odds by score that a match is the same product; null where scores don't tell",
+        ),
+        _field("same_product_intercept", pa.float64(), "see same_product_slope"),
+        _field("same_product_reason", pa.string(), "why scores don't tell; then only equal content is exact"),
+        _key("run_id", pa.string(), "run that fitted it"),
+        _key("fitted_at", TIMESTAMP, "when"),
+    ]
+)
+
+MATCHES = pa.schema(
+    [
+        _field("query_id", pa.string(), "key with occurrence and rank; null only where the query has none"),
+        _field("occurrence", pa.int32(), "0; from 1 on for further queries of one query_id, which are rejected"),
+        _field("rank", pa.int32(), "from 1, without gaps; 0 in the one row of a query that has no match"),
+        _field("status", pa.string(), "matched | unmatched: its categories have no product to offer | rejected"),
+        _field("reason", pa.string(), "why the query was rejected"),
+        _field("product_id", pa.string(), "the product found; available"),
+        _field("image_id", pa.string(), "its image that is closest to the query"),
+        _field("category", pa.string(), "the category in which it was found"),
+        _field("version", pa.string(), "the live version of that category"),
+        _field("score", pa.float32(), "cosine similarity, higher is closer"),
+        _field("exact", pa.bool_(), "equal content, or same_product at least as probable as match.exact_probability"),
+        _field("exact_probability", pa.float64(), "that it is the same product, by its score; null if never fitted"),
+        _field("category_given", pa.bool_(), "whether the query named a category; else it was predicted"),
+        _field("category_probability", pa.float64(), "of the category, where it was predicted"),
+        _field("model_id", pa.string(), "model of the embeddings"),
+    ]
+)
+"""The table that `match_queries` writes, wherever it is told to: each run replaces all of it."""
+
 EVALUATIONS = pa.schema(
     [
         _key("category", pa.string(), "key with version and metric"),
@@ -262,7 +339,8 @@ RUNS = pa.schema(
             "stage",
             pa.string(),
             "ingest, embed, build_index, similar_items, evaluate, evaluate_queries, compare_models, publish, "
-            "rollback, cleanup, training_set, fine_tune, fit_pca",
+            "rollback, cleanup, training_set, fine_tune, fit_pca, "
+            "fit_categories, match_queries",
         ),
         _key("started_at", TIMESTAMP, "when the stage started"),
         _key("seconds", pa.float64(), "how long it took"),
@@ -335,6 +413,7 @@ TABLES = {
     "embeddings": EMBEDDINGS,
     "shards": SHARDS,
     "similar_items": SIMILAR_ITEMS,
+    "category_predictors": CATEGORY_PREDICTORS,
     "evaluations": EVALUATIONS,
     "query_answers": QUERY_ANSWERS,
     "query_evaluations": QUERY_EVALUATIONS,

@@ -17,6 +17,7 @@ from PIL import Image
 
 from lookalike import FORMAT_VERSION, config, errors, files, reader, schemas
 from lookalike.kernels import embedder, shards
+from lookalike.kernels.categories import Predictor, write
 
 DIM = 16
 NOW = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
@@ -481,3 +482,124 @@ def test_the_path_may_be_relative_or_a_uri(root, monkeypatch):
     expected = reader.open(str(root), "shoes").similar("p000")
     assert reader.open(root.name, "shoes").similar("p000") == expected
     assert reader.open(f"file://{root}", "shoes").similar("p000") == expected
+
+
+def fit_predictor(root, model_id="model-1", fitted_at=NOW, shift=0, categories=("bags", "shoes", "shoes/boots")):
+    """A predictor without Spark: each category has a direction; `shift` moves the categories round."""
+    directions = np.eye(DIM, dtype=np.float32)[: len(categories)]
+    code = (np.arange(len(categories)) + shift) % len(categories)
+    bias = np.zeros(len(categories), np.float32)
+    predictor = Predictor(categories, np.arange(len(categories)), 8 * directions[np.argsort(code)], bias, directions,
+                          code, 1, 1.0, 0.1, 0.5, 1.0)  # fmt: skip
+    path = root / "categories" / f"{fitted_at:%H%M}{model_id}.npz"
+    path.parent.mkdir(exist_ok=True)
+    write(path, predictor)
+    row = dict.fromkeys(schemas.CATEGORY_PREDICTORS.names, 0) | {"model_id": model_id, "fitted_at": fitted_at}
+    row |= {"path": f"categories/{path.name}", "sha256": files.sha256(path), "size_bytes": path.stat().st_size}
+    row |= {"format_version": FORMAT_VERSION, "inputs": "x", "run_id": "run", "figures": [], "same_product_reason": ""}
+    table = pa.Table.from_pylist([row], schema=schemas.CATEGORY_PREDICTORS)
+    deltalake.write_deltalake(f"{root}/tables/category_predictors", table, mode="append")
+    return path
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A catalog of three categories, two of which share a file, that knows how to tell them apart."""
+    parts = {"bags": Images(2, prefix="b"), "shoes/boots": Images(3, prefix="t")}
+    build(tmp_path, "shoes", "v1", Images(1))
+    build_pack(tmp_path, "v1", parts)
+    publish(tmp_path, {"shoes": "v1", "bags": "v1", "shoes/boots": "v1"})
+    return tmp_path, {"shoes": Images(1), **parts}
+
+
+def query_of(place):
+    return np.eye(DIM)[place] + 0.2 * np.random.default_rng(place).standard_normal(DIM)
+
+
+def test_a_search_without_a_category_goes_to_the_probable_ones(tree, monkeypatch):
+    root, parts = tree
+    fit_predictor(root)
+    opened = []
+    open_galleries = reader.search.open_galleries
+    monkeypatch.setattr(
+        reader.search, "open_galleries", lambda *given: opened.extend(given[1]) or open_galleries(*given)
+    )
+    catalog = reader.open(str(root))
+    for place, category in enumerate(("bags", "shoes", "shoes/boots")):
+        query = query_of(place)
+        first, second, third = catalog.predict_category(query)
+        assert first.category == category
+        assert first.probability > second.probability > third.probability
+        assert sum(found.probability for found in (first, second, third)) == pytest.approx(1)
+        assert catalog.predict_category(query, 1) == [first]
+        assert_matches(
+            catalog.search(query, 5, categories=1), parts[category].nearest(query / np.linalg.norm(query), 5)
+        )
+        assert len(opened) == place + 1
+        assert catalog.search(query, 5, categories=1) == catalog.search(4 * query, 5, categories=1)
+    both = {first.category, second.category}
+    truth = [found for part in both for found in parts[part].nearest(query / np.linalg.norm(query), 5)]
+    truth = sorted(truth, key=lambda item: -item[1])[:5]
+    assert_matches(catalog.search(query, 5, categories=2), truth)
+    everything = [found for part in parts.values() for found in part.nearest(query / np.linalg.norm(query), 5)]
+    everything = sorted(everything, key=lambda item: -item[1])[:5]
+    assert_matches(catalog.search(query, 5), everything)
+    assert catalog.search(query, 5, categories=9) == catalog.search(query, 5)
+    with pytest.raises(ValueError, match="at least 1"):
+        catalog.search(query, 5, categories=0)
+    with pytest.raises(ValueError, match="a version is one of a category"):
+        reader.open(str(root), version="v1")
+
+
+def test_predictions_stay_in_the_catalog_at_hand(tree):
+    root, _ = tree
+    fit_predictor(root)
+    catalog = reader.open(str(root), "shoes/boots")
+    assert catalog.predict_category(query_of(0)) == [("shoes/boots", 1.0)]
+    publish(root, {"shoes": "v1", "bags": "v1"})
+    assert {found.category for found in reader.open(str(root)).predict_category(query_of(2))} == {"shoes", "bags"}
+
+
+def test_the_predictor_fitted_last_serves_after_a_refresh(tree):
+    root, _ = tree
+    fit_predictor(root)
+    catalog = reader.open(str(root))
+    later = NOW + datetime.timedelta(hours=1)
+    fit_predictor(root, fitted_at=later, shift=1)
+    fit_predictor(root, fitted_at=later + datetime.timedelta(hours=1), model_id="model-2")
+    fresh = reader.open(str(root))
+    assert fresh.predict_category(query_of(0))[0].category == "shoes"
+    assert catalog.predict_category(query_of(0))[0].category == "shoes", "it is read when it is first needed"
+    fit_predictor(root, fitted_at=later + datetime.timedelta(hours=2), shift=0)
+    assert catalog.predict_category(query_of(0))[0].category == "shoes"
+    assert not catalog.refresh()
+    assert catalog.predict_category(query_of(0))[0].category == "bags"
+
+
+def test_what_is_not_fitted_or_damaged_is_named(tree):
+    root, _ = tree
+    with pytest.raises(errors.NotPredictable, match="run fit_categories"):
+        reader.open(str(root)).predict_category(query_of(0))
+    path = fit_predictor(root)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(errors.PredictorDamaged, match=rf"{path.name} has .* bytes .*run fit_categories"):
+        reader.open(str(root)).search(query_of(0), categories=1)
+    path.write_bytes(whole[:-1] + b"?")
+    with pytest.raises(errors.PredictorDamaged, match=rf"{path.name} differs from its sha256"):
+        reader.open(str(root)).search(query_of(0), categories=1)
+    path.unlink()
+    with pytest.raises(errors.PredictorDamaged, match=rf"{path.name} is missing"):
+        reader.open(str(root)).search(query_of(0), categories=1)
+
+
+def test_predicting_imports_neither_torch_nor_scikit_learn(tree):
+    root, _ = tree
+    fit_predictor(root)
+    program = (
+        "import sys; from lookalike import reader\n"
+        f"catalog = reader.open({str(root)!r}); print(catalog.predict_category([1.0] * {DIM}))\n"
+        "print([name for name in ('torch', 'pyspark', 'sklearn', 'scipy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

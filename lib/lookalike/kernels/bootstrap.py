@@ -22,7 +22,7 @@ def mean_intervals(values: Figures, clusters: NDArray[Any], seed: int) -> tuple[
 
     `clusters` (n,) are equal where the queries belong together. Gives two arrays (m,).
     """
-    from scipy.stats import bootstrap  # type: ignore[import-untyped]
+    from scipy.stats import bootstrap
 
     names, codes = np.unique(clusters, return_inverse=True)
     count, m = len(names), len(values)

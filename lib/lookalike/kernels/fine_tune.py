@@ -31,7 +31,7 @@ from lookalike.kernels import model_file
 from lookalike.kernels.augment import augmenter
 from lookalike.kernels.models import Model, load_model
 from lookalike.kernels.pca import Moments, projection
-from lookalike.kernels.retrieval import ranked, recall_at
+from lookalike.kernels.retrieval import NO_LABEL, Block, nearest
 from lookalike.kernels.training_data import UNKNOWN, TrainingData, balanced_batches
 
 Rows = NDArray[np.int64]
@@ -246,11 +246,13 @@ class _Run:
         """recall@1 by kind of label, each held-out picture a query among the others."""
         rows = np.arange(len(held_out))
         embeddings = _embedded(self.learner, held_out, self.model.preprocessing.size_px, self.pool)
-        found = {}
-        for kind, codes in held_out.labels.items():
-            ranking = ranked(embeddings, embeddings, codes, codes, rows, 1)
-            if len(ranking.queries):
-                found[kind] = round(float(recall_at(ranking, 1).mean()), 4)
+        labels = [np.where(codes == UNKNOWN, NO_LABEL, codes) for codes in held_out.labels.values()]
+        rankings = nearest(embeddings, labels, [Block(embeddings, labels, rows, rows)], 1)
+        found = {
+            kind: round(float(ranking.relevant[ranking.total > 0, 0].mean()), 4)
+            for kind, ranking in zip(held_out.labels, rankings, strict=True)
+            if ranking.total.any()
+        }
         if not found:
             raise TrainingImpossible(
                 "no two held-out pictures have a label in common, so nothing tells whether training helps: "

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lookalike import FORMAT_VERSION, files
-from lookalike.errors import FormatTooNew, ShardDamaged
+from lookalike.errors import FormatTooNew, LookalikeError, ShardDamaged
 
 VECTOR_ID_BITS = 60
 
@@ -320,7 +320,7 @@ def open_merged(root: str, rows: Sequence[Mapping[str, Any]], cache: Path | None
 def emptied_index(root: str, row: Mapping[str, Any], cache: Path | None = None) -> Any:
     """The trained index of the shard that `row` describes, in memory and without its images. Raises ShardDamaged."""
     uri = files.join(root, row["path"])
-    emptied = faiss.read_index(str(_verified(uri, row["sha256"], row["size_bytes"], _cache_folder(cache))))
+    emptied = faiss.read_index(str(verified(uri, row["sha256"], row["size_bytes"], cache_folder(cache))))
     emptied.reset()
     if isinstance(emptied, faiss.IndexIVFPQFastScan):
         # FAISS 1.15 leaves it null on reading, and sa_decode follows it.
@@ -328,7 +328,7 @@ def emptied_index(root: str, row: Mapping[str, Any], cache: Path | None = None) 
     return emptied
 
 
-def _cache_folder(cache: Path | None) -> Path:
+def cache_folder(cache: Path | None) -> Path:
     folder = cache or Path(tempfile.gettempdir()) / f"lookalike-{os.getuid()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
@@ -348,9 +348,9 @@ def _opened_files(
         wanted[row["vectors_path"]] = row["vectors_sha256"], row["vectors_size_bytes"]
         if row["path"] is not None:
             wanted[row["path"]] = row["sha256"], row["size_bytes"]
-    folder = _cache_folder(cache)
+    folder = cache_folder(cache)
     with ThreadPoolExecutor() as pool:  # downloads and checksums side by side
-        checked = pool.map(lambda path: _verified(files.join(root, path), *wanted[path], folder), wanted)
+        checked = pool.map(lambda path: verified(files.join(root, path), *wanted[path], folder), wanted)
         local = dict(zip(wanted, checked, strict=True))
     batches: dict[str, pa.RecordBatch] = {}
     for path in {row["vectors_path"] for row in rows}:
@@ -377,43 +377,54 @@ def _index(local: Mapping[str, Path], row: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def _verified(uri: str, sha256: str, size_bytes: int, cache: Path) -> Path:
-    """A local path of the file at `uri`, known to have this checksum."""
+def verified(
+    uri: str,
+    sha256: str,
+    size_bytes: int,
+    cache: Path,
+    error: type[LookalikeError] = ShardDamaged,
+    mend: str = "build the category again",
+) -> Path:
+    """A local path of the file at `uri`, known to have this checksum; raises `error` where it has not."""
     fs, path = files.filesystem(uri)
     if files.is_local(uri):
         local = Path(path)
         if not local.is_file():
-            raise ShardDamaged(f"{uri} is missing: restore it, or build the category again")
-        _check_once(local, uri, sha256, size_bytes, cache)
+            raise error(f"{uri} is missing: restore it, or {mend}")
+        if problem := _checked_once(local, sha256, size_bytes, cache):
+            raise error(f"{uri} {problem}: restore it, or {mend}")
         return local
     copy = cache / f"{sha256}{Path(path).suffix}"
     if not copy.exists():
         temporary = copy.with_name(f"{copy.name}.{uuid.uuid4().hex}.tmp")
         try:
             fs.get_file(path, str(temporary))
-            _check(temporary, uri, sha256, size_bytes)
+            if problem := _checked(temporary, sha256, size_bytes):
+                raise error(f"{uri} {problem}: restore it, or {mend}")
             temporary.replace(copy)
         except FileNotFoundError:
-            raise ShardDamaged(f"{uri} is missing: restore it, or build the category again") from None
+            raise error(f"{uri} is missing: restore it, or {mend}") from None
         finally:
             temporary.unlink(missing_ok=True)
     return copy
 
 
-def _check_once(path: Path, uri: str, sha256: str, size_bytes: int, cache: Path) -> None:
-    """Check a local file, unless a mark says that it was checked and has not changed since."""
+def _checked_once(path: Path, sha256: str, size_bytes: int, cache: Path) -> str | None:
+    """What is wrong with a local file; not looked at again while a mark says that it has not changed since."""
     mark = cache / f"{sha256}.checked"
     stat = path.stat()
     state = f"{path} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
     if stat.st_size == size_bytes and mark.exists() and mark.read_text(encoding="utf-8") == state:
-        return
-    _check(path, uri, sha256, size_bytes)
-    mark.write_text(state, encoding="utf-8")
+        return None
+    problem = _checked(path, sha256, size_bytes)
+    if problem is None:
+        mark.write_text(state, encoding="utf-8")
+    return problem
 
 
-def _check(path: Path, uri: str, sha256: str, size_bytes: int) -> None:
+def _checked(path: Path, sha256: str, size_bytes: int) -> str | None:
+    """What is wrong with a file, if anything."""
     size = path.stat().st_size
     if size != size_bytes:
-        raise ShardDamaged(f"{uri} has {size} bytes instead of {size_bytes}: restore it, or build the category again")
-    if files.sha256(path) != sha256:
-        raise ShardDamaged(f"{uri} differs from its sha256 {sha256}: restore it, or build the category again")
+        return f"has {size} bytes instead of {size_bytes}"
+    return None if files.sha256(path) == sha256 else f"differs from its sha256 {sha256}"

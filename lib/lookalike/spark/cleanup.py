@@ -2,13 +2,14 @@
 
 A version stays while it is live or pinned, for the retention after it stopped being live, and for the retention after
 its files were written. A file stays while any version that stays names it; one that no version names, for the
-retention.
+retention. A predictor of categories stays while it is the last one fitted for a model of a version that stays, and for
+the retention after it was fitted or another took its place.
 
 What is going to be removed is written to the audit first, and what is live or pinned is read again after that. So
 either what comes back at the same time is seen here, or its job sees the audit: `audit.safe_from_cleanup`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -34,10 +35,11 @@ _VACUUMS = 4  # at once, as each mostly waits
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What can go: versions, and files below the root by relative path."""
+    """What can go: versions, predictors of categories by the path of their file, and files below the root by path."""
 
     versions: frozenset[VersionKey]
     files: Mapping[str, files.Listed]
+    predictors: frozenset[str] = frozenset()
 
     @property
     def size_bytes(self) -> int:
@@ -60,7 +62,7 @@ def _delete(run: Run, before: datetime, retention_days: float) -> Leftovers:
         gone: list[dict[str, str | None]] = [
             {"action": "cleanup", "category": c, "version": v} for c, v in sorted(found.versions)
         ]
-        if gone or found.files:
+        if gone or found.files or found.predictors:
             nothing = {"action": "cleanup", "category": None, "version": None}
             record(run, gone or [nothing], f"retention of {retention_days:g} days")
         found = _remove(run, found, before)
@@ -79,17 +81,41 @@ def leftovers(run: Run, before: datetime) -> Leftovers:
     young = {key for key, paths in named.items() if any(p in there and there[p].modified >= before for p in paths)}
     kept = _kept(run, before) | young
     versions = frozenset(_versions(run) - kept)
-    needed = {path for key in named.keys() - versions for path in named[key]}
-    ours = {path for key in versions for path in named.get(key, ())}
+    predictors, predictors_kept = _predictors(run, before, versions)
+    needed = {path for key in named.keys() - versions for path in named[key]} | predictors_kept
+    ours = {path for key in versions for path in named.get(key, ())} | predictors
     gone = {p: f for p, f in there.items() if p not in needed and (p in ours or f.modified < before)}
-    return Leftovers(versions, gone)
+    return Leftovers(versions, gone, predictors)
+
+
+def _predictors(run: Run, before: datetime, versions: Collection[VersionKey]) -> tuple[frozenset[str], frozenset[str]]:
+    """Paths of the predictors that nobody needs once `versions` are gone, and of the others."""
+    rows = run.tables.read("shards").select("category", "version", "model_id").distinct().collect()
+    models = {row["model_id"] for row in rows if _key(row) not in versions}
+    by_model: dict[str, list[Row]] = {}
+    for row in run.tables.read("category_predictors").select("path", "model_id", "fitted_at").collect():
+        by_model.setdefault(row["model_id"], []).append(row)
+    gone: set[str] = set()
+    kept: set[str] = set()
+    for model_id, fitted in by_model.items():
+        newest_first = sorted(fitted, key=lambda row: (row["fitted_at"], row["path"]), reverse=True)
+        serves = model_id in models
+        for row in newest_first:
+            (kept if serves or _instant(row["fitted_at"]) >= before else gone).add(row["path"])
+            serves = _instant(row["fitted_at"]) >= before  # then the one before was in use until lately
+    return frozenset(gone), frozenset(kept)
+
+
+def _instant(collected: datetime) -> datetime:
+    """A timestamp as collect gives it: in this machine's time zone, and without saying so."""
+    return collected.astimezone(UTC)
 
 
 def _files(root: str) -> dict[str, files.Listed]:
-    """Files that jobs write outside the tables: shards, staging, and temporary files in the root itself."""
+    """Files that jobs write outside the tables: shards, predictors, staging, and temporary files in the root itself."""
     found = {
         f"{folder}/{path}": file
-        for folder in ("shards", "staging")
+        for folder in ("shards", "categories", "staging")
         for path, file in files.listed(files.join(root, folder)).items()
     }
     loose = files.listed(root, depth=1).items()
@@ -130,7 +156,12 @@ def _remove(run: Run, found: Leftovers, before: datetime) -> Leftovers:
     """Rows, then files, of what still can go; returns it."""
     versions = found.versions - _kept(run, before)
     spared = _named_files(run)
-    needed = {path for key in spared.keys() - versions for path in spared[key]}
+    predictors, predictors_kept = _predictors(run, before, versions)
+    predictors &= found.predictors
+    needed = {path for key in spared.keys() - versions for path in spared[key]} | predictors_kept
+    if predictors:
+        rows = run.spark.createDataFrame([(path,) for path in sorted(predictors)], "path string")
+        run.tables.delete("category_predictors", rows, ["path"])
     if versions:
         rows = run.spark.createDataFrame(sorted(versions), "category string, version string")
         for name in _TABLES:
@@ -141,7 +172,7 @@ def _remove(run: Run, found: Leftovers, before: datetime) -> Leftovers:
     for path in gone:
         files.remove(files.join(run.settings.root, path))
     files.remove_empty_folders(run.settings.root, gone)
-    return Leftovers(versions, gone)
+    return Leftovers(versions, gone, predictors)
 
 
 def _print(found: Leftovers, deleted: bool) -> None:

@@ -1,0 +1,19 @@
+"""Fit what predicts the category of a query photo, and what a score says of the same product."""
+
+import sys
+from collections.abc import Sequence
+
+from lookalike import cli
+from lookalike.spark.fit_categories import fit_categories
+from lookalike.spark.start import start_on_catalog
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = cli.parser(__doc__)
+    cli.add_settings_options(parser)
+    options = parser.parse_args(argv)
+    return cli.exit_code(lambda: fit_categories(start_on_catalog(cli.settings(options), "fit_categories", writes=True)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
