@@ -98,7 +98,9 @@ def _embed(run: Run, todo: DataFrame, contents: int, model_id: str, staging: str
     for chunk in range(chunks):
         part = images.where(F.col("chunk") == chunk).repartition(tasks, "content_hash")
         # Written before they are used, so that nothing is computed again when an executor is lost.
-        found = _written(image_outcomes(part, run.settings, model_id, count), files.join(outcomes, f"chunk={chunk}"))
+        found = through_files(
+            image_outcomes(part, run.settings, model_id, count), files.join(outcomes, f"chunk={chunk}")
+        )
         embedded = found.where("embedding IS NOT NULL")
         if not embedded.isEmpty():
             run.tables.insert("embeddings", embedded.withColumn("run_id", F.lit(run.run_id)), schemas.EMBEDDINGS_KEY)
@@ -147,7 +149,8 @@ def _staged(images: DataFrame, path: str) -> DataFrame:
     return images.sparkSession.read.schema(images.schema).parquet(path)
 
 
-def _written(rows: DataFrame, path: str) -> DataFrame:
+def through_files(rows: DataFrame, path: str) -> DataFrame:
+    """`rows` from files, so that nothing is computed again."""
     rows.write.parquet(path)
     return rows.sparkSession.read.schema(rows.schema).parquet(path)
 

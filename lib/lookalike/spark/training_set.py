@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lookalike import files, schemas
 from lookalike.errors import TrainingImpossible
-from lookalike.spark.clicks import ClickCounts, write_triplets
-from lookalike.spark.embed import task_count, with_content
+from lookalike.spark.clicks import ClickCounts, read_clicks, write_triplets
+from lookalike.spark.embed import task_count, through_files, with_content
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
 from lookalike.spark.selected import covered
@@ -51,16 +50,23 @@ def write_training_set(run: Run, preprocessing: "Preprocessing", model_id: str, 
             f"{run.settings.manifest}: the manifest brings embeddings, and a training needs pictures: give one with "
             "uri or content"
         )
+    log = read_clicks(run)
     with run.stage("training_set") as figures:
-        judged = with_splits(judged_images(run, model_id), run.settings.fine_tune).persist(StorageLevel.DISK_ONLY)
+        staging = files.join(folder, "staging")
+        for name in ("staging", "pictures", "queries", "triplets"):  # of another run
+            files.remove(files.join(folder, name))
         try:
+            judged = with_splits(judged_images(run, model_id), run.settings.fine_tune)
+            judged = through_files(judged, files.join(staging, "judged"))
             counts = _write_pictures(run, judged, preprocessing, folder)
             figures.counts = {"rows": counts.rows, **counts.pictures, **counts.skipped}
             figures.images = sum(counts.pictures.values())
-            clicks = write_triplets(run, judged, preprocessing, model_id, folder)
+            if log is not None:
+                clicks = write_triplets(run, log, judged, preprocessing, model_id, folder)
+                counts = replace(counts, clicks=clicks)
         finally:
-            judged.unpersist()
-    return replace(counts, clicks=clicks)
+            files.remove(staging)
+    return counts
 
 
 def _write_pictures(run: Run, judged: DataFrame, preprocessing: "Preprocessing", folder: str) -> TrainingCounts:
@@ -76,7 +82,7 @@ def _write_pictures(run: Run, judged: DataFrame, preprocessing: "Preprocessing",
         stored = stored_pictures(images, preprocessing, run.settings, count)
         stored = stored.withColumn("split", F.when(F.col("reason").isNull(), F.col("split")))
         path = files.join(folder, "pictures")
-        conform(stored, schemas.TRAINING_PICTURES).write.mode("overwrite").parquet(path)
+        conform(stored, schemas.TRAINING_PICTURES).write.parquet(path)
     written = run.spark.read.parquet(path).select("image_id", "product_id", "split", "reason")
     unread = _by(written, "reason")
     stored_count = unread.pop(None, 0)
