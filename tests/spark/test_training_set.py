@@ -125,7 +125,7 @@ def test_every_row_is_in_the_set_or_counted(spark: Any, tmp_path: Path) -> None:
         ({"labels": ("colour",)}, "no picture has the label colour: did you mean color?"),
         (
             {"labels": ("size",)},
-            "no picture has the label size: set fine_tune.labels to some of product, category, color",
+            "no picture has the label size: set fine_tune.labels to some of product, category, brand",
         ),
         ({"labels": ("brand",)}, "all pictures are of one brand, so there is nothing to tell apart"),
         (

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType
@@ -30,7 +29,7 @@ from lookalike.spark.parquet_input import ParquetInput, read_input
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
 from lookalike.spark.stored_pictures import stored_pictures
-from lookalike.spark.tables import conform, spark_schema
+from lookalike.spark.tables import conform, spark_schema, written
 from lookalike.spark.training_rows import COPY
 
 if TYPE_CHECKING:  # its module loads torch, of which the driver has no need
@@ -78,45 +77,39 @@ class ClickCounts:
     triplets: Mapping[str, int]  # by split
 
 
+def read_clicks(run: Run) -> DataFrame | None:
+    """The log that the settings name, if any. Raises ClicksInvalid naming every problem of its schema."""
+    uri = run.settings.fine_tune.clicks
+    return read_input(run.spark, files.absolute(uri), _CLICKS) if uri else None
+
+
 def write_triplets(
-    run: Run, judged: DataFrame, preprocessing: "Preprocessing", model_id: str, folder: str
-) -> ClickCounts | None:
-    """Write `queries` and `triplets` of the log that the settings name, if any, to `folder`, where `pictures` stand.
+    run: Run, log: DataFrame, judged: DataFrame, preprocessing: "Preprocessing", model_id: str, folder: str
+) -> ClickCounts:
+    """Write `queries` and `triplets` of a click log to `folder`, where `pictures` stand.
 
-    `judged` are the ledger's rows, as `training_rows.judged_images` gives them. Raises ClicksInvalid, and
-    TrainingImpossible where no triplet is left to train with.
+    `judged` are the ledger's rows, as `training_rows.judged_images` gives them. Raises TrainingImpossible where no
+    triplet is left to train with.
     """
-    for name in ("queries", "triplets"):
-        files.remove(files.join(folder, name))
     spec = run.settings.fine_tune
-    if not spec.clicks:
-        return None
-    log = read_input(run.spark, files.absolute(spec.clicks), _CLICKS)
     staging = files.join(folder, "staging")
-    frames: list[DataFrame] = []
 
-    def kept(rows: DataFrame) -> DataFrame:
-        frames.append(rows.persist(StorageLevel.DISK_ONLY))
-        return frames[-1]
+    def stored(rows: DataFrame, name: str) -> DataFrame:
+        return written(rows, files.join(staging, name))
 
-    try:
-        images = kept(_images(run, judged, folder))
-        whole = _whole(log)
-        shown = kept(seen(whole, judged, images, spec))
-        asked = kept(_asked(run, whole, shown))
-        brought = _brought(run, asked, preprocessing, files.join(staging, "queries"))
-        vectors = _vectors(run, brought, model_id, files.join(staging, "embeddings"))
-        scored = kept(_scored(shown, _queries(asked, brought, images), images, vectors))
-        typical = _typical(scored)
-        sided = kept(_sided(scored, spec, typical))
-        cleaned = kept(_judged(sided, _pairs(sided, vectors, typical), spec))
-        triplets = kept(_triplets(cleaned, spec))
-        _write(triplets, brought, folder)
-        return _counted(log, whole, triplets, _outcomes(cleaned, triplets))
-    finally:
-        for frame in frames:
-            frame.unpersist()
-        files.remove(staging)
+    whole = _whole(log)
+    images = stored(_images(run, judged, folder), "images")
+    shown = stored(seen(whole, judged, images, spec), "shown")
+    asked = stored(_asked(run, whole, shown), "asked")
+    brought = _brought(run, asked, preprocessing, files.join(staging, "queries"))
+    vectors = _vectors(run, brought, model_id, files.join(staging, "vectors"))
+    scored = stored(_scored(shown, _queries(asked, brought, images), images, vectors), "scored")
+    typical = _typical(scored)
+    sided = stored(_sided(scored, spec, typical), "sided")
+    cleaned = stored(_cleaned(sided, _pairs(sided, vectors, typical), spec), "cleaned")
+    triplets = stored(_triplets(cleaned, spec), "triplets")
+    _write(triplets, brought, folder)
+    return _counted(log, whole, triplets, _outcomes(cleaned, triplets))
 
 
 def _images(run: Run, judged: DataFrame, folder: str) -> DataFrame:
@@ -212,9 +205,7 @@ def _brought(run: Run, asked: DataFrame, preprocessing: "Preprocessing", path: s
     total = rows.count()
     tasks = task_count(total, run.spark.sparkContext.defaultParallelism, run.settings.embed)
     with progress_bar(run.console, run.spark.sparkContext, "queries", total) as count:
-        stored = stored_pictures(rows.repartition(tasks, "query_id"), preprocessing, run.settings, count)
-        stored.write.parquet(path)
-    return run.spark.read.schema(stored.schema).parquet(path)
+        return written(stored_pictures(rows.repartition(tasks, "query_id"), preprocessing, run.settings, count), path)
 
 
 def _queries(asked: DataFrame, brought: DataFrame, images: DataFrame) -> DataFrame:
@@ -251,10 +242,9 @@ def _vectors(run: Run, brought: DataFrame, model_id: str, path: str) -> DataFram
     total = pictures.count()
     tasks = task_count(total, run.spark.sparkContext.defaultParallelism, run.settings.embed)
     with progress_bar(run.console, run.spark.sparkContext, "embed queries", total) as count:
-        outcomes = image_outcomes(pictures.repartition(tasks, "content_hash"), run.settings, model_id, count)
-        outcomes.write.parquet(path)
-    outcomes = run.spark.read.schema(outcomes.schema).parquet(path).where("embedding IS NOT NULL")
-    outcomes = outcomes.select(F.col("content_hash").alias("stored_hash"), "embedding")
+        pictures = pictures.repartition(tasks, "content_hash")
+        outcomes = written(image_outcomes(pictures, run.settings, model_id, count), path)
+    outcomes = outcomes.where("embedding IS NOT NULL").select(F.col("content_hash").alias("stored_hash"), "embedding")
     hashes = new.select("content_hash", F.sha2("picture", 256).alias("stored_hash"))
     return known.unionByName(hashes.join(outcomes, "stored_hash").select("content_hash", "embedding"))
 
@@ -343,7 +333,7 @@ def _pairs(sided: DataFrame, vectors: DataFrame, typical: float) -> DataFrame:
     )
 
 
-def _judged(sided: DataFrame, pairs: DataFrame, spec: FineTuneSettings) -> DataFrame:
+def _cleaned(sided: DataFrame, pairs: DataFrame, spec: FineTuneSettings) -> DataFrame:
     """`sided` without those unclicked products that may be what was asked for."""
     least = pairs.groupBy("query_id", F.col("unclicked_product").alias("product_id")).agg(
         F.min("unlike").alias("unlike")
@@ -377,11 +367,11 @@ def _outcomes(cleaned: DataFrame, triplets: DataFrame) -> DataFrame:
 
 def _write(triplets: DataFrame, brought: DataFrame, folder: str) -> None:
     by_log = F.when(F.col("query_image_id").isNull(), F.col("query_id"))
-    rows = conform(triplets.withColumn("query_id", by_log), schemas.TRAINING_TRIPLETS)
-    rows.write.mode("overwrite").parquet(files.join(folder, "triplets"))
+    rows = triplets.withColumn("query_id", by_log)
+    conform(rows, schemas.TRAINING_TRIPLETS).write.parquet(files.join(folder, "triplets"))
     splits = triplets.where("query_image_id IS NULL").select("query_id", "split").distinct()
     queries = brought.select("query_id", "picture").join(splits, "query_id")
-    conform(queries, schemas.TRAINING_QUERIES).write.mode("overwrite").parquet(files.join(folder, "queries"))
+    conform(queries, schemas.TRAINING_QUERIES).write.parquet(files.join(folder, "queries"))
 
 
 def _counted(log: DataFrame, whole: DataFrame, triplets: DataFrame, outcomes: DataFrame) -> ClickCounts:

@@ -5,19 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lookalike import files, schemas
 from lookalike.errors import TrainingImpossible
-from lookalike.spark.clicks import ClickCounts, write_triplets
+from lookalike.spark.clicks import ClickCounts, read_clicks, write_triplets
 from lookalike.spark.embed import task_count, with_content
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
 from lookalike.spark.selected import covered
 from lookalike.spark.stored_pictures import stored_pictures
-from lookalike.spark.tables import conform
+from lookalike.spark.tables import conform, written
 from lookalike.spark.training_rows import OWN_LABELS, judged_images, label_codes, with_splits
 
 if TYPE_CHECKING:  # its module loads torch, of which the driver has no need
@@ -51,16 +50,23 @@ def write_training_set(run: Run, preprocessing: "Preprocessing", model_id: str, 
             f"{run.settings.manifest}: the manifest brings embeddings, and a training needs pictures: give one with "
             "uri or content"
         )
+    log = read_clicks(run)
     with run.stage("training_set") as figures:
-        judged = with_splits(judged_images(run, model_id), run.settings.fine_tune).persist(StorageLevel.DISK_ONLY)
+        staging = files.join(folder, "staging")
+        for name in ("staging", "pictures", "queries", "triplets"):  # of another run
+            files.remove(files.join(folder, name))
         try:
+            judged = with_splits(judged_images(run, model_id), run.settings.fine_tune)
+            judged = written(judged, files.join(staging, "judged"))
             counts = _write_pictures(run, judged, preprocessing, folder)
             figures.counts = {"rows": counts.rows, **counts.pictures, **counts.skipped}
             figures.images = sum(counts.pictures.values())
-            clicks = write_triplets(run, judged, preprocessing, model_id, folder)
+            if log is not None:
+                clicks = write_triplets(run, log, judged, preprocessing, model_id, folder)
+                counts = replace(counts, clicks=clicks)
         finally:
-            judged.unpersist()
-    return replace(counts, clicks=clicks)
+            files.remove(staging)
+    return counts
 
 
 def _write_pictures(run: Run, judged: DataFrame, preprocessing: "Preprocessing", folder: str) -> TrainingCounts:
@@ -76,17 +82,17 @@ def _write_pictures(run: Run, judged: DataFrame, preprocessing: "Preprocessing",
         stored = stored_pictures(images, preprocessing, run.settings, count)
         stored = stored.withColumn("split", F.when(F.col("reason").isNull(), F.col("split")))
         path = files.join(folder, "pictures")
-        conform(stored, schemas.TRAINING_PICTURES).write.mode("overwrite").parquet(path)
-    written = run.spark.read.parquet(path).select("image_id", "product_id", "split", "reason")
-    unread = _by(written, "reason")
+        conform(stored, schemas.TRAINING_PICTURES).write.parquet(path)
+    kept = run.spark.read.parquet(path).select("image_id", "product_id", "split", "reason")
+    unread = _by(kept, "reason")
     stored_count = unread.pop(None, 0)
     if gone := asked - stored_count - sum(unread.values()):
         unread[GONE] = gone
     skipped |= unread
     if unread:
-        _check(run, chosen.join(written.where("reason IS NULL"), "image_id", "left_semi"), skipped)
+        _check(run, chosen.join(kept.where("reason IS NULL"), "image_id", "left_semi"), skipped)
     sizes = F.count("*").alias("pictures"), F.count_distinct("product_id").alias("products")
-    sides = written.where("reason IS NULL").groupBy("split").agg(*sizes).collect()
+    sides = kept.where("reason IS NULL").groupBy("split").agg(*sizes).collect()
     return TrainingCounts(
         rows=stored_count + sum(skipped.values()),
         pictures={side["split"]: side["pictures"] for side in sides},
