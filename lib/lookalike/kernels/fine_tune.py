@@ -165,7 +165,7 @@ class _Run:
         """From the checkpoint, if there is one, to the end."""
         settings = self.training.settings
         learner: nn.Module = DistributedDataParallel(self.learner) if processes > 1 else self.learner
-        batches = max(1, len(data) // (settings.classes_per_batch * settings.pictures_per_class))
+        batches = _least(max(1, len(data) // (settings.classes_per_batch * settings.pictures_per_class)), processes)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer,
             [group["lr"] for group in self.optimizer.param_groups],
@@ -178,7 +178,7 @@ class _Run:
             figures: dict[str, Any] = {"epoch": epoch}
             if epoch:  # the first is the model before training
                 figures["loss"] = self._epoch(learner, data, schedule, epoch, batches)
-            figures["recall@1"] = self._recall(held_out)
+            figures["recall@1"] = _firsts(self._recall(held_out), processes)
             figures["seconds"] = round(time.monotonic() - began, 1)
             self.progress.epochs.append(figures)
             if self.progress.best == epoch:
@@ -331,6 +331,22 @@ def _embedded(module: nn.Module, data: TrainingData, size_px: int, pool: ThreadP
             if len(rows):
                 found.append(module(resized(data.pictures(rows, pool), 0).to(device)).cpu().numpy())
     return np.concatenate(found) if found else np.empty((0, 0), np.float32)
+
+
+def _least(number: int, processes: int) -> int:
+    """The least of all processes' numbers: they must go through as many batches, as each waits for the others."""
+    every: list[Any] = [number] * processes
+    if processes > 1:
+        dist.all_gather_object(every, number)
+    return min(every)
+
+
+def _firsts(value: Any, processes: int) -> Any:
+    """The first process's value: by it all end after the same epoch."""
+    shared = [value]
+    if processes > 1:
+        dist.broadcast_object_list(shared)
+    return shared[0]
 
 
 def _is_first() -> bool:
