@@ -103,7 +103,7 @@ def test_products_10k(tmp_path: Path, test: str) -> None:
 def test_magento(tmp_path: Path) -> None:
     header = "image,product_id,style_id,category,title,color,price,description,attributes"
     lines = [
-        f"mh01-{color.lower()}_main.jpg,MH01-{color},MH01,Men/Tops,Hoodie,{color},52,," for color in ("Black", "Gray")
+        f"mh01-{color.lower()}_main.jpg,MH01-{color},MH01,Men/Tops,Hoodie,{color},52,," for color in ("Red", "Gray")
     ]
     write(tmp_path / "images.csv", header, *lines)
     gallery, queries = imported("magento", tmp_path, tmp_path / "out")
