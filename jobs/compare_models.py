@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from lookalike import cli, files
 from lookalike.spark.compare_models import compare_models
+from lookalike.spark.model_id import current_model_id
+from lookalike.spark.report import update_report
 from lookalike.spark.start import start
 
 
@@ -15,6 +17,7 @@ def main(argv: Sequence[str]) -> int:
     def job() -> None:
         run = start(cli.settings(options), "compare_models", cli.selection(options))
         compare_models(run, files.absolute(options.queries), options.models)
+        update_report(run, current_model_id(run))
 
     return cli.exit_code(job)
 

@@ -109,6 +109,7 @@ def test_magento(tmp_path: Path) -> None:
     gallery, queries = imported("magento", tmp_path, tmp_path / "out")
     assert set(gallery) == set(queries)
     assert queries["mh01-gray_main.jpg"]["image_id"] == "mh01-gray_main.jpg"
+    assert gallery["mh01-gray_main.jpg"]["title"] == "Hoodie"
     assert {row["product_id"] for row in queries.values()} == {"MH01-Red", "MH01-Gray"}
     assert dict(queries["mh01-gray_main.jpg"]["attributes"]) == {"color": "Gray", "view": "main"}
     _, queries = imported("magento-styles", tmp_path, tmp_path / "out")
