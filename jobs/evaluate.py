@@ -9,6 +9,7 @@ from lookalike.spark.evaluate import evaluate
 from lookalike.spark.evaluate_queries import evaluate_queries
 from lookalike.spark.gallery import unpublished
 from lookalike.spark.model_id import current_model_id
+from lookalike.spark.report import update_report
 from lookalike.spark.start import start
 
 
@@ -20,6 +21,7 @@ def main(argv: Sequence[str]) -> int:
         model_id = current_model_id(run)
         if options.queries:
             evaluate_queries(run, files.absolute(options.queries), model_id)
+            update_report(run, model_id)
         else:
             evaluate(run, unpublished(run, model_id), model_id)
 

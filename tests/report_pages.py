@@ -9,11 +9,14 @@ from PIL import Image
 from lookalike.report.page import (
     CategoryFigures,
     Estimate,
+    Failure,
     Gate,
     GateCheck,
     Headline,
     Match,
     Quality,
+    QueryEvaluation,
+    QueryFigures,
     QueryRow,
     RejectExample,
     RejectReason,
@@ -27,6 +30,12 @@ def picture(color: str, size: tuple[int, int] = (80, 120)) -> str:
     encoded = io.BytesIO()
     Image.new("RGB", size, color).save(encoded, "PNG")
     return thumbnail(encoded.getvalue(), 100)
+
+
+def picture_count(page: ReportPage) -> int:
+    failures = page.evaluation.failures if page.evaluation else ()
+    rows = [*page.queries, *(failure.query for failure in failures)]
+    return sum(1 + len(row.matches) for row in rows) + len(failures)
 
 
 QUALITY = Quality(
@@ -56,6 +65,31 @@ ORDINARY = ReportPage(
     stages=(StageFigures("ingest", 3.14, 12_509, 3_984.0), StageFigures("publish", 1.7, None, None)),
 )
 
+METRICS = ("recall@1", "recall@5", "recall@10", "recall@20", "map@r", "ndcg@10")
+MODEL_ID = "efficientnet_lite0-bc9955f1b74e"
+LINE = QueryFigures("product", "all queries", "default", MODEL_ID, True, 1_289, (Estimate(0.431, 0.39, 0.47),) * 6)
+BAG = QueryRow("photo-7", "Messenger bag", "gear/bags", picture("teal"), MATCHES)
+TOTE = QueryRow("photo-8", "Tote", "", picture("pink"), MATCHES[:1])
+
+MEASURED = replace(
+    ORDINARY,
+    gate=Gate("live"),
+    evaluation=QueryEvaluation(
+        "photos.parquet",
+        METRICS,
+        (
+            replace(LINE, model="timm/before", model_id="before-1", current=False),
+            LINE,
+            replace(LINE, group="women/dresses", n=2, estimates=(Estimate(1.0),) * 6),
+        ),
+        100,
+        (
+            Failure(BAG, replace(MATCHES[1], right=True), None),
+            Failure(TOTE, replace(MATCHES[2], right=True), 37),
+        ),
+    ),
+)
+
 EMPTY = replace(
     ORDINARY,
     headline=Headline(0, 0, 0, 0, 0, 0, Quality(), None),
@@ -82,6 +116,13 @@ STRAINED = replace(
         ),
         QueryRow("W1", ARABIC, "نساء/فساتين", picture("red"), (Match("W2", ARABIC, picture("blue"), None),)),
         QueryRow("W3", None, "women/dresses", thumbnail(b"no picture", 100), ()),
+    ),
+    evaluation=QueryEvaluation(
+        LONG,
+        METRICS,
+        tuple(replace(LINE, group=LONG, model=LONG, model_id=LONG, n=10**9) for _ in range(60)),
+        100,
+        (Failure(QueryRow(LONG, LONG, LONG, picture("navy"), MATCHES * 3), replace(MATCHES[0], title=LONG), 10**5),),
     ),
     categories=tuple(
         replace(ORDINARY.categories[0], category=f"{LONG if n % 2 else ARABIC}/{n}", factory=LONG, version=LONG)

@@ -23,7 +23,10 @@ from lookalike.errors import ManifestInvalid
 GALLERY_FILE, QUERY_FILE = "gallery.parquet", "queries.parquet"
 
 _GALLERY = pa.schema(
-    [*schemas.MANIFEST_REQUIRED, *(schemas.MANIFEST_OPTIONAL.field(name) for name in ("uri", "content", "attributes"))]
+    [
+        *schemas.MANIFEST_REQUIRED,
+        *(schemas.MANIFEST_OPTIONAL.field(name) for name in ("uri", "content", "title", "attributes")),
+    ]
 )
 _QUERIES = pa.schema([*schemas.QUERY_REQUIRED, *(f for f in schemas.QUERY_OPTIONAL if f.name != "embedding")])
 _BLOCK_ROWS = 5_000
@@ -41,6 +44,7 @@ class Picture:
     role: Role
     product_id: str | None = None  # None where the set knows of no products
     attributes: Mapping[str, str] = field(default_factory=dict)
+    title: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ def _gallery_row(picture: Picture) -> dict[str, Any]:
         "image_id": picture.image_id,
         "product_id": picture.product_id or picture.image_id,
         "category": picture.category,
+        "title": picture.title,
         "attributes": list(picture.attributes.items()),
         **_place(picture),
     }
@@ -184,11 +189,11 @@ def _products_10k(folder: Path) -> Iterator[Picture]:
 
 def _magento(folder: Path, product: str = "product_id") -> Iterator[Picture]:
     """Studio pictures of a demo shop: each is a query among all of them, itself left out."""
-    for row in _table(folder, "images.csv", ("image", product, "category", "color")):
+    for row in _table(folder, "images.csv", ("image", product, "category", "title", "color")):
         attributes = {"color": row["color"], "view": Path(row["image"]).stem.rpartition("_")[2]}
         attributes = {name: value for name, value in attributes.items() if value}
         path = folder / "images" / row["image"]
-        yield Picture(row["image"], row["category"], path, "both", row[product], attributes)
+        yield Picture(row["image"], row["category"], path, "both", row[product], attributes, row["title"])
 
 
 def _magento_styles(folder: Path) -> Iterator[Picture]:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 from tests.browser import browser  # noqa: F401
-from tests.report_pages import EMPTY, ORDINARY, STRAINED
+from tests.report_pages import EMPTY, MEASURED, ORDINARY, STRAINED, picture_count
 
 from lookalike.report.page import ReportPage, render
 
-PAGES = {"ordinary": ORDINARY, "empty": EMPTY, "strained": STRAINED}
+PAGES = {"ordinary": ORDINARY, "measured": MEASURED, "empty": EMPTY, "strained": STRAINED}
 
 OUTSIDE = """() => {
   // An element wider than the page is allowed only inside a box that scrolls or hides its own overflow.
@@ -60,7 +60,7 @@ def test_page_fits_loads_and_reads(browser: Browser, tmp_path: Path, name: str, 
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         assert tab.evaluate(OUTSIDE) == []
         widths = tab.evaluate("[...document.images].map(image => image.naturalWidth)")
-        assert len(widths) == sum(1 + len(query.matches) for query in PAGES[name].queries)
+        assert len(widths) == picture_count(PAGES[name])
         assert all(widths)
         assert tab.evaluate(FAINT) == []
         assert said == []

@@ -103,12 +103,13 @@ def test_products_10k(tmp_path: Path, test: str) -> None:
 def test_magento(tmp_path: Path) -> None:
     header = "image,product_id,style_id,category,title,color,price,description,attributes"
     lines = [
-        f"mh01-{color.lower()}_main.jpg,MH01-{color},MH01,Men/Tops,Hoodie,{color},52,," for color in ("Black", "Gray")
+        f"mh01-{color.lower()}_main.jpg,MH01-{color},MH01,Men/Tops,Hoodie,{color},52,," for color in ("Red", "Gray")
     ]
     write(tmp_path / "images.csv", header, *lines)
     gallery, queries = imported("magento", tmp_path, tmp_path / "out")
     assert set(gallery) == set(queries)
     assert queries["mh01-gray_main.jpg"]["image_id"] == "mh01-gray_main.jpg"
+    assert gallery["mh01-gray_main.jpg"]["title"] == "Hoodie"
     assert {row["product_id"] for row in queries.values()} == {"MH01-Red", "MH01-Gray"}
     assert dict(queries["mh01-gray_main.jpg"]["attributes"]) == {"color": "Gray", "view": "main"}
     _, queries = imported("magento-styles", tmp_path, tmp_path / "out")

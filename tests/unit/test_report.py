@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from PIL import Image
-from tests.report_pages import EMPTY, LONG, ORDINARY, STRAINED
+from tests.report_pages import EMPTY, LONG, MEASURED, MODEL_ID, ORDINARY, STRAINED, picture_count
 
 import lookalike
 from lookalike.report import formats
@@ -180,7 +180,7 @@ def test_what_was_not_measured_is_a_dash():
 def test_every_picture_has_words_and_every_header_a_scope():
     outline = Outline(render(STRAINED))
     pictures = outline.all("img")
-    assert len(pictures) == sum(1 + len(query.matches) for query in STRAINED.queries)
+    assert len(pictures) == picture_count(STRAINED)
     assert all(picture["alt"] for picture in pictures)
     assert all(header.get("scope") in ("row", "col") for header in outline.all("th"))
     ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
@@ -269,3 +269,33 @@ def test_what_is_no_picture_gives_a_drawing(content: bytes):
     kind, _, drawing = uri.partition(",")
     assert kind == "data:image/svg+xml"
     assert unquote(drawing).startswith('<svg xmlns="http://www.w3.org/2000/svg" width="120"')
+
+
+def test_answers_to_photos_stand_beside_other_models_with_their_intervals() -> None:
+    text = " ".join(Outline(render(MEASURED)).text.split())
+    assert "Answers to photos" in text
+    assert "photos.parquet" in text
+    assert "all queries product timm/before before-1 1,289 0.431 0.390\N{EN DASH}0.470 0.431" in text
+    assert f"all queries product default {MODEL_ID} 1,289 0.431" in text
+    assert f"women/dresses product default {MODEL_ID} 2 1.000 \N{EN DASH} 1.000" in text
+    assert "Right, after 100" in text
+    assert "Right, place 37" in text
+    assert "This run only measured it." in text
+    assert "Answers to photos" not in render(ORDINARY)
+
+
+def test_photos_shown_are_escaped() -> None:
+    assert MEASURED.evaluation
+    line = replace(MEASURED.evaluation.lines[0], group=HOSTILE, model=HOSTILE, model_id=HOSTILE, relevant=HOSTILE)
+    failure = MEASURED.evaluation.failures[0]
+    match = replace(failure.wanted, title=HOSTILE, product_id=HOSTILE, picture=HOSTILE)
+    query = replace(
+        failure.query, title=HOSTILE, product_id=HOSTILE, category=HOSTILE, picture=HOSTILE, matches=(match,)
+    )
+    hostile = replace(
+        MEASURED.evaluation, queries=HOSTILE, lines=(line,), failures=(replace(failure, query=query, wanted=match),)
+    )
+    page = render(replace(MEASURED, evaluation=hostile))
+    assert "<script>" not in page
+    assert Outline(page).all("script") == []
+    assert "onerror" not in {name for _, attributes in Outline(page).tags for name in attributes}

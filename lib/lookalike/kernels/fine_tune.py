@@ -335,7 +335,7 @@ def _embedded(module: nn.Module, data: TrainingData, size_px: int, pool: ThreadP
 
 def _least(number: int, processes: int) -> int:
     """The least of all processes' numbers: they must go through as many batches, as each waits for the others."""
-    every: list[Any] = [number] * processes
+    every: list[int] = [number] * processes
     if processes > 1:
         dist.all_gather_object(every, number)
     return min(every)

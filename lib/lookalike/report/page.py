@@ -60,19 +60,23 @@ class GateCheck:
 
 @dataclass(frozen=True)
 class Gate:
-    state: Literal["published", "unchanged", "gate failed"]
+    state: Literal["published", "unchanged", "gate failed", "live"]
     checks: tuple[GateCheck, ...] = ()
 
 
 @dataclass(frozen=True)
 class Match:
-    """A similar item. `picture` is a data URI; `exact`: the same picture, as when another seller offers the product."""
+    """A similar item. `picture` is a data URI; `exact`: the same picture, as when another seller offers the product.
+
+    `right`: it is what a query photo should have found.
+    """
 
     product_id: str
     title: str | None
     picture: str
     score: float | None
     exact: bool = False
+    right: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,39 @@ class QueryRow:
     category: str
     picture: str
     matches: tuple[Match, ...]
+
+
+@dataclass(frozen=True)
+class QueryFigures:
+    """A line of figures of query photos: right is what is `relevant`, the same `product` or `category`."""
+
+    relevant: str
+    group: str
+    model: str
+    model_id: str
+    current: bool  # whether it is the model of the page
+    n: int
+    estimates: tuple[Estimate, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A query photo that was answered badly: what it found, the nearest right image, and at what place that stood."""
+
+    query: QueryRow
+    wanted: Match
+    place: int | None  # None: beyond the places that are kept
+
+
+@dataclass(frozen=True)
+class QueryEvaluation:
+    """How well query photos are answered; `places` are kept of each."""
+
+    queries: str
+    metrics: tuple[str, ...]
+    lines: tuple[QueryFigures, ...]
+    places: int
+    failures: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,6 +174,7 @@ class ReportPage:
     headline: Headline
     gate: Gate
     queries: tuple[QueryRow, ...] = ()
+    evaluation: QueryEvaluation | None = None
     categories: tuple[CategoryFigures, ...] = ()
     rejects: tuple[RejectReason, ...] = ()
     stages: tuple[StageFigures, ...] = ()

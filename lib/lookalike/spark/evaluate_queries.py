@@ -19,6 +19,7 @@ from lookalike import files, schemas
 from lookalike.errors import ManifestInvalid, RootUnusable
 from lookalike.spark import exact_search
 from lookalike.spark.gallery import fingerprint, live_images
+from lookalike.spark.progress import progress_bar
 from lookalike.spark.query_figures import figure_rows, print_figures
 from lookalike.spark.query_manifest import Queries, embedded_queries, read_queries
 from lookalike.spark.run import Run, console
@@ -125,7 +126,8 @@ def _answer(
         labels = queries.rows.select("query_id", "product_id", "category", "image_id")
         good = found.where("reason IS NULL").drop("reason").join(labels, "query_id", "inner")
         probes = exact_search.write_queries(good, files.join(staging, "queries"))
-        ranked = written(exact_search.ranked(embedded, count, probes), files.join(staging, "ranked"))
+        with progress_bar(run.console, run.spark.sparkContext, "search", count) as searched:
+            ranked = written(exact_search.ranked(embedded, count, probes, searched), files.join(staging, "ranked"))
         _store_answers(run, queries, ranked, evaluation)
     finally:
         found.unpersist()

@@ -4,7 +4,7 @@ Only the nearest images of each query leave a task. Which queries are an image o
 their bytes are the same, is seen where the two meet.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -64,14 +64,15 @@ def write_queries(queries: DataFrame, uri: str) -> str:
     return files.join(uri, name)
 
 
-def ranked(gallery: DataFrame, images: int, queries: str) -> DataFrame:
+def ranked(gallery: DataFrame, images: int, queries: str, count: Callable[[int], None]) -> DataFrame:
     """_RANKED of each query in the file `queries` that has a right image in the gallery, for each kind of label.
 
-    `gallery` (image_id, product_id, category, content_hash, embedding) has about so many `images`.
+    `gallery` (image_id, product_id, category, content_hash, embedding) has about so many `images`. `count` is told
+    of those that are searched.
     """
     cores = gallery.sparkSession.sparkContext.defaultParallelism
     tasks = max(-(-images // _TASK_IMAGES), min(cores, -(-images // _LEAST_TASK_IMAGES)))
-    found = gallery.repartition(tasks, "image_id").mapInArrow(partial(_search, queries), spark_schema(_FOUND))
+    found = gallery.repartition(tasks, "image_id").mapInArrow(partial(_search, queries, count), spark_schema(_FOUND))
     nearest = F.slice(F.array_sort(F.flatten(F.collect_list("nearest"))), 1, DEPTH)
     best = F.max(F.struct("right_score", "right_image_id"))
     merged = (
@@ -112,7 +113,7 @@ def _codes(texts: Any, values: pa.Array) -> Codes:
     return np.asarray(found.to_numpy(), np.int64)
 
 
-def _search(uri: str, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _search(uri: str, count: Callable[[int], None], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     queries = _opened(uri)
     image_ids: list[pa.ChunkedArray] = []
 
@@ -121,6 +122,7 @@ def _search(uri: str, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBa
             table = pa.Table.from_batches(some)
             image_ids.append(table["image_id"])
             yield _block(queries, table)
+            count(len(table))
 
     labels = [queries.labels(column) for column in LABELS.values()]
     found = retrieval.nearest(queries.embeddings, labels, blocks(), DEPTH)

@@ -70,27 +70,34 @@ def _groups(answers: pd.DataFrame) -> Iterator[tuple[str, str, NDArray[np.int64]
             yield "attribute", str(group), some.to_numpy(np.int64)
 
 
-def print_figures(title: str, figures: Sequence[Mapping[str, Any]]) -> None:
-    """Rows of `query_evaluations` on stdout, a line for each group, the largest first; of more than LINES the first."""
-    groups: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
+Key = tuple[str, str, str]  # relevant, grouped_by, group
+
+
+def by_group(figures: Sequence[Any]) -> dict[Key, dict[str, Any]]:
+    """Rows of `query_evaluations` by group and metric: all queries first, then groups with many queries."""
+    groups: dict[Key, dict[str, Any]] = {}
     for row in figures:
         groups.setdefault((row["relevant"], row["grouped_by"], row["group"]), {})[row["metric"]] = row
-    table = Table(title=escape(title))
-    for name in ("right is the same", "queries", "n", *METRICS):
-        table.add_column(name, justify="right" if name in ("n", *METRICS) else "left")
 
-    def place(key: tuple[str, str, str]) -> tuple[int, int, int, str]:
+    def place(key: Key) -> tuple[int, int, int, str]:
         relevant, grouped_by, group = key
         return GROUPINGS.index(grouped_by), RELEVANT.index(relevant), -groups[key][METRICS[0]]["n"], group
 
-    lines = sorted(groups, key=place)
-    for relevant, grouped_by, group in lines[:LINES]:
+    return {key: groups[key] for key in sorted(groups, key=place)}
+
+
+def print_figures(title: str, figures: Sequence[Mapping[str, Any]]) -> None:
+    """Rows of `query_evaluations` on stdout, a line for each group; of more than LINES the first."""
+    table = Table(title=escape(title))
+    for name in ("right is the same", "queries", "n", *METRICS):
+        table.add_column(name, justify="right" if name in ("n", *METRICS) else "left")
+    groups = by_group(figures)
+    for (relevant, grouped_by, group), found in list(groups.items())[:LINES]:
         named = group if grouped_by == ALL else f"{grouped_by} {group}"
-        found = groups[relevant, grouped_by, group]
         table.add_row(relevant, escape(named), f"{found[METRICS[0]]['n']:,}", *(written(found[m]) for m in METRICS))
     console().print(table)
-    if len(lines) > LINES:
-        console().print(f"and {len(lines) - LINES:,} more groups in the table query_evaluations")
+    if len(groups) > LINES:
+        console().print(f"and {len(groups) - LINES:,} more groups in the table query_evaluations")
 
 
 def written(row: Mapping[str, Any]) -> str:

@@ -1,10 +1,11 @@
 """The query manifest: query photos with what is right for each, checked as a whole, then embedded as the catalog is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 
 from lookalike import files, schemas
@@ -84,6 +85,12 @@ def _check(rows: DataFrame, uri: str, needs_embedding: bool) -> int:
     if lines:
         raise ManifestInvalid("\n".join([f"{uri}: the queries are not as they must be:", *lines]))
     return count
+
+
+def query_contents(run: Run, uri: str, query_ids: Sequence[str]) -> list[Row]:
+    """(query_id, uri, content) of a few queries. Raises ManifestInvalid where the query manifest can't be read."""
+    rows = read_input(run.spark, uri, _QUERIES).where(F.col("query_id").isin(*query_ids))
+    return rows.select("query_id", "uri", "content").collect()
 
 
 def embedded_queries(run: Run, queries: Queries, model_id: str, dim: int) -> DataFrame:

@@ -1,44 +1,53 @@
 """Gather what the report shows, from the tables as they stand, and write it: `<root>/report.html` and the console."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Literal
 
 from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 from rich.table import Table
 
-from lookalike import fetch, files
-from lookalike.config import IngestSettings
+from lookalike import files
 from lookalike.kernels.metrics import wilson_interval
 from lookalike.report import page as pages
 from lookalike.report.thumbnails import thumbnail
 from lookalike.spark.gallery import Version, versions_frame
 from lookalike.spark.gate import GateCheck, gate_checks
+from lookalike.spark.pictures import image_contents, images_by_id
+from lookalike.spark.query_report import query_evaluation
 from lookalike.spark.run import Run, console
-from lookalike.spark.secrets import WITHHELD
 from lookalike.spark.selected import among
 
 _QUERY_PX = 560
 _MATCH_PX = 360
-_READ_THREADS = 8
 _EXAMPLES = 5
 _CATEGORIES = 500
 _METRICS = ("knn_recall@10", "recall@1", "recall@5", "recall@10", "coverage")
 
-State = Literal["published", "unchanged", "gate failed"]
+State = Literal["published", "unchanged", "gate failed", "live"]
 Estimates = Mapping[str, pages.Estimate]
 
 
 def write_report(run: Run, candidates: Sequence[Version], model_id: str, gate_failed: bool) -> None:
     """Show the published catalog, or the candidates that failed the gate, as `<root>/report.html` and as a table."""
     page = report_page(run, candidates, model_id, gate_failed)
+    _print(page, _save(run, page))
+
+
+def update_report(run: Run, model_id: str) -> None:
+    """Write `<root>/report.html` anew after a run that only measured; nothing happens where nothing is live."""
+    if not run.tables.read("publications").isEmpty():
+        page = report_page(run, [], model_id, gate_failed=False)
+        console().print(f"report: {_save(run, page)}", soft_wrap=True)
+
+
+def _save(run: Run, page: pages.ReportPage) -> str:
+    """Where it is, without secrets."""
     uri = files.join(run.settings.root, "report.html")
     with files.written_atomically(uri) as path:
         path.write_text(pages.render(page), encoding="utf-8")
-    _print(page, files.redacted(uri))
+    return files.redacted(uri)
 
 
 def report_page(run: Run, candidates: Sequence[Version], model_id: str, gate_failed: bool) -> pages.ReportPage:
@@ -48,7 +57,7 @@ def report_page(run: Run, candidates: Sequence[Version], model_id: str, gate_fai
         shown = versions_frame(run.spark, candidates)
     shown = shown.localCheckpoint()
     new = {version.version for version in candidates}
-    state: State = "gate failed" if gate_failed else "published" if candidates else "unchanged"
+    state = _state(run, bool(candidates), gate_failed)
     categories = category_figures(run, shown, new, state)
     return pages.ReportPage(
         catalog=files.filesystem(run.settings.root)[1].rstrip("/").rpartition("/")[2] or "catalog",
@@ -60,10 +69,20 @@ def report_page(run: Run, candidates: Sequence[Version], model_id: str, gate_fai
         headline=_headline(run, categories, shown),
         gate=pages.Gate(state, _gate_checks(run, candidates)),
         queries=query_rows(run, shown, categories),
+        evaluation=query_evaluation(run, model_id),
         categories=tuple(categories[:_CATEGORIES]),
         rejects=reject_reasons(run.tables.read("images")),
         stages=tuple(pages.StageFigures(s.stage, s.seconds, s.images, s.images_per_s) for s in run.stages),
     )
+
+
+def _state(run: Run, candidates: bool, gate_failed: bool) -> State:
+    """What became of the run's candidates. One that never got as far as publish only shows what is live."""
+    if gate_failed:
+        return "gate failed"
+    if "publish" not in {figures.stage for figures in run.stages}:
+        return "live"
+    return "published" if candidates else "unchanged"
 
 
 def _gate_checks(run: Run, candidates: Sequence[Version]) -> tuple[pages.GateCheck, ...]:
@@ -128,18 +147,27 @@ def _quality(figures: Estimates) -> pages.Quality:
 
 
 def _headline(run: Run, categories: Sequence[pages.CategoryFigures], shown: DataFrame) -> pages.Headline:
-    counts = {figures.stage: figures.counts for figures in run.stages}
-    ingested, embedded = counts.get("ingest", {}), counts.get("embed", {})
+    rows = _rows(run)
     return pages.Headline(
         images=sum(category.images for category in categories),
         products=sum(category.products for category in categories),
         categories=len(categories),
-        embedded=embedded.get("embedded", 0),
-        reused=ingested.get("reused", 0) + embedded.get("reused", 0),
-        rejected=ingested.get("rejected", 0) + embedded.get("rejected", 0),
+        embedded=rows.get("embedded", 0),
+        reused=rows.get("reused", 0),
+        rejected=rows.get("rejected", 0),
         quality=_overall(run.tables.read("evaluations").join(F.broadcast(shown), ["category", "version"], "left_semi")),
         seconds=sum(figures.seconds for figures in run.stages),
     )
+
+
+def _rows(run: Run) -> dict[str, int]:
+    """Manifest rows by status: of this run, or of the whole ledger where the run took in none."""
+    counts = {figures.stage: figures.counts for figures in run.stages}
+    if "ingest" not in counts:
+        statuses = run.tables.read("images").where("status IS NOT NULL").groupBy("status").count()
+        return {row["status"]: row["count"] for row in statuses.collect()}
+    ingested, embedded = counts["ingest"], counts.get("embed", {})
+    return {name: ingested.get(name, 0) + embedded.get(name, 0) for name in ("embedded", "reused", "rejected")}
 
 
 def _overall(evaluations: DataFrame) -> pages.Quality:
@@ -181,11 +209,8 @@ def query_rows(run: Run, shown: DataFrame, categories: Sequence[pages.CategoryFi
         .collect()
     )
     wanted = {row["image_id"] for row in matches} | {row["similar_image_id"] for row in matches}
-    images = {
-        r["image_id"]: r
-        for r in run.tables.read("images").where("occurrence = 0").where(F.col("image_id").isin(*wanted)).collect()
-    }
-    contents = _contents(run, images)
+    images = images_by_id(run, wanted)
+    contents = image_contents(run, images)
     by_query: dict[str, list[Row]] = {}
     for row in matches:
         by_query.setdefault(f"{row['category']}\n{row['product_id']}", []).append(row)
@@ -216,32 +241,6 @@ def _query_row(rows: Sequence[Row], images: Mapping[str, Row], contents: Mapping
     ]
     picture = thumbnail(contents.get(query["image_id"], b""), _QUERY_PX)
     return pages.QueryRow(rows[0]["product_id"], query["title"], rows[0]["category"], picture, tuple(matches))
-
-
-def _contents(run: Run, images: Mapping[str, Row]) -> dict[str, bytes]:
-    """Bytes by image_id, of those that can still be read."""
-    found: dict[str, bytes] = {}
-    by_uri = {image_id: row["uri"] for image_id, row in images.items() if row["uri"] and WITHHELD not in row["uri"]}
-    others = [image_id for image_id in images if image_id not in by_uri]
-    if others and run.settings.manifest:
-        manifest = run.manifest.where(F.col("image_id").isin(*others))
-        for row in manifest.select("image_id", "uri", "content").collect():
-            if row["content"] is not None:
-                found[row["image_id"]] = bytes(row["content"])
-            elif row["uri"]:
-                by_uri[row["image_id"]] = row["uri"]
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        reading = pool.map(partial(_read, run.settings.ingest), by_uri.values())
-        found.update({image_id: content for image_id, content in zip(by_uri, reading, strict=True) if content})
-    return found
-
-
-def _read(settings: IngestSettings, uri: str) -> bytes | None:
-    try:
-        return fetch.read_image(uri, settings)
-    except Exception:
-        # The page shows a placeholder for a picture that is gone since.
-        return None
 
 
 def _print(page: pages.ReportPage, uri: str) -> None:
