@@ -39,7 +39,9 @@ def spark_environment(folder: Path, master: str) -> dict[str, str]:
     options = [option for name, value in settings.items() for option in ("--conf", f"{name}={value}")]
     return {
         "PYSPARK_PYTHON": sys.executable,
-        "PYSPARK_SUBMIT_ARGS": shlex.join(["--master", master, *options, *INTERPRETED, "pyspark-shell"]),
+        "PYSPARK_SUBMIT_ARGS": shlex.join(
+            ["--master", master, "--driver-memory", "2g", *options, *INTERPRETED, "pyspark-shell"]
+        ),
         "SPARK_CONF_DIR": os.environ.get("SPARK_CONF_DIR", str(CHECKOUT / "conf")),
         "SPARK_LOCAL_IP": os.environ.get("SPARK_LOCAL_IP", "127.0.0.1"),
     }
