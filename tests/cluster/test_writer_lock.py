@@ -90,7 +90,7 @@ except KeyboardInterrupt:
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
 
 
 def test_a_killed_holder_beside_us_is_seen_to_be_gone(place: Place) -> None:
