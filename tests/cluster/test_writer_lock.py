@@ -131,7 +131,7 @@ class Careless:
 def test_a_store_without_conditional_puts_is_refused(place: Place) -> None:
     lock = place("run")
     with pytest.raises(RootUnusable, match="ignores If-None-Match"):
-        WriterLock(Careless(lock.fs), lock.path, "run").acquire()
+        WriterLock(Careless(lock.fs), lock.folder, "run").acquire()
     assert not lock.fs.find(lock.folder)
 
 
