@@ -76,7 +76,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, st
     refused = subprocess.run(unpacked, env=environment, capture_output=True, text=True)
     assert refused.returncode == 1
     assert "make it with ./spark-submit.sh pack" in refused.stderr
-    subprocess.run([script, "pack"], env=environment, check=True, timeout=300)
+    subprocess.run([script, "pack"], env=environment, check=True, timeout=900)
     return copy
 
 

@@ -77,7 +77,7 @@ def process(command: list[str], log: Path, environment: Mapping[str, str]) -> It
 
 
 def wait_for(port: int, log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -229,7 +229,7 @@ def hdfs(folder: Path) -> Iterator[str]:
 
 def wait_for_data_node(uri: str) -> None:
     fs, probe = files.filesystem(f"{uri}/probe")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         try:
             fs.pipe_file(probe, b"x")

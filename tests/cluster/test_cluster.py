@@ -62,7 +62,7 @@ def test_a_packed_job_runs_on_every_worker_with_a_gpu_each(
     command = [script, "where", "--set", f"root={root}", "--master", master, "--"]
     for setting in f"{memory} {share} {ready}".split():
         command += ["--conf", setting]
-    job = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    job = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=900)
 
     assert job.returncode == 0, job.stderr
     assert f"driver {checkout / '.venv/bin/python'}" in job.stdout

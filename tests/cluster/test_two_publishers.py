@@ -44,7 +44,7 @@ def publisher(name: str, folder: Path) -> Iterator[Publisher]:
     try:
         yield Publisher(process)
     finally:
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
 
 
 ROUNDS = os.environ.get("LOOKALIKE_ROUNDS")  # more than here: tests/bench/README.md

@@ -90,7 +90,7 @@ except KeyboardInterrupt:
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
 
 
 def test_a_killed_holder_beside_us_is_seen_to_be_gone(place: Place) -> None:
@@ -131,7 +131,7 @@ class Careless:
 def test_a_store_without_conditional_puts_is_refused(place: Place) -> None:
     lock = place("run")
     with pytest.raises(RootUnusable, match="ignores If-None-Match"):
-        WriterLock(Careless(lock.fs), lock.path, "run").acquire()
+        WriterLock(Careless(lock.fs), lock.folder, "run").acquire()
     assert not lock.fs.find(lock.folder)
 
 

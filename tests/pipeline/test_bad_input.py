@@ -109,7 +109,7 @@ def test_root_that_cannot_be_written(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics"
     settings = catalogs.options(tmp_path / "file" / "root", None, [f"metrics_file={metrics}"])
     command = [str(CHECKOUT / "spark-submit.sh"), "pipeline", *settings]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
     ended = catalogs.Ended(done.returncode, done.stdout, done.stderr)
     assert ended.code == 2
     assert f"root file://{tmp_path}/file/root can't be written to" in ended.error

@@ -30,7 +30,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sample") / "root"
     make_sample(root / "sample", products=24)
     command = [str(CHECKOUT / "spark-submit.sh"), "pipeline", *catalogs.options(root, None)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     return root
 
@@ -99,7 +99,7 @@ def test_notebook_runs_over_it(catalog: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("LOOKALIKE_ROOT", str(catalog))
     monkeypatch.setenv("PYTHONPATH", str(CHECKOUT / "lib"), prepend=os.pathsep)
     notebook = nbformat.read(CHECKOUT / "notebooks" / "explore.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(CHECKOUT / "notebooks")}}).execute()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(CHECKOUT / "notebooks")}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     shown = "".join(output.get("data", {}).get("text/html", "") for output in outputs)
     assert shown.count("data:image/") > 8

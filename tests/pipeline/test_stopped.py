@@ -65,7 +65,7 @@ def test_ctrl_c_half_way_then_again(own_shop: Shop, tmp_path: Path, untouched: U
     while job.poll() is None and catalogs.versions(own_shop.root)["embeddings"] < before + 2:
         time.sleep(0.2)
     os.killpg(job.pid, signal.SIGINT)
-    _, err = job.communicate(timeout=60)
+    _, err = job.communicate(timeout=300)
     assert job.returncode == 130, err
     assert "stopped; finished work is kept, run the same command again to go on" in err
     assert "Traceback" not in err

@@ -119,7 +119,7 @@ def test_the_next_batch_is_decoded_during_the_forward_pass(model: ModelSettings)
     forward = worker._forward
 
     def waiting(batch: np.ndarray) -> np.ndarray:
-        assert read.wait(timeout=10)
+        assert read.wait(timeout=60)
         return forward(batch)
 
     def last() -> bytes:
@@ -152,7 +152,7 @@ def test_abandoning_the_stream_ends_its_threads(model: ModelSettings) -> None:
     stream = build(model, batch_images=2).embed((n, picture(n)) for n in range(1000))
     next(stream)
     stream.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(thread.name.startswith("decode") for thread in threading.enumerate()):
         assert time.monotonic() < deadline
         time.sleep(0.01)

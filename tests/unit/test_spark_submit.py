@@ -50,7 +50,7 @@ def stand_in(path: Path, script: str) -> None:
 
 def run(checkout: Path, tools: Path, *arguments: str, script: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [str(script or checkout / "spark-submit.sh"), *arguments]
-    return subprocess.run(command, env={"PATH": str(tools)}, cwd="/", capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env={"PATH": str(tools)}, cwd="/", capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])

@@ -119,6 +119,8 @@ class WriterLock:
 
     def release(self) -> None:
         """Give the lock back, if it is still held."""
+        if not self.etag:
+            return
         try:
             held = self._holder()[0] == self.etag
         except FileNotFoundError:
