@@ -8,6 +8,8 @@ from PIL import Image
 
 from lookalike.report.page import (
     CategoryFigures,
+    Comparison,
+    Epoch,
     Estimate,
     Failure,
     Gate,
@@ -22,6 +24,7 @@ from lookalike.report.page import (
     RejectReason,
     ReportPage,
     StageFigures,
+    Training,
 )
 from lookalike.report.thumbnails import thumbnail
 
@@ -35,7 +38,8 @@ def picture(color: str, size: tuple[int, int] = (80, 120)) -> str:
 def picture_count(page: ReportPage) -> int:
     failures = page.evaluation.failures if page.evaluation else ()
     rows = [*page.queries, *(failure.query for failure in failures)]
-    return sum(1 + len(row.matches) for row in rows) + len(failures)
+    curves = 1 if page.training else 0
+    return sum(1 + len(row.matches) + len(row.before) for row in rows) + len(failures) + curves
 
 
 QUALITY = Quality(
@@ -90,6 +94,20 @@ MEASURED = replace(
     ),
 )
 
+RETRAINED = replace(
+    ORDINARY,
+    comparison=Comparison("before-1", 2, replace(QUALITY, recall_at_1=Estimate(0.101, 0.08, 0.13)), QUALITY),
+    queries=(replace(ORDINARY.queries[0], before=MATCHES[1:]),),
+    training=Training(
+        (
+            Epoch(0, None, {"product": 0.21, "$category": 0.61}),
+            Epoch(1, 3.117, {"product": 0.27, "$category": 0.66}),
+            Epoch(2, 2.5, {"product": 0.26, "$category": 0.64}),
+        ),
+        1,
+    ),
+)
+
 EMPTY = replace(
     ORDINARY,
     headline=Headline(0, 0, 0, 0, 0, 0, Quality(), None),
@@ -103,6 +121,8 @@ EMPTY = replace(
 LONG = "Überlänge" + "x" * 160
 ARABIC = "فستان سهرة طويل من الحرير الأسود مع تطريز ذهبي"
 
+LONG_MATCHES = tuple(replace(match, title=LONG, product_id=LONG) for match in MATCHES * 7)
+
 STRAINED = replace(
     ORDINARY,
     catalog=LONG,
@@ -111,9 +131,7 @@ STRAINED = replace(
     model="torchvision/" + "m" * 80,
     gate=Gate("gate failed", tuple(GateCheck(LONG, 0.9, 0.95, holds=False, category=LONG) for _ in range(20))),
     queries=(
-        QueryRow(
-            LONG, LONG, LONG, picture("navy"), tuple(replace(m, title=LONG, product_id=LONG) for m in MATCHES * 7)
-        ),
+        QueryRow(LONG, LONG, LONG, picture("navy"), LONG_MATCHES, LONG_MATCHES),
         QueryRow("W1", ARABIC, "نساء/فساتين", picture("red"), (Match("W2", ARABIC, picture("blue"), None),)),
         QueryRow("W3", None, "women/dresses", thumbnail(b"no picture", 100), ()),
     ),
@@ -124,6 +142,8 @@ STRAINED = replace(
         100,
         (Failure(QueryRow(LONG, LONG, LONG, picture("navy"), MATCHES * 3), replace(MATCHES[0], title=LONG), 10**5),),
     ),
+    comparison=Comparison(LONG, 10**6, QUALITY, QUALITY),
+    training=Training(tuple(Epoch(n, 1e6, {LONG: 0.5, ARABIC: 0.25}) for n in range(60)), 59),
     categories=tuple(
         replace(ORDINARY.categories[0], category=f"{LONG if n % 2 else ARABIC}/{n}", factory=LONG, version=LONG)
         for n in range(200)

@@ -48,7 +48,9 @@ def test_fine_tune_then_publish_then_go_back(own_shop: Shop, tmp_path: Path) -> 
     after = opened(root)
     assert after.model_id != before
     assert after.model_id in card
-    assert after.model_id in (root / "report.html").read_text(encoding="utf-8")
+    page = (root / "report.html").read_text(encoding="utf-8")
+    for text in (after.model_id, before, "Before and after", "Before: similar to", "recall@1 by epoch"):
+        assert text in page
     assert after.dim == 8
 
     back = catalogs.run("rollback", root, None, [], ["--category", PLAIN])

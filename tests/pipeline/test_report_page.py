@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 from tests.browser import browser  # noqa: F401
-from tests.report_pages import EMPTY, MEASURED, ORDINARY, STRAINED, picture_count
+from tests.report_pages import EMPTY, MEASURED, ORDINARY, RETRAINED, STRAINED, picture_count
 
 from lookalike.report.page import ReportPage, render
 
-PAGES = {"ordinary": ORDINARY, "measured": MEASURED, "empty": EMPTY, "strained": STRAINED}
+PAGES = {"ordinary": ORDINARY, "measured": MEASURED, "retrained": RETRAINED, "empty": EMPTY, "strained": STRAINED}
 
 OUTSIDE = """() => {
   // An element wider than the page is allowed only inside a box that scrolls or hides its own overflow.

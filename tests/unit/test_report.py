@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from PIL import Image
-from tests.report_pages import EMPTY, LONG, MEASURED, MODEL_ID, ORDINARY, STRAINED, picture_count
+from tests.report_pages import EMPTY, LONG, MEASURED, MODEL_ID, ORDINARY, RETRAINED, STRAINED, picture_count
 
 import lookalike
 from lookalike.report import formats
@@ -299,3 +299,16 @@ def test_photos_shown_are_escaped() -> None:
     assert "<script>" not in page
     assert Outline(page).all("script") == []
     assert "onerror" not in {name for _, attributes in Outline(page).tags for name in attributes}
+
+
+def test_a_new_model_stands_beside_the_one_before_and_its_training() -> None:
+    text = " ".join(Outline(render(RETRAINED)).text.split())
+    assert "Before before-1 0.993 0.990\N{EN DASH}0.996 0.101 0.080\N{EN DASH}0.130" in text
+    assert f"After {RETRAINED.model_id} 0.993 0.990\N{EN DASH}0.996 0.149" in text
+    assert "epoch 1 is the model" in text
+    assert "0 \N{EN DASH} 0.210 0.610 1 the model 3.12 0.270 0.660 2 2.50 0.260 0.640" in text
+    lists = [tag["aria-label"] for tag in Outline(render(RETRAINED)).all("ol")]
+    assert lists == ["After: similar to Messenger bag", "Before: similar to Messenger bag"]
+    for section in ("Before and after", "Training"):
+        assert section in text
+        assert section not in render(ORDINARY)

@@ -1,5 +1,6 @@
 """What the page shows, as plain values, and its HTML. All of it is untrusted: the template escapes everything."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -81,13 +82,44 @@ class Match:
 
 @dataclass(frozen=True)
 class QueryRow:
-    """A query product with its similar items, best first. `picture` is a data URI."""
+    """A query product with its similar items, best first. `picture` is a data URI.
+
+    `before`: what was similar by the model that was live before.
+    """
 
     product_id: str
     title: str | None
     category: str
     picture: str
     matches: tuple[Match, ...]
+    before: tuple[Match, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of the `categories` that another model was live in before: how good they were with it, and how good they are."""
+
+    model_id: str
+    categories: int
+    before: Quality
+    now: Quality
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Mean loss, None before training, and recall@1 on held-out pictures by kind of label."""
+
+    number: int
+    loss: float | None
+    recall: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the model of the page was fine-tuned; `best` is the number of the epoch that it is."""
+
+    epochs: tuple[Epoch, ...]
+    best: int
 
 
 @dataclass(frozen=True)
@@ -173,7 +205,9 @@ class ReportPage:
     model_id: str
     headline: Headline
     gate: Gate
+    comparison: Comparison | None = None
     queries: tuple[QueryRow, ...] = ()
+    training: Training | None = None
     evaluation: QueryEvaluation | None = None
     categories: tuple[CategoryFigures, ...] = ()
     rejects: tuple[RejectReason, ...] = ()
@@ -182,7 +216,13 @@ class ReportPage:
 
 def render(page: ReportPage) -> str:
     """`page` as one HTML document that needs no network, no script and no other file."""
-    return _template().render(page=page)
+    return _template().render(page=page, curve=_curve(page.training) if page.training else None)
+
+
+def _curve(training: Training) -> str:
+    from lookalike.report.curve import training_curve  # here, as a page without a training needs no plotting
+
+    return training_curve([epoch.recall for epoch in training.epochs])
 
 
 @cache

@@ -16,6 +16,7 @@ from lookalike.spark.gallery import Version, versions_frame
 from lookalike.spark.gate import GateCheck, gate_checks
 from lookalike.spark.pictures import image_contents, images_by_id
 from lookalike.spark.query_report import query_evaluation
+from lookalike.spark.replaced import replaced_by_model
 from lookalike.spark.run import Run, console
 from lookalike.spark.selected import among
 
@@ -23,6 +24,7 @@ _QUERY_PX = 560
 _MATCH_PX = 360
 _EXAMPLES = 5
 _CATEGORIES = 500
+_KEY = ["category", "version"]
 _METRICS = ("knn_recall@10", "recall@1", "recall@5", "recall@10", "coverage")
 
 State = Literal["published", "unchanged", "gate failed", "live"]
@@ -59,6 +61,7 @@ def report_page(run: Run, candidates: Sequence[Version], model_id: str, gate_fai
     new = {version.version for version in candidates}
     state = _state(run, bool(candidates), gate_failed)
     categories = category_figures(run, shown, new, state)
+    replaced = replaced_by_model(run, shown, model_id)
     return pages.ReportPage(
         catalog=files.filesystem(run.settings.root)[1].rstrip("/").rpartition("/")[2] or "catalog",
         root=run.settings.root,
@@ -68,7 +71,9 @@ def report_page(run: Run, candidates: Sequence[Version], model_id: str, gate_fai
         model_id=model_id,
         headline=_headline(run, categories, shown),
         gate=pages.Gate(state, _gate_checks(run, candidates)),
-        queries=query_rows(run, shown, categories),
+        comparison=_comparison(run, replaced),
+        queries=query_rows(run, shown, replaced, categories),
+        training=_training(run),
         evaluation=query_evaluation(run, model_id),
         categories=tuple(categories[:_CATEGORIES]),
         rejects=reject_reasons(run.tables.read("images")),
@@ -99,11 +104,10 @@ def _gate_checks(run: Run, candidates: Sequence[Version]) -> tuple[pages.GateChe
 
 def category_figures(run: Run, shown: DataFrame, new: set[str], state: State) -> list[pages.CategoryFigures]:
     """A line for each category of `shown` (category, version), by category."""
-    key = ["category", "version"]
     shards = (
         run.tables.read("shards")
-        .join(F.broadcast(shown), key, "left_semi")
-        .groupBy(*key)
+        .join(F.broadcast(shown), _KEY, "left_semi")
+        .groupBy(*_KEY)
         .agg(
             F.first("factory").alias("factory"),
             F.count("*").alias("shards"),
@@ -113,7 +117,7 @@ def category_figures(run: Run, shown: DataFrame, new: set[str], state: State) ->
             ).alias("size_bytes"),
         )
     )
-    measured = _estimates(run.tables.read("evaluations").join(F.broadcast(shown), key, "left_semi").collect())
+    measured = _estimates(run.tables.read("evaluations").join(F.broadcast(shown), _KEY, "left_semi").collect())
     rows = []
     for row in sorted(shards.collect(), key=lambda row: row["category"]):
         figures = measured[row["category"]]
@@ -155,7 +159,7 @@ def _headline(run: Run, categories: Sequence[pages.CategoryFigures], shown: Data
         embedded=rows.get("embedded", 0),
         reused=rows.get("reused", 0),
         rejected=rows.get("rejected", 0),
-        quality=_overall(run.tables.read("evaluations").join(F.broadcast(shown), ["category", "version"], "left_semi")),
+        quality=_overall(run.tables.read("evaluations").join(F.broadcast(shown), _KEY, "left_semi")),
         seconds=sum(figures.seconds for figures in run.stages),
     )
 
@@ -183,6 +187,30 @@ def _overall(evaluations: DataFrame) -> pages.Quality:
     )
 
 
+def _comparison(run: Run, replaced: DataFrame) -> pages.Comparison | None:
+    """Of the categories of `replaced`; see `replaced_by_model`."""
+    first = replaced.first()
+    if first is None:
+        return None
+    evaluations = run.tables.read("evaluations")
+    before, now = (
+        _overall(evaluations.join(F.broadcast(replaced.select("category", F.col(name).alias("version"))), _KEY))
+        for name in ("replaced", "version")
+    )
+    return pages.Comparison(first["model_id"], replaced.count(), before, now)
+
+
+def _training(run: Run) -> pages.Training | None:
+    """How the model was fine-tuned, where it is a file that says so."""
+    from lookalike.kernels import model_file  # here, as torch takes ten seconds to import
+
+    figures = model_file.opened(run.settings.model).figures
+    if "epochs" not in figures:
+        return None
+    epochs = (pages.Epoch(epoch["epoch"], epoch.get("loss"), epoch["recall@1"]) for epoch in figures["epochs"])
+    return pages.Training(tuple(epochs), figures["best"])
+
+
 def reject_reasons(images: DataFrame) -> tuple[pages.RejectReason, ...]:
     """Reasons with counts and a few examples, most frequent first."""
     rejected = images.where("status = 'rejected'")
@@ -196,25 +224,35 @@ def reject_reasons(images: DataFrame) -> tuple[pages.RejectReason, ...]:
     return tuple(pages.RejectReason(reason, size, tuple(examples)) for (size, reason), examples in reasons.items())
 
 
-def query_rows(run: Run, shown: DataFrame, categories: Sequence[pages.CategoryFigures]) -> tuple[pages.QueryRow, ...]:
-    """Some query products, from as many categories as there can be, each with its first similar items."""
+def query_rows(
+    run: Run, shown: DataFrame, replaced: DataFrame, categories: Sequence[pages.CategoryFigures]
+) -> tuple[pages.QueryRow, ...]:
+    """Some query products, from as many categories as there can be, each with its first similar items.
+
+    And those that it had in the version that was `replaced`, if that is another model's.
+    """
     answered = [figures.category for figures in categories if figures.quality.coverage.value]
     similar = run.tables.read("similar_items").where(among(answered[: run.settings.report.queries]))
-    similar = similar.join(F.broadcast(shown), ["category", "version"], "left_semi")
-    chosen = _chosen_products(similar, run.settings.report.queries)
-    matches = (
-        similar.where(F.col("rank") <= run.settings.report.similar)
+    now = similar.join(F.broadcast(shown), _KEY, "left_semi")
+    before = similar.join(
+        F.broadcast(replaced.select("category", F.col("replaced").alias("version"))), _KEY, "left_semi"
+    )
+    chosen = _chosen_products(now, run.settings.report.queries).localCheckpoint()
+    now_rows, before_rows = (
+        rows.where(F.col("rank") <= run.settings.report.similar)
         .join(F.broadcast(chosen), ["category", "product_id"], "inner")
         .orderBy("place", "rank")
         .collect()
+        for rows in (now, before)
     )
-    wanted = {row["image_id"] for row in matches} | {row["similar_image_id"] for row in matches}
-    images = images_by_id(run, wanted)
+    rows = [*now_rows, *before_rows]
+    images = images_by_id(run, {row["image_id"] for row in rows} | {row["similar_image_id"] for row in rows})
     contents = image_contents(run, images)
-    by_query: dict[str, list[Row]] = {}
-    for row in matches:
-        by_query.setdefault(f"{row['category']}\n{row['product_id']}", []).append(row)
-    return tuple(_query_row(rows, images, contents) for rows in by_query.values())
+    by_query: dict[tuple[str, str], tuple[list[Row], list[Row]]] = {}
+    for place, found in enumerate((now_rows, before_rows)):
+        for row in found:
+            by_query.setdefault((row["category"], row["product_id"]), ([], []))[place].append(row)
+    return tuple(_query_row(*found, images, contents) for found in by_query.values())
 
 
 def _chosen_products(similar: DataFrame, queries: int) -> DataFrame:
@@ -227,9 +265,18 @@ def _chosen_products(similar: DataFrame, queries: int) -> DataFrame:
     )
 
 
-def _query_row(rows: Sequence[Row], images: Mapping[str, Row], contents: Mapping[str, bytes]) -> pages.QueryRow:
-    query = images[rows[0]["image_id"]]
-    matches = [
+def _query_row(
+    now: Sequence[Row], before: Sequence[Row], images: Mapping[str, Row], contents: Mapping[str, bytes]
+) -> pages.QueryRow:
+    query = images[now[0]["image_id"]]
+    matches, matches_before = (_matches(rows, images, contents) for rows in (now, before))
+    picture = thumbnail(contents.get(query["image_id"], b""), _QUERY_PX)
+    return pages.QueryRow(now[0]["product_id"], query["title"], now[0]["category"], picture, matches, matches_before)
+
+
+def _matches(rows: Sequence[Row], images: Mapping[str, Row], contents: Mapping[str, bytes]) -> tuple[pages.Match, ...]:
+    """Without images that are gone since, as from a version that is no longer live."""
+    return tuple(
         pages.Match(
             product_id=row["similar_product_id"],
             title=images[row["similar_image_id"]]["title"],
@@ -238,9 +285,8 @@ def _query_row(rows: Sequence[Row], images: Mapping[str, Row], contents: Mapping
             exact=images[row["similar_image_id"]]["content_hash"] == images[row["image_id"]]["content_hash"],
         )
         for row in rows
-    ]
-    picture = thumbnail(contents.get(query["image_id"], b""), _QUERY_PX)
-    return pages.QueryRow(rows[0]["product_id"], query["title"], rows[0]["category"], picture, tuple(matches))
+        if row["image_id"] in images and row["similar_image_id"] in images
+    )
 
 
 def _print(page: pages.ReportPage, uri: str) -> None:
