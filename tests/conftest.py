@@ -21,10 +21,12 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-# A query over a handful of rows is done before its code would be compiled.
-INTERPRETED = (
+# A query over a handful of rows is done before its code would be compiled, or compiled well.
+FOR_FEW_ROWS = (
     *("--conf", "spark.sql.codegen.wholeStage=false"),
     *("--conf", "spark.sql.codegen.factoryMode=NO_CODEGEN"),
+    *("--conf", "spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"),
+    *("--conf", "spark.executor.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"),
 )
 
 
@@ -40,7 +42,7 @@ def spark_environment(folder: Path, master: str) -> dict[str, str]:
     return {
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_SUBMIT_ARGS": shlex.join(
-            ["--master", master, "--driver-memory", "2g", *options, *INTERPRETED, "pyspark-shell"]
+            ["--master", master, "--driver-memory", "2g", *options, *FOR_FEW_ROWS, "pyspark-shell"]
         ),
         "SPARK_CONF_DIR": os.environ.get("SPARK_CONF_DIR", str(CHECKOUT / "conf")),
         "SPARK_LOCAL_IP": os.environ.get("SPARK_LOCAL_IP", "127.0.0.1"),

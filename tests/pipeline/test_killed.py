@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests import catalogs
-from tests.conftest import CHECKOUT, INTERPRETED
+from tests.conftest import CHECKOUT, FOR_FEW_ROWS
 
 from lookalike import reader
 
@@ -63,7 +63,7 @@ class Started:
 
     def __init__(self, root: Path, manifest: Path, seconds: float) -> None:
         command = [str(CHECKOUT / "spark-submit.sh"), "pipeline", *catalogs.options(root, manifest, SETTINGS)]
-        command += ["--", *INTERPRETED]
+        command += ["--", *FOR_FEW_ROWS]
         self._job = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
