@@ -19,14 +19,15 @@ from lookalike import files, schemas
 from lookalike.config import EmbedSettings, FineTuneSettings, ModelSettings
 from lookalike.errors import ClicksInvalid, TrainingImpossible
 from lookalike.kernels.images import Decoded, decode
-from lookalike.kernels.models import DEFAULT_PREPROCESSING, load_model
+from lookalike.kernels.models import load_model
+from lookalike.kernels.networks import PACKAGED_PREPROCESSING
 from lookalike.kernels.training_data import TrainingData
 from lookalike.spark import clicks
 from lookalike.spark.run import Run
 from lookalike.spark.tables import spark_schema
 from lookalike.spark.training_set import write_training_set
 
-PREPROCESSING = replace(DEFAULT_PREPROCESSING, size_px=24)
+PREPROCESSING = replace(PACKAGED_PREPROCESSING, size_px=24)
 MODEL = "m"
 # The products, every other of one category.
 FOLDS = dict.fromkeys(("q", "near", "twin", "back", "far", "val1", "mid", "val2"), "one") | {

@@ -14,14 +14,14 @@ from tests.spark.rows import image, manifest_file, run_of
 from lookalike import files, schemas
 from lookalike.config import FineTuneSettings
 from lookalike.errors import TrainingImpossible
-from lookalike.kernels.models import DEFAULT_PREPROCESSING
+from lookalike.kernels.networks import PACKAGED_PREPROCESSING
 from lookalike.kernels.training_data import TrainingData
 from lookalike.spark.run import Run
 from lookalike.spark.tables import spark_schema
 from lookalike.spark.training_rows import COPY, with_splits
 from lookalike.spark.training_set import GONE, write_training_set
 
-PREPROCESSING = replace(DEFAULT_PREPROCESSING, size_px=24)
+PREPROCESSING = replace(PACKAGED_PREPROCESSING, size_px=24)
 MODEL = "m"
 SPEC = FineTuneSettings(labels=("color", "category"), split_by="sender", validation_share=0.3, classes_per_batch=2)
 
@@ -146,6 +146,16 @@ def test_what_is_no_training_set_is_said(spark: Any, tmp_path: Path, spec: dict[
         write_training_set(run, PREPROCESSING, MODEL, f"file://{tmp_path}/training")
     assert str(error.value).startswith(message)
     assert "left out are: 1 deleted" in str(error.value)
+
+
+def test_a_catalog_that_this_model_never_saw_is_said(spark: Any, tmp_path: Path) -> None:
+    run = run_with(
+        spark, tmp_path, [ledger_row(number, model_id="another") for number in range(3)], {}, FineTuneSettings()
+    )
+    with pytest.raises(
+        TrainingImpossible, match=r"no picture can be used.*3 not embedded by this model.*pipeline first"
+    ):
+        write_training_set(run, PREPROCESSING, MODEL, f"file://{tmp_path}/training")
 
 
 def test_products_that_share_a_picture_are_on_one_side(spark: Any) -> None:

@@ -23,6 +23,7 @@ _COLOUR = [17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 2
 _BLOCK = 8
 _TO_YCC = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
 
+_KEPT = 0.25  # share of pictures that are only resized
 _ALIKE = 24.0  # of 255: distance to the border's colour below which a pixel is background
 _SAME = 4.0  # and below which it is so wherever it stands
 _LIGHT = 128.0  # least channel of a studio's background
@@ -35,7 +36,7 @@ def augmenter(size_px: int, strength: float, seed: int) -> Callable[[Tensor, int
     """A function of (pictures, step): uint8 (n, px, px, 3) -> uint8 (n, size_px, size_px, 3), on the pictures' device.
 
     Each picture is changed in its own way, by chance, but the same for the same `seed` and step. `strength`: 0 only
-    resizes, 1 is the usual.
+    resizes, 1 is the usual. One in four is only resized at any strength: most of what is searched is the shop's own.
     """
     return partial(_augmented, size_px, strength, seed)
 
@@ -45,6 +46,8 @@ def _augmented(size_px: int, strength: float, seed: int, pictures: Tensor, step:
     draw = _Draw(torch.Generator(pictures.device).manual_seed(state), len(pictures))
     pixels = pictures.permute(0, 3, 1, 2).float()
     if strength:
+        kept = draw.flags(_KEPT).nonzero()[:, 0]
+        as_they_are = _from_other_angles(pixels[kept], draw.of(len(kept)), 0.0, size_px)
         pixels = _on_other_backgrounds(pixels, draw, strength)
     pixels = _from_other_angles(pixels, draw, strength, size_px)
     if strength:
@@ -54,6 +57,7 @@ def _augmented(size_px: int, strength: float, seed: int, pictures: Tensor, step:
             rows = draw.flags(share * strength).nonzero()[:, 0]
             if len(rows):
                 pixels[rows] = spoil(pixels[rows], draw.of(len(rows)), strength)
+        pixels[kept] = as_they_are
     return pixels.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 

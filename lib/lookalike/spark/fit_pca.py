@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from lookalike.config import ModelSettings
 from lookalike.errors import ModelInvalid
 from lookalike.kernels.pca import Moments, projection
 from lookalike.spark.gallery import live_images
@@ -49,7 +50,7 @@ def fit_pca(run: Run, dim: int, whitening: float, out: str) -> str:
         figures.counts = {"contents": found.n}
         fitted = model_file.opened(run.settings.model).projected(*projection(found, dim, whitening))
         model_file.write(out, fitted)
-        return load_model(run.settings.model.model_copy(update={"name": out})).model_id
+        return load_model(ModelSettings(name=out)).model_id
 
 
 def moments(embeddings: DataFrame) -> Moments | None:

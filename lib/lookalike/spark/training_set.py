@@ -112,6 +112,8 @@ def _check(run: Run, chosen: DataFrame, skipped: Mapping[str, int]) -> None:
     found = classes.agg(F.count("*").alias("classes"), F.count_if(F.col("training") > 1).alias("pairs"))
     by_kind = {row["kind"]: row for row in found.collect()}
     left_out = "; ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items())) or "none"
+    if not sides:
+        raise TrainingImpossible(f"no picture can be used, left out are: {left_out}; run the pipeline first")
     about = f"{sum(sides.values()):,} pictures can be used, left out are: {left_out}"
     for kind in spec.labels:
         if kind not in by_kind:
