@@ -10,12 +10,13 @@ import itertools
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from lookalike.config import EmbedSettings, ModelSettings
+from lookalike.config import EmbedSettings, ModelSettings, Precision
 from lookalike.kernels.embedder import Embedder
 from lookalike.kernels.engines import Engine, forward_engine
 from lookalike.kernels.images import Decoded, decode
@@ -60,14 +61,16 @@ def main() -> None:
         reference = model.module(torch.from_numpy(batches[0])).numpy()
 
     engines: list[Engine] = ["torch"] if device == "cuda" else ["torch", "openvino"]
-    for engine in engines:
+    on_cpu: list[Precision] = ["bfloat16", "float32"]
+    for engine, precision in itertools.product(engines, on_cpu if device == "cpu" else on_cpu[1:]):
         start = time.perf_counter()
-        forward = forward_engine(model, engine, arguments.threads, device)
+        forward = forward_engine(replace(model, precision=precision), engine, arguments.threads, device)
         ready_s = time.perf_counter() - start
         cosine = (forward(batches[0]) * reference).sum(axis=1).min()
         alone = images_per_s(len(pixels), arguments.rounds, lambda run=forward: [run(batch) for batch in batches])
         print(
-            f"{engine:9} forward alone {alone:7.1f} images/s, ready in {ready_s:.1f} s, cosine with torch {cosine:.6f}"
+            f"{engine:9} {precision:8} forward alone {alone:7.1f} images/s, ready in {ready_s:.1f} s, "
+            f"cosine with torch {cosine:.6f}"
         )
 
     decode_alone = images_per_s(

@@ -1,10 +1,12 @@
 """recall@k on the real pictures, from what the pipeline stored: exact search, each image a query, itself left out.
 
     ./spark-submit.sh make_manifest --csv ../shared/data/magento/images.csv --out /tmp/magento.parquet
-    ./spark-submit.sh pipeline --set root=/tmp/magento --set manifest=/tmp/magento.parquet
+    ./spark-submit.sh pipeline --set model.name=efficientnet_lite0 \\
+        --set root=/tmp/magento --set manifest=/tmp/magento.parquet
     ./spark-submit.sh make_manifest --csv ../shared/data/clothing/images.csv --column product_id=image \\
         --out /tmp/clothing.parquet
-    ./spark-submit.sh pipeline --set root=/tmp/clothing --set manifest=/tmp/clothing.parquet
+    ./spark-submit.sh pipeline --set model.name=efficientnet_lite0 \\
+        --set root=/tmp/clothing --set manifest=/tmp/clothing.parquet
     PYTHONPATH=lib .venv/bin/python tests/bench/recall.py --magento /tmp/magento --clothing /tmp/clothing
 
 The gallery is the whole set, not the query's category, so the figures compare with published ones.

@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 
-from lookalike.config import ModelSettings
+from lookalike.config import ModelSettings, Precision
 from lookalike.errors import ModelInvalid
 from lookalike.kernels.engines import Engine, forward_engine
 from lookalike.kernels.images import Decoded, decode
@@ -35,18 +35,23 @@ def test_openvino_agrees_with_torch_for_any_number_of_images(tmp_path: Path, nam
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
 
-def test_the_default_model_agrees_on_real_pictures(shared_data: Path) -> None:
-    model = load_model(ModelSettings())
+@pytest.mark.parametrize(("precision", "least"), [("float32", 1 - 1e-3), ("bfloat16", 0.98)])
+@pytest.mark.parametrize("engine", ["torch", "auto"])
+def test_the_default_model_agrees_on_real_pictures(
+    shared_data: Path, engine: Engine, precision: Precision, least: float
+) -> None:
+    model = load_model(ModelSettings(precision=precision))
     paths = [
         *sorted((shared_data / "magento").rglob("*.jpg"))[::64],
         *sorted((shared_data / "clothing").rglob("*.jpg"))[::400],
     ]
     decoded = [decode(path.read_bytes(), model.preprocessing, 10**8, 16) for path in paths]
     images = np.stack([picture.pixels for picture in decoded if isinstance(picture, Decoded)])
-    expected = forward_engine(model, "torch", threads=2, device="cpu")(images)
-    found = forward_engine(model, "auto", threads=2, device="cpu")(images)
+    expected = forward_engine(load_model(ModelSettings()), "torch", threads=2, device="cpu")(images)
+    found = forward_engine(model, engine, threads=2, device="cpu")(images)
     assert len(images) > 10
-    assert (expected * found).sum(axis=1).min() >= 1 - 1e-3
+    assert found.dtype == np.float32
+    assert (expected * found).sum(axis=1).min() >= least
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])

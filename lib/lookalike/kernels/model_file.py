@@ -4,6 +4,7 @@ Its header holds the settings of the network that it stands on; its tensors are 
 them, and `projections.N.weight` (out, in) and `.bias` (out,), applied one after the other. No code is in it.
 """
 
+import importlib.resources
 import json
 import re
 from collections.abc import Mapping
@@ -16,11 +17,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from lookalike import files
-from lookalike.config import ModelSettings
+from lookalike.config import DEFAULT_MODEL, ModelSettings
 from lookalike.errors import ModelInvalid
 
 _HEADER = "lookalike"
 _FORMAT_VERSION = 1
+_DEFAULT = importlib.resources.files("lookalike") / "default_model" / "default.safetensors"
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,20 @@ class ModelFile:
 
 def opened(settings: ModelSettings) -> ModelFile:
     """What `settings` name: the file's content, or the bare network. Raises ModelInvalid."""
-    return read(settings) if settings.is_file else ModelFile(settings)
+    return read(settings) if settings.is_file or settings.name == DEFAULT_MODEL else ModelFile(settings)
 
 
 def read(settings: ModelSettings) -> ModelFile:
-    """The model file that `settings.name` names. Raises ModelInvalid."""
-    others = settings.model_dump(exclude={"name"}, exclude_defaults=True)
+    """The model file that `settings.name` names. `precision` may be set beside it. Raises ModelInvalid."""
+    others = settings.model_dump(exclude={"name", "precision"}, exclude_defaults=True)
     if others:
         named = ", ".join(f"model.{name}" for name in others)
-        raise ModelInvalid(f"{named} can't be set beside the model file {settings.name}, which says it itself")
+        raise ModelInvalid(
+            f"{named} can't be set beside the model file {settings.name}, which says it itself; set model.name to a "
+            "network too, such as efficientnet_lite0"
+        )
     try:
-        content = files.read_bytes(settings.name)
+        content = _DEFAULT.read_bytes() if settings.name == DEFAULT_MODEL else files.read_bytes(settings.name)
     except Exception as error:  # every file system has its own
         raise ModelInvalid(
             f"model file {settings.name} can't be read ({type(error).__name__}: {error}); "
@@ -83,6 +88,8 @@ def read(settings: ModelSettings) -> ModelFile:
     network = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
     count = sum(bool(re.fullmatch(r"projections\.\d+\.weight", name)) for name in tensors)
     projections = [(tensors[f"projections.{n}.weight"], tensors[f"projections.{n}.bias"]) for n in range(count)]
+    if settings.precision != "float32":
+        base = base.model_copy(update={"precision": settings.precision})
     return ModelFile(base, network, tuple(projections), recipe.get("figures", {}))
 
 

