@@ -217,23 +217,23 @@ def test_default_model_id_is_the_same_everywhere() -> None:
 )
 def test_what_does_not_exist_is_named(changes: dict[str, str], message: str) -> None:
     with pytest.raises(ModelInvalid, match=message):
-        load_model(ModelSettings().model_copy(update=changes))
+        load_model(PLAIN.model_copy(update=changes))
 
 
 @pytest.mark.parametrize("content", [b"", b"just a text\n" * 50, b"PK\x03\x04" + bytes(99), bytes(range(256))])
 def test_a_file_that_is_no_state_dict(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.pt").write_bytes(content)
     with pytest.raises(ModelInvalid, match=r"model\.pt is not a state dict.*torch\.save"):
-        load_model(ModelSettings(weights=str(tmp_path / "model.pt")))
+        load_model(PLAIN.model_copy(update={"weights": str(tmp_path / "model.pt")}))
 
 
 def test_a_file_with_code_is_not_run(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pt")
     with pytest.raises(ModelInvalid, match="not a state dict"):
-        load_model(ModelSettings(weights=str(tmp_path / "whole.pt")))
+        load_model(PLAIN.model_copy(update={"weights": str(tmp_path / "whole.pt")}))
     torch.save({"epoch": 3, "state_dict": {}}, tmp_path / "checkpoint.pt")
     with pytest.raises(ModelInvalid, match="no plain dict of tensors"):
-        load_model(ModelSettings(weights=str(tmp_path / "checkpoint.pt")))
+        load_model(PLAIN.model_copy(update={"weights": str(tmp_path / "checkpoint.pt")}))
 
 
 def test_weights_of_another_architecture(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from lookalike.config import FineTuneSettings
 from lookalike.spark.run import Run
 from lookalike.spark.selected import covered
 
+NOT_EMBEDDED = "not embedded by this model"
 COPY = "a copy of another picture"
 OWN_LABELS = {"product": "product_id", "category": "category"}
 """Kinds of labels that are no attributes, and their columns."""
@@ -39,7 +40,7 @@ def judged_images(run: Run, model_id: str) -> DataFrame:
     reason = (
         F.when(F.col("deleted"), "deleted")
         .when(F.col("status") == "rejected", "rejected")
-        .when(~F.coalesce(embedded, F.lit(False)), "not embedded by this model")
+        .when(~F.coalesce(embedded, F.lit(False)), NOT_EMBEDDED)
         .when(F.size("labels") == 0, "no label")
         .when(F.col("unit").isNull(), f"no attribute {spec.split_by} to split by")
     )

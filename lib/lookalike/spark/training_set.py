@@ -17,7 +17,7 @@ from lookalike.spark.run import Run
 from lookalike.spark.selected import covered
 from lookalike.spark.stored_pictures import stored_pictures
 from lookalike.spark.tables import conform, written
-from lookalike.spark.training_rows import OWN_LABELS, judged_images, label_codes, with_splits
+from lookalike.spark.training_rows import NOT_EMBEDDED, OWN_LABELS, judged_images, label_codes, with_splits
 
 if TYPE_CHECKING:  # its module loads torch, of which the driver has no need
     from lookalike.kernels.networks import Preprocessing
@@ -112,7 +112,7 @@ def _check(run: Run, chosen: DataFrame, skipped: Mapping[str, int]) -> None:
     found = classes.agg(F.count("*").alias("classes"), F.count_if(F.col("training") > 1).alias("pairs"))
     by_kind = {row["kind"]: row for row in found.collect()}
     left_out = "; ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items())) or "none"
-    if not sides:
+    if not sides and NOT_EMBEDDED in skipped:
         raise TrainingImpossible(f"no picture can be used, left out are: {left_out}; run the pipeline first")
     about = f"{sum(sides.values()):,} pictures can be used, left out are: {left_out}"
     for kind in spec.labels:
