@@ -1,11 +1,11 @@
 """The model that comes with the library: what it was trained on, and how good it is on what it was not.
 
-    PYTHONPATH=lib .venv/bin/python tests/bench/default_model.py split --data ../shared/data --out /tmp/default
+    PYTHONPATH=lib:. .venv/bin/python tests/bench/default_model.py split --data ../shared/data --out /tmp/default
     for job in ingest embed "fine_tune --out /tmp/default/default.safetensors"; do
         ./spark-submit.sh $job --config lib/lookalike/default_model/fine_tune.toml \\
             --set root=/tmp/default/root --set manifest=/tmp/default/train.parquet
     done
-    PYTHONPATH=lib .venv/bin/python tests/bench/default_model.py measure --manifest /tmp/default/test.parquet \\
+    PYTHONPATH=lib:. .venv/bin/python tests/bench/default_model.py measure --manifest /tmp/default/test.parquet \\
         efficientnet_lite0 /tmp/default/default.safetensors
 
 Held out are 35 of 100 styles and senders, by hash, and six whole categories. `measure` searches the held-out pictures
@@ -22,6 +22,7 @@ from typing import Any, get_args
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tests.bench.recall import recall, same
 
 from lookalike.config import ModelSettings, Precision
 from lookalike.kernels.engines import forward_engine
@@ -84,14 +85,6 @@ def embedded(settings: ModelSettings, uris: Sequence[str]) -> Any:
     return embeddings
 
 
-def recall(scores: Any, relevant: Any, others: Any) -> tuple[int, float]:
-    """Queries with a relevant picture among the `others`, and the share whose nearest of these is one."""
-    relevant = relevant & others
-    queries = relevant.any(axis=1)
-    nearest = np.where(others, scores, -np.inf).argmax(axis=1)
-    return int(queries.sum()), float(relevant[np.arange(len(scores)), nearest][queries].mean())
-
-
 def measure(manifest: Path, models: Sequence[ModelSettings]) -> None:
     rows = pq.read_table(manifest).to_pylist()
     uris = [row["uri"] for row in rows]
@@ -112,11 +105,9 @@ def measure(manifest: Path, models: Sequence[ModelSettings]) -> None:
         for name, label, of_set in lines:
             chosen = np.flatnonzero(of_set & among)
             values = columns[label][chosen]
-            others = ~np.eye(len(chosen), dtype=bool)
-            if name == "clothing":
-                others &= owners[chosen][:, None] != owners[chosen][None]
-            found = [recall(e[chosen] @ e[chosen].T, values[:, None] == values[None], others) for e in embeddings]
-            shares = " | ".join(f"{share:.3f}" for _, share in found)
+            excluded = same(owners[chosen]) if name == "clothing" else np.eye(len(chosen), dtype=bool)
+            found = [recall(e[chosen], same(values), excluded) for e in embeddings]
+            shares = " | ".join(f"{share:.3f}" for _, (share, *_) in found)
             print(f"| {name} | {held_out} | {label.removesuffix('_id')} | {found[0][0]:,} | {shares} |")
 
 

@@ -36,13 +36,11 @@ def forward_engine(model: Model, engine: Engine, threads: int, device: str) -> F
     """
     if device != "cpu":
         return _torch_cuda(model, device)
-    reference = _torch_cpu(model, threads, "float32")
-    in_torch = reference if model.precision == "float32" else _torch_cpu(model, threads, model.precision)
     if engine == "torch":
-        return in_torch
+        return _torch_cpu(model, threads, model.precision)
     try:
         forward = _openvino(model, threads)
-        problem = _disagreement(model, forward, reference)
+        problem = _disagreement(model, forward, _torch_cpu(model, threads, "float32"))
     except Exception as error:  # OpenVINO's frontend passes on whatever tracing the model raises
         problem = f"{type(error).__name__} in its conversion"
     if not problem:
@@ -50,7 +48,7 @@ def forward_engine(model: Model, engine: Engine, threads: int, device: str) -> F
     if engine == "openvino":
         raise ModelInvalid(f"OpenVINO can't run {model.model_id}: {problem}; set embed.engine=torch")
     log.warning("OpenVINO can't run %s (%s); torch runs it, slower", model.model_id, problem)
-    return in_torch
+    return _torch_cpu(model, threads, model.precision)
 
 
 def _disagreement(model: Model, forward: Forward, reference: Forward) -> str:

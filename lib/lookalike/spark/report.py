@@ -202,6 +202,8 @@ def _comparison(run: Run, replaced: DataFrame) -> pages.Comparison | None:
 
 def _training(run: Run) -> pages.Training | None:
     """How the model was fine-tuned, where it is a file that says so."""
+    if run.given_dim:  # no model of ours made these embeddings
+        return None
     from lookalike.kernels import model_file  # here, as torch takes ten seconds to import
 
     figures = model_file.opened(run.settings.model).figures
@@ -233,25 +235,23 @@ def query_rows(
     """
     answered = [figures.category for figures in categories if figures.quality.coverage.value]
     similar = run.tables.read("similar_items").where(among(answered[: run.settings.report.queries]))
-    now = similar.join(F.broadcast(shown), _KEY, "left_semi")
-    before = similar.join(
-        F.broadcast(replaced.select("category", F.col("replaced").alias("version"))), _KEY, "left_semi"
+    versions = shown.select(*_KEY, F.lit(True).alias("is_now")).union(
+        replaced.select("category", "replaced", F.lit(False))
     )
-    chosen = _chosen_products(now, run.settings.report.queries).localCheckpoint()
-    now_rows, before_rows = (
-        rows.where(F.col("rank") <= run.settings.report.similar)
+    similar = similar.join(F.broadcast(versions), _KEY)
+    chosen = _chosen_products(similar.where("is_now"), run.settings.report.queries)
+    rows = (
+        similar.where(F.col("rank") <= run.settings.report.similar)
         .join(F.broadcast(chosen), ["category", "product_id"], "inner")
         .orderBy("place", "rank")
         .collect()
-        for rows in (now, before)
     )
-    rows = [*now_rows, *before_rows]
     images = images_by_id(run, {row["image_id"] for row in rows} | {row["similar_image_id"] for row in rows})
     contents = image_contents(run, images)
     by_query: dict[tuple[str, str], tuple[list[Row], list[Row]]] = {}
-    for place, found in enumerate((now_rows, before_rows)):
-        for row in found:
-            by_query.setdefault((row["category"], row["product_id"]), ([], []))[place].append(row)
+    for row in rows:
+        now, before = by_query.setdefault((row["category"], row["product_id"]), ([], []))
+        (now if row["is_now"] else before).append(row)
     return tuple(_query_row(*found, images, contents) for found in by_query.values())
 
 
