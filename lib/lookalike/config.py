@@ -129,8 +129,8 @@ class FineTuneSettings(Section):
     labels: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
         ("product",),
         min_length=1,
-        description="what makes pictures alike: `product`, `category` or an attribute's name; batches are balanced by "
-        "the first",
+        description="what makes pictures alike: `product`, `category` or an attribute's name; of several each in "
+        "turn is what a batch is about",
     )
     split_by: str = Field(
         "",
@@ -138,8 +138,8 @@ class FineTuneSettings(Section):
         "empty: the product",
     )
     validation_share: float = Field(0.1, gt=0.0, lt=1.0, description="share of products, or of that attribute's values")
-    classes_per_batch: int = Field(16, ge=2, description="classes of the first label in one batch")
-    pictures_per_class: int = Field(4, ge=2, description="pictures of each of them")
+    classes_per_batch: int = Field(16, ge=2, description="classes in one batch")
+    pictures_per_class: int = Field(4, ge=2, description="pictures of each of them; more where there are fewer classes")
     clicks: str | None = Field(
         None, description="click log: Parquet file, folder or glob with a row for each product shown; unset: none"
     )

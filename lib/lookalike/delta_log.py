@@ -1,6 +1,9 @@
-"""The commits of a Delta table, by the names of its log's files."""
+"""Delta tables without Spark: the commits, by the names of the log's files, and the table itself, by delta-rs."""
 
 import re
+
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from lookalike import files
 from lookalike.errors import TableDamaged
@@ -21,6 +24,14 @@ def commits(table: str) -> list[int]:
             f"{log} lacks {missing[0]:020}.json: restore this file, as without it nobody knows what is in the table"
         )
     return versions
+
+
+def opened(table: str, version: int | None = None) -> DeltaTable:
+    """The table at this uri by delta-rs, at a `version` or as it is now. Raises TableDamaged."""
+    try:
+        return DeltaTable(files.filesystem(table)[1] if files.is_local(table) else table, version)
+    except DeltaError as error:
+        raise TableDamaged(f"the log of {table} is damaged: restore {table}/_delta_log ({error})") from error
 
 
 def _listed(log: str) -> tuple[list[int], list[int]]:

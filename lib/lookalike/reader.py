@@ -25,8 +25,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow.dataset  # noqa: F401  deltalake imports it on the first read, which would make the first open slow
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 from numpy.typing import ArrayLike, NDArray
 
 from lookalike import FORMAT_VERSION, delta_log, files
@@ -38,7 +36,6 @@ from lookalike.errors import (
     NotPublished,
     ProductUnknown,
     RootUnusable,
-    TableDamaged,
 )
 from lookalike.kernels import search
 from lookalike.kernels.categories import Predictor, among, latest, open_predictor
@@ -319,11 +316,7 @@ def _read(
         if missing_ok:
             return []
         raise RootUnusable(f"{root} is not a catalog, as it has no table {table}: give the pipeline's root")
-    try:
-        delta = DeltaTable(files.filesystem(uri)[1] if files.is_local(uri) else uri)
-    except DeltaError as error:
-        raise TableDamaged(f"the log of {uri} is damaged: restore {uri}/_delta_log ({error})") from error
-    rows: list[dict[str, Any]] = delta.to_pyarrow_table(filters=filters).to_pylist()
+    rows: list[dict[str, Any]] = delta_log.opened(uri).to_pyarrow_table(filters=filters).to_pylist()
     return rows
 
 

@@ -422,3 +422,8 @@ TABLES = {
     "runs": RUNS,
 }
 """Delta tables below `<root>/tables/`, by name."""
+
+WITHOUT_IMAGES = frozenset(
+    {"audit", "category_predictors", "evaluations", "publications", "query_evaluations", "runs", "shards"}
+)
+"""Those that grow with categories and runs, but not with images: they are small as a rule."""

@@ -132,13 +132,17 @@ def test_every_row_is_in_the_set_or_counted(spark: Any, tmp_path: Path) -> None:
             {"labels": ("category",), "classes_per_batch": 3},
             "2 classes of category have two pictures in training, a batch",
         ),
+        (
+            {"labels": ("color", "serial")},
+            "not two classes of serial have two pictures in training, so there is nothing to learn of it",
+        ),
         ({"validation_share": 1e-6}, "nothing falls to the validation: raise fine_tune.validation_share=1e-06"),
     ],
 )
 def test_what_is_no_training_set_is_said(spark: Any, tmp_path: Path, spec: dict[str, Any], message: str) -> None:
     rows = [ledger_row(number) for number in range(12)]
     for row in rows:
-        row["attributes"] |= {"brand": "X"}
+        row["attributes"] |= {"brand": "X", "serial": row["image_id"]}
     rows.append(ledger_row(12, deleted=True))
     settings = FineTuneSettings(**({"labels": ("color",), "classes_per_batch": 2, "validation_share": 0.3} | spec))
     run = run_with(spark, tmp_path, rows, {}, settings)

@@ -18,6 +18,7 @@ from lookalike.kernels import fine_tune, model_file
 from lookalike.kernels.augment import augmenter
 from lookalike.kernels.fine_tune import Training, checkpoint, train
 from lookalike.kernels.models import load_model
+from lookalike.kernels.training_data import TrainingData
 
 NETWORK = "test_efficientnet"
 PRODUCTS, VIEWS = 12, 4
@@ -98,6 +99,17 @@ def test_training_learns_and_the_best_is_kept(training: Training) -> None:
     nearest = scores.argmax(axis=1) // VIEWS
     by_category = float((nearest % 2 == np.arange(len(held_out)) // VIEWS % 2).mean())
     assert epochs[progress.best]["recall@1"] == pytest.approx({"category": by_category}, abs=1e-4)
+
+
+def test_each_batch_is_about_one_kind_of_label_the_kinds_in_turn(training: Training) -> None:
+    data = TrainingData(training.folder, "train", training.settings.labels)
+    data.labels["once"] = np.arange(len(data))  # a kind with nothing to tell apart
+    batches = list(fine_tune._in_turn(data, training.settings, first=3, batches=4, seed=0))
+    for number, (codes, rows) in enumerate(batches, 3):
+        kind = ("product", "category")[number % 2]
+        assert codes.tolist() == data.labels[kind][rows].tolist()
+        assert len(set(codes.tolist())) == {"product": 4, "category": 2}[kind]
+        assert len(rows) == 8
 
 
 def test_a_stopped_training_goes_on_to_the_same_model(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:

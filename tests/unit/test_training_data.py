@@ -119,8 +119,10 @@ def test_batches_are_balanced() -> None:
     assert all((one == other).all() for one, other in zip(batches, again, strict=True))
 
 
-def test_a_coarse_label_gives_smaller_batches() -> None:
-    (batch,) = balanced_batches(np.array([0, 1, 0, 1, 1]), classes=16, pictures=2, batches=1, seed=0)
-    assert len(batch) == 4
-    with pytest.raises(ValueError, match="1 classes with 2 pictures"):
+def test_a_coarse_label_has_more_pictures_of_each_class() -> None:
+    labels = np.array([0] * 20 + [1] * 5 + [2] * 2)
+    (batch,) = balanced_batches(labels, classes=12, pictures=4, batches=1, seed=0)
+    assert np.bincount(labels[batch]).tolist() == [16, 5, 4]
+    assert len(set(batch.tolist())) == 16 + 5 + 2
+    with pytest.raises(ValueError, match="1 classes with two pictures"):
         next(balanced_batches(np.array([0, 0, 1]), classes=2, pictures=2, batches=1, seed=0))

@@ -1,9 +1,11 @@
 """Fine-tune: metric learning on a training set, by one process per GPU or a few on CPUs.
 
 A projection on top of the model is trained, and the layers of its network that the settings name. The projection
-begins as the PCA of the training pictures, so that training starts from the model as it is. The loss and its miner are
-the multi-similarity ones (Wang et al., 2019) of pytorch-metric-learning, added up over the kinds of labels; triplets of
-a click log add a triplet loss. Each picture is augmented anew each time. Batch normalisation keeps its statistics.
+begins as the PCA of the training pictures, so that training starts from the model as it is. Each batch is about one
+kind of label, the kinds in turn: balanced by it, and held against it by the multi-similarity loss and miner (Wang et
+al., 2019) of pytorch-metric-learning. Two kinds in one batch would pull at the same pictures, as two colours of a style
+are one style and two products. Triplets of a click log add a triplet loss. Each picture is augmented anew each time.
+Batch normalisation keeps its statistics.
 """
 
 import json
@@ -33,7 +35,7 @@ from lookalike.kernels.engines import forward_engine
 from lookalike.kernels.models import Model, load_model
 from lookalike.kernels.pca import Moments, projection
 from lookalike.kernels.retrieval import NO_LABEL, Block, nearest
-from lookalike.kernels.training_data import UNKNOWN, TrainingData, balanced_batches
+from lookalike.kernels.training_data import UNKNOWN, TrainingData, balanced_batches, drawable
 
 Rows = NDArray[np.int64]
 Features = Callable[[Tensor], Tensor]
@@ -212,9 +214,8 @@ class _Run:
     def _epoch(self, learner: nn.Module, data: TrainingData, schedule: Any, epoch: int, batches: int) -> float:
         """One pass; gives the mean loss."""
         losses = []
-        for rows, pictures, triplets in self._batches(data, epoch, batches):
-            embeddings = learner(pictures)
-            loss = self._loss(data, embeddings, rows, triplets)
+        for codes, pictures, triplets in self._batches(data, epoch, batches):
+            loss = self._loss(learner(pictures), codes, triplets)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
@@ -222,38 +223,35 @@ class _Run:
             losses.append(loss.item())
         return float(np.mean(losses))
 
-    def _loss(self, data: TrainingData, embeddings: Tensor, rows: Rows, triplets: int) -> Tensor:
-        """Of embeddings of `rows`, and behind them of the three pictures of each of `triplets`."""
-        total = embeddings.sum() * 0.0  # so that there is a gradient where no label is known
-        for codes in data.labels.values():
-            known = np.flatnonzero(codes[rows] != UNKNOWN)
-            ours = embeddings[torch.from_numpy(known).to(self.device)]
-            theirs = torch.from_numpy(codes[rows][known]).to(self.device)
-            total = total + self.loss(ours, theirs, self.miner(ours, theirs))
+    def _loss(self, embeddings: Tensor, codes: Tensor, triplets: int) -> Tensor:
+        """Of embeddings of the classes `codes`, and behind them of the three pictures of each of `triplets`."""
+        ours = embeddings[: len(codes)]
+        total: Tensor = self.loss(ours, codes, self.miner(ours, codes))
         if triplets:
-            places = torch.arange(len(rows), len(embeddings), device=self.device).reshape(triplets, 3)
+            places = torch.arange(len(codes), len(embeddings), device=self.device).reshape(triplets, 3)
             unused = torch.arange(len(embeddings), device=self.device)
             total = total + self.triplet_loss(embeddings, unused, places.unbind(dim=1))
         return total
 
-    def _batches(self, data: TrainingData, epoch: int, batches: int) -> Iterator[tuple[Rows, Tensor, int]]:
-        """Rows, augmented pictures and number of triplets of each batch; the next is made while one is trained on."""
+    def _batches(self, data: TrainingData, epoch: int, batches: int) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Classes, augmented pictures, number of triplets of each batch; the next is made while one is trained on."""
         settings = self.training.settings
         seed = settings.seed + 1_000 * epoch
-        codes = data.labels[settings.labels[0]]
-        # A class of one picture pulls what augmentation makes of it together.
-        least = 1 if settings.augmentation else 2
-        drawn = balanced_batches(codes, settings.classes_per_batch, settings.pictures_per_class, batches, seed, least)
+        first = epoch * batches
+        drawn = _in_turn(data, settings, first, batches, seed)
         order = np.random.default_rng(seed).permutation(len(data.triplets))
         augmented = augmenter(self.model.preprocessing.size_px, settings.augmentation, settings.seed)
 
-        def made(number: int, rows: Rows, triplets: Rows) -> tuple[Rows, Tensor, int]:
+        def made(number: int, codes: Rows, rows: Rows, triplets: Rows) -> tuple[Tensor, Tensor, int]:
             pictures = data.pictures(np.concatenate([rows, triplets.ravel()]), self.pool)
-            return rows, augmented(pictures, epoch * batches + number), len(triplets)
+            return torch.from_numpy(codes).to(self.device), augmented(pictures, first + number), len(triplets)
 
         with ThreadPoolExecutor(1) as ahead:
             parts = (data.triplets[part] for part in np.array_split(order, batches))
-            work = (ahead.submit(made, number, *part) for number, part in enumerate(zip(drawn, parts, strict=True)))
+            work = (
+                ahead.submit(made, number, *labelled, part)
+                for number, (labelled, part) in enumerate(zip(drawn, parts, strict=True))
+            )
             coming = next(work)
             for following in work:
                 yield coming.result()
@@ -329,6 +327,21 @@ class _Run:
         """What must be the same for a checkpoint to be gone on from."""
         shapes = {name: list(value.shape) for name, value in self.learner.trained().items()}
         return json.dumps([self.model.model_id, shapes, self.training.settings.model_dump(mode="json")])
+
+
+def _in_turn(
+    data: TrainingData, settings: FineTuneSettings, first: int, batches: int, seed: int
+) -> Iterator[tuple[Rows, Rows]]:
+    """Classes and rows of batches number `first` and on, each balanced by one kind of label."""
+    # In a process's share of the pictures, a kind may have no two classes to tell apart.
+    kinds = [codes for codes in data.labels.values() if len(drawable(codes)) > 1] or [*data.labels.values()]
+    share = -(-batches // len(kinds))
+    size = settings.classes_per_batch, settings.pictures_per_class, share
+    drawn = [balanced_batches(codes, *size, seed + place) for place, codes in enumerate(kinds)]
+    for number in range(first, first + batches):
+        place = number % len(kinds)
+        rows = next(drawn[place])
+        yield kinds[place][rows], rows
 
 
 def _line(epoch: dict[str, Any]) -> str:

@@ -80,32 +80,38 @@ class TrainingData:
             return np.asarray(image)
 
 
-def balanced_batches(
-    labels: Ints, classes: int, pictures: int, batches: int, seed: int, least: int = 2
-) -> Iterator[Ints]:
+def balanced_batches(labels: Ints, classes: int, pictures: int, batches: int, seed: int) -> Iterator[Ints]:
     """`batches` times rows of up to `classes` classes with `pictures` rows each, class after class.
 
-    Only classes with `least` rows or more are drawn, each as often as the others; UNKNOWN is none. A class of fewer
-    than `pictures` rows repeats some. Raises ValueError where fewer than two classes can be drawn.
+    Where there are fewer classes, those that have more rows fill the batch. Only classes with two rows or more are
+    drawn, each as often as the others; UNKNOWN is none. A class of fewer than `pictures` rows repeats some. Raises
+    ValueError where fewer than two classes can be drawn.
     """
     rng = np.random.default_rng(seed)
-    order = np.argsort(labels, kind="stable")
-    found, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
-    drawn = np.flatnonzero((found != UNKNOWN) & (counts >= least))
-    if len(drawn) < 2:
-        raise ValueError(f"{len(drawn)} classes with {least} pictures; a batch needs two")
-    queue = drawn[:0]
+    members = drawable(labels)
+    if len(members) < 2:
+        raise ValueError(f"{len(members)} classes with two pictures; a batch needs two of them")
+    most = classes * pictures // min(classes, len(members))
+    queue = np.empty(0, np.int64)
     for _ in range(batches):
-        if len(queue) < min(classes, len(drawn)):  # a class stands once in a batch, so the rest is not used up
-            queue = rng.permutation(drawn)
+        if len(queue) < min(classes, len(members)):  # a class stands once in a batch, so the rest is not used up
+            queue = rng.permutation(len(members))
         batch, queue = queue[:classes], queue[classes:]
-        rows = [_drawn(rng, order[starts[i] : starts[i] + counts[i]], pictures) for i in batch.tolist()]
-        yield np.concatenate(rows)
+        yield np.concatenate([_drawn(rng, members[i], pictures, most) for i in batch.tolist()])
 
 
-def _drawn(rng: np.random.Generator, members: Ints, pictures: int) -> Ints:
-    """(pictures,) of `members`, each once before any comes again."""
-    return np.resize(rng.choice(members, min(pictures, len(members)), replace=False), pictures)
+def drawable(labels: Ints) -> list[Ints]:
+    """The rows of each class that has two or more; UNKNOWN is none."""
+    order = np.argsort(labels, kind="stable")
+    found, starts = np.unique(labels[order], return_index=True)
+    groups = np.split(order, starts[1:])
+    return [rows for code, rows in zip(found, groups, strict=True) if code != UNKNOWN and len(rows) > 1]
+
+
+def _drawn(rng: np.random.Generator, members: Ints, least: int, most: int) -> Ints:
+    """As many of `members` as there are between `least` and `most`, each once before any comes again."""
+    found = rng.choice(members, min(most, len(members)), replace=False)
+    return np.resize(found, max(least, len(found)))
 
 
 def _dataset(folder: str, name: str) -> ds.Dataset:

@@ -25,7 +25,7 @@ from pyspark.sql import functions as F
 from lookalike import __version__, files, schemas
 from lookalike.errors import VersionUnusable
 from lookalike.spark.run import Run
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.tables import VERSION, local_frame
 
 KEY = ("run_id", "action", "category", "version")
 
@@ -72,7 +72,7 @@ def record(run: Run, rows: Sequence[dict[str, Any]], why: str | None = None) -> 
     """Add rows of this run: each an action, and of the audit's columns those that it has."""
     common = {"at": datetime.now(UTC), "run_id": run.run_id, **vars(Origin.here(why))}
     values = [tuple({**common, **row}.get(name) for name in schemas.AUDIT.names) for row in rows]
-    run.tables.append("audit", run.spark.createDataFrame(values, spark_schema(schemas.AUDIT)))
+    run.tables.append("audit", local_frame(run.spark, values, schemas.AUDIT))
 
 
 def settle(run: Run) -> None:
@@ -111,7 +111,7 @@ def safe_from_cleanup(run: Run, versions: Sequence[tuple[str, str]]) -> Iterator
 
 def _removals(run: Run, versions: Sequence[tuple[str, str]]) -> DataFrame:
     """Audit rows of every cleanup that set about removing any of `versions`."""
-    ours = run.spark.createDataFrame(versions, "category string, version string")
+    ours = local_frame(run.spark, versions, VERSION)
     said = run.tables.read("audit").where("action = 'cleanup'")
     return said.join(F.broadcast(ours), ["category", "version"], "left_semi")
 

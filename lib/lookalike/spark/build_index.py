@@ -25,7 +25,7 @@ from lookalike.spark.progress import progress_bar
 from lookalike.spark.quantizer import Former, Outcome, decision, fell, formers, trained_index
 from lookalike.spark.run import Run
 from lookalike.spark.spread import assigned, together
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.tables import local_frame, spark_schema
 
 Count = Callable[[int], None]
 
@@ -40,6 +40,8 @@ _TRAINED = pa.schema(
 )
 # A row of `shards`, with the knn_recall@10 of a quantizer kept, when it is searched as it was at first.
 _CHOSEN = schemas.SHARDS.append(pa.field("kept_recall", pa.float64()))
+_FIRST_FILES = pa.schema({"category": pa.string(), "first": pa.int32(), "shards": pa.int32()})
+_FILE_TASKS = pa.schema({"file": pa.int32(), "task": pa.int32()})
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def built_shards(rows: DataFrame, build: Build, count: Count) -> Built:
     finally:
         files.remove(build.staging)
     values = [tuple(row[name] for name in schemas.SHARDS.names) for row in chosen]
-    return Built(spark.createDataFrame(values, spark_schema(schemas.SHARDS)), decisions)
+    return Built(local_frame(spark, values, schemas.SHARDS), decisions)
 
 
 def executor_cores(spark: SparkSession) -> int:
@@ -182,9 +184,10 @@ def _train(rows: DataFrame, build: Build, cores: int) -> dict[str, Outcome]:
     if not plans:
         return {}
     threads = _threads(cores, len(plans))
-    shares = rows.sparkSession.createDataFrame(
+    shares = local_frame(
+        rows.sparkSession,
         [(p.category, p.spec.train_images / p.images, task) for task, p in enumerate(plans)],
-        "category string, share double, task int",
+        pa.schema({"category": pa.string(), "share": pa.float64(), "task": pa.int32()}),
     )
     # By hash, not by chance: a task that runs again, and a run on other partitions, takes the same images.
     chance = F.pmod(F.xxhash64("vector_id", F.lit(build.settings.seed)), F.lit(2**30)) / 2**30
@@ -236,8 +239,8 @@ def _fill(
     task_of, tasks = assigned({number: file.images for number, file in enumerate(to_fill)})
     threads = _threads(cores, tasks)
     first_files = [(p.category, n, p.spec.shards) for n, f in enumerate(to_fill) if not f.shard for p in f.plans]
-    first = rows.sparkSession.createDataFrame(first_files, "category string, first int, shards int")
-    file_tasks = rows.sparkSession.createDataFrame(list(task_of.items()), "file int, task int")
+    first = local_frame(rows.sparkSession, first_files, _FIRST_FILES)
+    file_tasks = local_frame(rows.sparkSession, list(task_of.items()), _FILE_TASKS)
     # All images of a product share a shard.
     number = (F.col("first") + F.pmod(F.xxhash64("product_id"), F.col("shards"))).cast("int")
     placed = (
@@ -345,7 +348,7 @@ def _with_search(
         if row["category"] in sizes
     ]
     task = pa.field("task", pa.int32())
-    frame = spark.createDataFrame(values, spark_schema(schemas.SHARDS.append(task)))
+    frame = local_frame(spark, values, schemas.SHARDS.append(task))
     groups = frame.repartitionById(tasks, "task").groupBy("task", "category")
     return [row.asDict() for row in groups.applyInArrow(choose, spark_schema(_CHOSEN)).collect()] + packed
 

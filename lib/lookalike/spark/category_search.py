@@ -16,7 +16,7 @@ from lookalike.kernels import search
 from lookalike.kernels.search import Gallery
 from lookalike.kernels.shards import Float32s
 from lookalike.spark.spread import together
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.tables import local_frame, spark_schema
 
 TASK_PAIRS = 4_096
 """Queries of a category that a task searches for; a task holds their embeddings in memory."""
@@ -36,9 +36,9 @@ def found(spark: SparkSession, pairs: DataFrame, shards: DataFrame, root: str, k
     counts = {row["category"]: row["count"] for row in pairs.groupBy("category").count().collect()}
     placed, tasks = _placed(counts)
     if not placed:
-        return spark.createDataFrame([], spark_schema(FOUND))
-    schema = "category string, first int, parts int"
-    frames = [F.broadcast(spark.createDataFrame(placed, schema)) for _ in range(2)]  # Spark can't tell two uses apart
+        return local_frame(spark, [], FOUND)
+    schema = pa.schema({"category": pa.string(), "first": pa.int32(), "parts": pa.int32()})
+    frames = [F.broadcast(local_frame(spark, placed, schema)) for _ in range(2)]  # Spark can't tell two uses apart
     part = F.pmod(F.xxhash64("query_id"), F.col("parts")).cast("int")
     asked = pairs.select("query_id", "category", "embedding").join(frames[0], "category")
     asked = asked.withColumn("task", F.col("first") + part).drop("first", "parts")

@@ -11,17 +11,19 @@ from lookalike.kernels.metrics import wilson_interval
 from lookalike.spark.gallery import Version
 from lookalike.spark.run import Run
 from lookalike.spark.selected import among
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.tables import VERSION, local_frame
 
 CHURN_K = 10
 CHURN_KEY = ("category", "version", "metric", "against")
+
+_COMPARED = VERSION.append(pa.field("against", pa.string()))
 
 
 def uncompared(run: Run, versions: Sequence[Version]) -> list[Version]:
     """Those of `versions` whose churn against what is live is not measured yet."""
     known = run.tables.read("evaluations").where("metric = 'churn'").select("category", "version", "against")
     pairs = [(v.category, v.version, v.live_version) for v in versions if v.live_version]
-    wanted = run.spark.createDataFrame(pairs, known.schema)
+    wanted = local_frame(run.spark, pairs, _COMPARED)
     todo = {tuple(row) for row in wanted.join(known, known.columns, "left_anti").collect()}
     return [v for v in versions if (v.category, v.version, v.live_version) in todo]
 
@@ -32,9 +34,7 @@ def churn(run: Run, versions: Sequence[Version], products: DataFrame) -> DataFra
     A product's churn is the share of its CHURN_K nearest in the live version that are not among its CHURN_K nearest in
     the new one. Measured on those of `products` (category, version, product_id) that have similar items in both.
     """
-    pairs = run.spark.createDataFrame(
-        [(v.category, v.version, v.live_version) for v in versions], "category string, version string, against string"
-    )
+    pairs = local_frame(run.spark, [(v.category, v.version, v.live_version) for v in versions], _COMPARED)
     items = run.tables.read("similar_items").where(F.col("rank") <= CHURN_K)
     items = items.where(among({v.category for v in versions}))
     key = ["category", "version", "against", "product_id"]
@@ -61,4 +61,4 @@ def _with_interval(means: DataFrame, run: Run) -> DataFrame:
         low, high = wilson_interval(row["value"], row["n"]) if row["n"] else (None, None)
         rows.append({**row.asDict(), "metric": "churn", "n": row["n"] or 0, "low": low, "high": high})
     table = pa.Table.from_pylist([{**row, "run_id": run.run_id} for row in rows], schemas.EVALUATIONS)
-    return run.spark.createDataFrame(table, spark_schema(schemas.EVALUATIONS))
+    return run.spark.createDataFrame(table)

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from rich.markup import escape
@@ -24,6 +25,7 @@ from lookalike.report.formats import size
 from lookalike.spark.audit import MOVES, actions, record, settle
 from lookalike.spark.pins import pinned
 from lookalike.spark.run import Run, console
+from lookalike.spark.tables import VERSION, local_frame
 
 VersionKey = tuple[str, str]  # category, version
 
@@ -160,10 +162,10 @@ def _remove(run: Run, found: Leftovers, before: datetime) -> Leftovers:
     predictors &= found.predictors
     needed = {path for key in spared.keys() - versions for path in spared[key]} | predictors_kept
     if predictors:
-        rows = run.spark.createDataFrame([(path,) for path in sorted(predictors)], "path string")
+        rows = local_frame(run.spark, [(path,) for path in sorted(predictors)], pa.schema({"path": pa.string()}))
         run.tables.delete("category_predictors", rows, ["path"])
     if versions:
-        rows = run.spark.createDataFrame(sorted(versions), "category string, version string")
+        rows = local_frame(run.spark, sorted(versions), VERSION)
         for name in _TABLES:
             run.tables.delete(name, rows, ["category", "version"])
     # Only what is still as it was found: who wrote to it since has use for it.

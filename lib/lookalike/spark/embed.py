@@ -24,7 +24,7 @@ from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
 from lookalike.spark.secrets import is_withheld, stored_uri
 from lookalike.spark.selected import covered
-from lookalike.spark.tables import conform, spark_schema, written
+from lookalike.spark.tables import conform, local_frame, spark_schema, written
 
 if TYPE_CHECKING:
     from lookalike.kernels.embedder import Outcome
@@ -94,7 +94,7 @@ def embed_contents(
     `manifest` (image_id, uri, content) has what `todo` lacks: carried bytes, and uris with their secrets.
     """
     if not contents:
-        return run.spark.createDataFrame([], spark_schema(_OUTCOMES))
+        return local_frame(run.spark, [], _OUTCOMES)
     chunks = -(-contents // run.settings.embed.commit_images)
     tasks = task_count(-(-contents // chunks), run.spark.sparkContext.defaultParallelism, run.settings.embed)
     images = with_content(manifest, todo.withColumn("chunk", _chunk(chunks)))

@@ -25,10 +25,12 @@ from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
 from lookalike.spark.selected import among
 from lookalike.spark.spread import assigned
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.tables import local_frame, spark_schema
 
 KNN_K = 10
 RECALL_KS = (1, 5, 10)
+
+_TASKS = pa.schema({"category": pa.string(), "task": pa.int32()})
 
 ShardRow = Mapping[str, Any]
 
@@ -67,7 +69,7 @@ def evaluate(run: Run, versions: Sequence[Version], model_id: str) -> None:
                 task_of, tasks = assigned(by_category)
                 groups = []
                 for given in (found, shard_rows):  # each with a frame of its own, as Spark can't tell two uses apart
-                    frame = run.spark.createDataFrame(list(task_of.items()), "category string, task int")
+                    frame = local_frame(run.spark, list(task_of.items()), _TASKS)
                     placed = given.join(F.broadcast(frame), "category").repartitionById(tasks, "task")
                     groups.append(placed.groupBy("task"))
                 rows = groups[0].cogroup(groups[1]).applyInArrow(measure, spark_schema(schemas.EVALUATIONS))

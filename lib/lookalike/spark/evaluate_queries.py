@@ -24,7 +24,7 @@ from lookalike.spark.query_figures import figure_rows, print_figures
 from lookalike.spark.query_manifest import Queries, embedded_queries, read_queries
 from lookalike.spark.run import Run, console
 from lookalike.spark.selected import covered
-from lookalike.spark.tables import spark_schema, written
+from lookalike.spark.tables import local_frame, written
 
 _KEY = schemas.QUERY_EVALUATION_KEY
 
@@ -178,5 +178,5 @@ def _figures(run: Run, queries: Queries, answers: pd.DataFrame, evaluation: Eval
 
 def _store(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
     values = [tuple(row.get(name) for name in schemas.QUERY_EVALUATIONS.names) for row in rows]
-    frame = run.spark.createDataFrame(values, spark_schema(schemas.QUERY_EVALUATIONS))
+    frame = local_frame(run.spark, values, schemas.QUERY_EVALUATIONS)
     run.tables.insert("query_evaluations", frame, [*_KEY, "relevant", "grouped_by", "group", "metric"])

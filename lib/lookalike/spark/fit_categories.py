@@ -32,7 +32,7 @@ from lookalike.spark.model_id import live_model_id
 from lookalike.spark.run import Run, console
 from lookalike.spark.selected import among
 from lookalike.spark.spread import TASK_IMAGES, together
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.tables import local_frame, spark_schema
 
 PAIRS = 10_000
 """Random images, at most, of which the nearest of the same and of another product are compared."""
@@ -191,9 +191,8 @@ def _fit(run: Run, sample: DataFrame, order: Order) -> PredictorRow:
     """Fit in one task, register what it wrote, and give its row."""
     found = sample.repartition(1).mapInArrow(partial(_fitted, order), spark_schema(_FITTED)).collect()
     row = {**found[0].asDict(recursive=True), "run_id": run.run_id, "fitted_at": datetime.now(UTC)}
-    schema = spark_schema(schemas.CATEGORY_PREDICTORS)
-    values = tuple(row[name] for name in schema.names)
-    run.tables.append("category_predictors", run.spark.createDataFrame([values], schema))
+    values = tuple(row[name] for name in schemas.CATEGORY_PREDICTORS.names)
+    run.tables.append("category_predictors", local_frame(run.spark, [values], schemas.CATEGORY_PREDICTORS))
     return row
 
 

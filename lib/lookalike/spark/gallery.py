@@ -12,6 +12,7 @@ from lookalike.config import Settings
 from lookalike.spark.audit import MOVES, actions, live
 from lookalike.spark.run import Run
 from lookalike.spark.selected import covered
+from lookalike.spark.tables import VERSION, local_frame
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def missing_from(run: Run, table: str, versions: Sequence[Version]) -> list[Vers
 
 def versions_frame(spark: SparkSession, versions: Sequence[Version]) -> DataFrame:
     """(category, version) of `versions`."""
-    return spark.createDataFrame([(v.category, v.version) for v in versions], "category string, version string")
+    return local_frame(spark, [(v.category, v.version) for v in versions], VERSION)
 
 
 def _settings_fingerprint(model_id: str, settings: Settings) -> str:

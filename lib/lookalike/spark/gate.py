@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
@@ -12,6 +13,7 @@ from lookalike.errors import GateFailed
 from lookalike.kernels.metrics import wilson_interval
 from lookalike.spark.gallery import Version
 from lookalike.spark.run import Run
+from lookalike.spark.tables import VERSION, local_frame
 
 Figures = Mapping[str, Row]
 """metric -> its row of `evaluations`."""
@@ -81,7 +83,7 @@ def _needed(version: Version, force: bool) -> set[str]:
 def _figures(run: Run, versions: Sequence[Version]) -> dict[tuple[str, str], dict[str, Row]]:
     """(category, version) -> figures, of `versions` and of those that they were found to replace."""
     pairs = [(v.category, name, v.live_version) for v in versions for name in (v.version, v.live_version) if name]
-    chosen = run.spark.createDataFrame(pairs, "category string, version string, live_version string")
+    chosen = local_frame(run.spark, pairs, VERSION.append(pa.field("live_version", pa.string())))
     rows = run.tables.read("evaluations").join(F.broadcast(chosen), ["category", "version"], "inner")
     found: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows.where("against IS NULL OR against = live_version").collect():

@@ -34,7 +34,7 @@ from lookalike.spark.parquet_input import ParquetInput, read_input
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run, console
 from lookalike.spark.selected import among
-from lookalike.spark.tables import conform, spark_schema
+from lookalike.spark.tables import conform, local_frame, spark_schema
 
 Count = Callable[[int], None]
 File = tuple[tuple[str, Any], ...]
@@ -50,6 +50,7 @@ _QUERIES = ParquetInput(
     not_parquet="not a Parquet file; write the queries as Parquet",
     invalid=ManifestInvalid,
 )
+_PATHS = pa.schema({"path": pa.string(), "live_category": pa.string()})
 _PREDICTED = pa.schema(
     [
         pa.field("content_hash", pa.string()),
@@ -107,9 +108,7 @@ def check_replaceable(out: str) -> None:
     if not files.listed(out):
         return
     if delta_log.commits(out):
-        from deltalake import DeltaTable
-
-        fields = DeltaTable(files.filesystem(out)[1] if files.is_local(out) else out).schema().fields
+        fields = delta_log.opened(out).schema().fields
         if [field.name for field in fields] == schemas.MATCHES.names:
             return
     raise ConfigInvalid(f"--out {out}: something else is there, and would be replaced; give a new place")
@@ -170,7 +169,7 @@ def _paths(here: Live) -> DataFrame:
         for parts in [category.split("/")]
         for depth in range(len(parts))
     ]
-    return here.versions.sparkSession.createDataFrame(paths, "path string, live_category string")
+    return local_frame(here.versions.sparkSession, paths, _PATHS)
 
 
 def embedded(run: Run, queries: DataFrame, accepted: DataFrame, here: Live, count: Count) -> DataFrame:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pyspark.sql.types import StringType
+import pyarrow as pa
 
 from lookalike import FORMAT_VERSION, log, schemas
 from lookalike.errors import GateFailed, PublishConflict
@@ -13,7 +13,7 @@ from lookalike.spark.gallery import Version
 from lookalike.spark.gate import failures, gate_checks
 from lookalike.spark.run import Run
 from lookalike.spark.selected import covered
-from lookalike.spark.tables import RowChanged, spark_schema
+from lookalike.spark.tables import RowChanged, local_frame
 
 Pointer = dict[str, Any]
 """Those columns of a row of `publications` that are its own, and `expected`: the run_id of the row that it replaces."""
@@ -65,11 +65,10 @@ def switch(run: Run, rows: Sequence[Pointer], origin: Origin, forced: bool = Fal
         "forced": forced,
         **vars(origin),
     }
-    names = [*schemas.PUBLICATIONS.names, "expected"]
-    schema = spark_schema(schemas.PUBLICATIONS).add("expected", StringType())
-    values = [tuple({**common, **row}[name] for name in names) for row in rows]
+    schema = schemas.PUBLICATIONS.append(pa.field("expected", pa.string()))
+    values = [tuple({**common, **row}[name] for name in schema.names) for row in rows]
     try:
-        run.tables.swap("publications", run.spark.createDataFrame(values, schema), "category", "run_id")
+        run.tables.swap("publications", local_frame(run.spark, values, schema), "category", "run_id")
     except RowChanged as changed:
         raise PublishConflict(
             f"another job changed what is live of {changed} meanwhile, so nothing was changed here: run this again"

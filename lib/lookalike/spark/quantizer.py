@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
@@ -19,6 +20,7 @@ from lookalike.kernels.index import IndexSpec
 from lookalike.kernels.search import SearchSpec
 from lookalike.kernels.shards import Float32s
 from lookalike.spark.run import Run
+from lookalike.spark.tables import local_frame
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Former:
         return {name: self.row[name] for name in TRAINING}
 
 
+_WANTED = pa.schema({"category": pa.string(), "factory": pa.string(), "dim": pa.int32()})
+
 TRAINING = ("trained_version", "trained_error", "trained_nprobe", "trained_candidates", "trained_recall")
 
 
@@ -48,7 +52,7 @@ def formers(run: Run, wanted: Sequence[tuple[str, str, int]], model_id: str) -> 
     """
     if not wanted:
         return {}
-    same = run.spark.createDataFrame(wanted, "category string, factory string, dim int")
+    same = local_frame(run.spark, wanted, _WANTED)
     live = run.tables.read("publications").select("category", "version", F.lit(True).alias("live"))
     newest = Window.partitionBy("category").orderBy(F.col("live").desc_nulls_last(), F.col("run_id").desc())
     usable = (F.col("model_id") == model_id) & (F.col("format_version") == FORMAT_VERSION) & (F.col("shard") == 0)

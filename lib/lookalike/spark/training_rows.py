@@ -6,12 +6,14 @@ not trained on.
 
 from collections import Counter
 
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from lookalike.config import FineTuneSettings
 from lookalike.spark.run import Run
 from lookalike.spark.selected import covered
+from lookalike.spark.tables import local_frame
 
 NOT_EMBEDDED = "not embedded by this model"
 COPY = "a copy of another picture"
@@ -20,6 +22,7 @@ OWN_LABELS = {"product": "product_id", "category": "category"}
 
 _HASHES = 1_000_000
 _BUCKETS = 64
+_STARTS = pa.schema({"kind": pa.string(), "unseen": pa.bool_(), "bucket": pa.int64(), "start": pa.int32()})
 # A picture of more products than this is a stopgap, such as "no photo yet", and they need not be one thing.
 _SHARED_BY = 10
 
@@ -91,7 +94,7 @@ def label_codes(chosen: DataFrame) -> tuple[DataFrame, dict[str, int]]:
         total[row["kind"]] += row["count"]
         if not row["unseen"]:
             classes[row["kind"]] = total[row["kind"]]
-    first = chosen.sparkSession.createDataFrame(starts, "kind string, unseen boolean, bucket long, start int")
+    first = local_frame(chosen.sparkSession, starts, _STARTS)
     place = F.row_number().over(Window.partitionBy(*group).orderBy("value"))
     codes = values.withColumn("place", place).join(F.broadcast(first), group)
     codes = codes.select("kind", "value", (F.col("start") + F.col("place") - 1).alias("code"))

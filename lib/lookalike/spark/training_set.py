@@ -123,6 +123,11 @@ def _check(run: Run, chosen: DataFrame, skipped: Mapping[str, int]) -> None:
                 f"all pictures are of one {kind}, so there is nothing to tell apart: set fine_tune.labels to what "
                 f"differs ({about})"
             )
+        if by_kind[kind]["pairs"] < 2:
+            raise TrainingImpossible(
+                f"not two classes of {kind} have two pictures in training, so there is nothing to learn of it: leave "
+                f"it out of fine_tune.labels, or give more pictures ({about})"
+            )
     if "validation" not in sides:
         raise TrainingImpossible(
             f"nothing falls to the validation: raise fine_tune.validation_share={spec.validation_share:g}, or give "
