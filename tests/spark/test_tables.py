@@ -1,22 +1,24 @@
-"""The Delta tables, as several jobs write them at once."""
+"""The Delta tables: read with Spark and without, and written by several jobs at once."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import DataFrame
 from tests.spark.versions import run_at, similar_rows
 
 from lookalike import schemas
-from lookalike.spark.tables import Tables, spark_schema
+from lookalike.spark.tables import Tables, local_frame
 
 SCHEMA = schemas.SIMILAR_ITEMS
 
 
 def rows_of(tables: Tables, *versions: str, step: int) -> Any:
     rows = [row for version in versions for row in similar_rows("a", version, step)]
-    return tables.spark.createDataFrame([tuple(row[n] for n in SCHEMA.names) for row in rows], spark_schema(SCHEMA))
+    return local_frame(tables.spark, [tuple(row[n] for n in SCHEMA.names) for row in rows], SCHEMA)
 
 
 def test_new_are_rows_of_versions_that_are_not_there(spark: Any, tmp_path: Path) -> None:
@@ -46,3 +48,37 @@ def test_of_several_at_once_one_adds_a_version(spark: Any, tmp_path: Path, monke
         if row["version"] == "both"
     }
     assert len({step % 6 for step in steps}) == 1, "rows of several writers are mixed"
+
+
+@pytest.mark.parametrize("limit", ["_FEW_FILES", "_FEW_BYTES"])
+def test_a_small_table_is_read_without_spark_and_a_large_one_with_it(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Both give the same rows, of every type that such a table has, and both can be joined with themselves."""
+    run = run_at(spark, tmp_path)
+    for number in range(2):
+        row = (f"r{number}", "embed", datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), 0.5, {"é": number}, None, {"a": "b"})
+        run.tables.append("runs", local_frame(spark, [row], schemas.RUNS))
+    here = run.tables.read("runs")
+    monkeypatch.setattr("lookalike.spark.tables." + limit, 1)
+    by_spark = run.tables.read("runs")
+    assert [is_local(rows) for rows in (here, by_spark)] == [True, False]
+    assert here.dtypes == by_spark.dtypes
+    assert sorted(here.collect()) == sorted(by_spark.collect())
+    assert here.join(run.tables.read("runs"), "run_id").count() == 2
+
+
+def is_local(rows: DataFrame) -> bool:
+    plan: str = rows._jdf.queryExecution().executedPlan().toString()  # type: ignore[operator]
+    return plan.startswith("LocalTableScan")
+
+
+def test_a_small_table_that_lost_a_file_is_not_read_as_empty(spark: Any, tmp_path: Path) -> None:
+    run = run_at(spark, tmp_path)
+    run.tables.append(
+        "runs", local_frame(spark, [("r", "embed", datetime.now(UTC), 0.5, {}, None, None)], schemas.RUNS)
+    )
+    for file in Path(tmp_path, "tables", "runs").glob("*.parquet"):
+        file.unlink()
+    with pytest.raises(Exception, match=r"part-.*\.parquet"):
+        run.tables.read("runs").collect()
