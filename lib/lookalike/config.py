@@ -168,7 +168,7 @@ class FineTuneSettings(Section):
         le=2.0,
         description="how far training pictures are changed to look like photos; 0: not at all",
     )
-    learning_rate: float = Field(1e-3, gt=0.0, description="of the projection; layers of the network get a tenth")
+    learning_rate: float = Field(1e-3, gt=0.0, description="of the projection; layers of the network get three tenths")
     processes: Count = Field(1, description="that train together, each on a GPU of its own where there are any")
     epochs: Count = Field(20, description="times that the training pictures are gone through at most")
     patience: Count = Field(5, description="epochs without a better recall@1 on held-out pictures after which it ends")

@@ -42,7 +42,7 @@ Features = Callable[[Tensor], Tensor]
 """uint8 pictures (n, px, px, 3) on the CPU -> embeddings (n, dim) on the device of the training."""
 
 _BATCH = 64
-_NETWORK_RATE = 0.1  # of the projection's learning rate, for what was trained long before
+_NETWORK_RATE = 0.3  # of the projection's learning rate, for what was trained long before
 
 
 @dataclass(frozen=True)
