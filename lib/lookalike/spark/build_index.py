@@ -20,7 +20,7 @@ from lookalike import files, schemas
 from lookalike.config import IndexSettings
 from lookalike.kernels import index, shards
 from lookalike.kernels.index import PACK_BYTES, IndexSpec, index_spec
-from lookalike.spark.gallery import Version, gallery, missing_from, versions_frame
+from lookalike.spark.gallery import Version, gallery, missing_from
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.quantizer import Former, Outcome, decision, fell, formers, trained_index
 from lookalike.spark.run import Run
@@ -96,9 +96,7 @@ def build_index(run: Run, versions: Sequence[Version], model_id: str) -> None:
         figures.counts = {"categories": len(planned), "shards": 0, "images": figures.images}
         with progress_bar(run.console, run.spark.sparkContext, "build_index", figures.images) as count:
             if planned:
-                frame = versions_frame(run.spark, todo)
-                rows = gallery(run.tables.read("images"), run.tables.read("embeddings"), frame, model_id)
-                built = built_shards(rows, build, count)
+                built = built_shards(gallery(run, todo, model_id), build, count)
                 run.tables.append_new("shards", built.shards, schemas.VERSION_KEY)
                 figures.counts["shards"] = built.shards.count()
                 figures.decisions = built.decisions

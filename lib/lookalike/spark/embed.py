@@ -21,7 +21,7 @@ from lookalike import fetch, files, schemas
 from lookalike.config import EmbedSettings, IngestSettings, Settings
 from lookalike.spark.ingest import KEY, checked_embeddings, hash_rows
 from lookalike.spark.progress import progress_bar
-from lookalike.spark.run import Run
+from lookalike.spark.run import Run, StageFigures
 from lookalike.spark.secrets import is_withheld, stored_uri
 from lookalike.spark.selected import covered
 from lookalike.spark.tables import conform, local_frame, spark_schema, written
@@ -41,29 +41,37 @@ Count = Callable[[int], None]
 
 def embed(run: Run, model_id: str) -> None:
     """Give every waiting image of the selection and the manifest its embedding and its status."""
-    staging = files.join(run.settings.root, "staging", run.run_id)
     with run.stage("embed") as figures:
+        figures.counts, figures.images = {"embedded": 0, "reused": 0, "rejected": 0}, 0
         waiting = waiting_images(run, model_id).persist(StorageLevel.DISK_ONLY)
-        todo = unknown_contents(waiting, run.tables.read("embeddings"), model_id).persist(StorageLevel.DISK_ONLY)
-        figures.counts = {"embedded": 0, "reused": 0, "rejected": 0}
         try:
-            figures.images = todo.count()
-            with progress_bar(run.console, run.spark.sparkContext, "embed", figures.images) as count:
-                if run.given_dim and figures.images:
-                    rejected = _take_given(run, todo, run.given_dim, model_id, count)
-                else:
-                    rejected = embed_contents(run, run.manifest, todo, figures.images, model_id, staging, count)
-            embeddings = run.tables.read("embeddings").where(F.col("model_id") == model_id)
-            settled = settle(waiting, embeddings, rejected, model_id, run.run_id).persist(StorageLevel.DISK_ONLY)
-            counts = {row["status"]: row["count"] for row in settled.groupBy("status").count().collect()}
-            if counts:
-                run.tables.upsert("images", settled, KEY)
-            settled.unpersist()
-            figures.counts |= counts
+            # Once these are counted Spark knows how few they are, and needs not shuffle the large tables to meet them.
+            if waiting.count():
+                _embed_waiting(run, waiting, model_id, figures)
         finally:
-            files.remove(staging)
-            todo.unpersist()
             waiting.unpersist()
+
+
+def _embed_waiting(run: Run, waiting: DataFrame, model_id: str, figures: StageFigures) -> None:
+    staging = files.join(run.settings.root, "staging", run.run_id)
+    todo = unknown_contents(waiting, run.tables.read("embeddings"), model_id).persist(StorageLevel.DISK_ONLY)
+    try:
+        figures.images = todo.count()
+        with progress_bar(run.console, run.spark.sparkContext, "embed", figures.images) as count:
+            if run.given_dim and figures.images:
+                rejected = _take_given(run, todo, run.given_dim, model_id, count)
+            else:
+                rejected = embed_contents(run, run.manifest, todo, figures.images, model_id, staging, count)
+        embeddings = run.tables.read("embeddings").where(F.col("model_id") == model_id)
+        settled = settle(waiting, embeddings, rejected, model_id, run.run_id).persist(StorageLevel.DISK_ONLY)
+        counts = {row["status"]: row["count"] for row in settled.groupBy("status").count().collect()}
+        if counts:
+            run.tables.upsert("images", settled, KEY)
+        settled.unpersist()
+        figures.counts |= counts
+    finally:
+        files.remove(staging)
+        todo.unpersist()
 
 
 def waiting_images(run: Run, model_id: str) -> DataFrame:
@@ -80,7 +88,8 @@ def waiting_images(run: Run, model_id: str) -> DataFrame:
 
 def unknown_contents(waiting: DataFrame, embeddings: DataFrame, model_id: str) -> DataFrame:
     """(content_hash, uri, image_id) of each distinct content that has no embedding of this model."""
-    known = embeddings.where(F.col("model_id") == model_id).select("content_hash")
+    ours = embeddings.where(F.col("model_id") == model_id).select("content_hash")
+    known = ours.join(waiting.select("content_hash"), "content_hash", "left_semi")
     one = F.max(F.struct("uri", "image_id")).alias("one")
     distinct = waiting.groupBy("content_hash").agg(one).select("content_hash", "one.uri", "one.image_id")
     return distinct.join(known, "content_hash", "left_anti")
@@ -268,7 +277,7 @@ def settle(waiting: DataFrame, embeddings: DataFrame, rejected: DataFrame, model
     the least image_id is `embedded` if this run computed it; the others are `reused`.
     """
     size = ("content_hash", "width", "height")
-    accepted = embeddings.select(
+    accepted = embeddings.join(waiting.select("content_hash"), "content_hash", "left_semi").select(
         *size, F.lit(None).cast("string").alias("reason"), (F.col("run_id") == run_id).alias("ours")
     )
     refused = rejected.select(*size, "reason", F.lit(False).alias("ours"))

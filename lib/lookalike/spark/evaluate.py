@@ -20,7 +20,7 @@ from lookalike import schemas
 from lookalike.kernels import metrics
 from lookalike.kernels.search import Gallery, open_galleries
 from lookalike.spark.churn import CHURN_KEY, churn, uncompared
-from lookalike.spark.gallery import Version, live_images, missing_from, versions_frame
+from lookalike.spark.gallery import Version, missing_from, version_images, versions_frame
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
 from lookalike.spark.selected import among
@@ -53,8 +53,7 @@ def evaluate(run: Run, versions: Sequence[Version], model_id: str) -> None:
         shard_rows = run.tables.read("shards").join(F.broadcast(todo), ["category", "version"], "left_semi")
         sizes = shard_rows.groupBy("category").agg(F.sum("ntotal").alias("images")).orderBy("category")
         by_category = {row["category"]: row["images"] for row in sizes.collect()}
-        images = live_images(run.tables.read("images"), model_id)
-        queries = sampled_products(images, todo, run.settings.evaluate.queries)
+        queries = sampled_products(version_images(run, missing, model_id), run.settings.evaluate.queries)
         similar_items = run.tables.read("similar_items").where(among(by_category))
         similar_items = similar_items.join(F.broadcast(todo), ["category", "version"], "left_semi")
         found = with_similar_items(queries, similar_items)
@@ -76,15 +75,15 @@ def evaluate(run: Run, versions: Sequence[Version], model_id: str) -> None:
                 run.tables.append_new("evaluations", rows, schemas.VERSION_KEY)
         unbuilt = {version for version in missing if version.category not in by_category}
         if compared := uncompared(run, [version for version in versions if version not in unbuilt]):
-            products = sampled_products(images, versions_frame(run.spark, compared), run.settings.evaluate.queries)
+            products = sampled_products(version_images(run, compared, model_id), run.settings.evaluate.queries)
             run.tables.append_new("evaluations", churn(run, compared, products), CHURN_KEY)
         figures.counts = {"versions": len(by_category), "images": total}
         figures.images = total
 
 
-def sampled_products(images: DataFrame, versions: DataFrame, queries: int) -> DataFrame:
+def sampled_products(images: DataFrame, queries: int) -> DataFrame:
     """(category, version, product_id): a random `queries` products of each category, the same ones every time."""
-    products = images.join(F.broadcast(versions), "category").select("category", "version", "product_id").distinct()
+    products = images.select("category", "version", "product_id").distinct()
     by_hash = Window.partitionBy("category").orderBy(F.xxhash64("product_id"), "product_id")
     return products.withColumn("place", F.row_number().over(by_hash)).where(F.col("place") <= queries).drop("place")
 

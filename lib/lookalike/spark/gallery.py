@@ -11,8 +11,10 @@ from lookalike import FORMAT_VERSION
 from lookalike.config import Settings
 from lookalike.spark.audit import MOVES, actions, live
 from lookalike.spark.run import Run
-from lookalike.spark.selected import covered
+from lookalike.spark.selected import among, covered
 from lookalike.spark.tables import VERSION, local_frame
+
+_FEW = 50_000  # images that every task can be given, without their embeddings: some MB
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,21 @@ def candidates(images: DataFrame, model_id: str, settings: Settings) -> DataFram
     )
 
 
-def gallery(images: DataFrame, embeddings: DataFrame, versions: DataFrame, model_id: str) -> DataFrame:
-    """Every image of `versions` (category, version) with its embedding."""
-    ours = embeddings.where(F.col("model_id") == model_id).select("content_hash", "embedding")
-    return (
-        live_images(images, model_id)
-        .join(F.broadcast(versions.select("category", "version")), "category", "inner")
-        .join(ours, "content_hash", "inner")
-        .select("category", "version", "product_id", "image_id", "vector_id", "available", "embedding")
-    )
+def gallery(run: Run, versions: Sequence[Version], model_id: str) -> DataFrame:
+    """Every image of `versions` with its embedding."""
+    embeddings = run.tables.read("embeddings").where(F.col("model_id") == model_id)
+    images = version_images(run, versions, model_id)
+    if sum(version.images for version in versions) < _FEW:  # else all embeddings would be shuffled to meet them
+        images = F.broadcast(images)
+    return embeddings.select("content_hash", "embedding").join(images, "content_hash", "inner").drop("content_hash")
+
+
+def version_images(run: Run, versions: Sequence[Version], model_id: str) -> DataFrame:
+    """Every image of `versions`: (category, version, product_id, image_id, vector_id, available, content_hash)."""
+    rows = live_images(run.tables.read("images"), model_id).where(among({v.category for v in versions}))
+    wanted = F.broadcast(versions_frame(run.spark, versions))
+    columns = ("category", "version", "product_id", "image_id", "vector_id", "available", "content_hash")
+    return rows.join(wanted, "category", "inner").select(*columns)
 
 
 def unpublished(run: Run, model_id: str, force: bool = False) -> list[Version]:
