@@ -147,6 +147,7 @@ prepare() {
   export SPARK_HOME=$venv/lib/python3.11/site-packages/pyspark
   export PYSPARK_PYTHON=$venv/bin/python PYSPARK_DRIVER_PYTHON=$venv/bin/python PYTHONPATH=$here/lib
   export OMP_WAIT_POLICY=PASSIVE  # a waiting FAISS thread leaves its core to another task
+  export PYTHONUNBUFFERED=1  # so that a file, too, shows at once what a job prints
   unset PYSPARK_SUBMIT_ARGS
   have_jars || locked fetch_jars
   jars=$(printf '%s,' "$cache"/ivy/jars/*.jar)
