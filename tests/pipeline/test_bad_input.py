@@ -81,6 +81,12 @@ def test_plan_before_anything_is_ingested(tmp_path: Path) -> None:
     assert not (tmp_path / "root").exists()
 
 
+def test_plan_of_a_category_that_is_not_there(shop: Shop) -> None:
+    ended = catalogs.run("plan", shop.root, shop.manifest, shop.settings, ["--category", "Women"])
+    assert ended.code == 2
+    assert "no image is in Women: give categories as `status` shows them" in ended.error
+
+
 def test_every_problem_of_the_settings_is_listed(tmp_path: Path) -> None:
     settings = ["index.seeed=1", "similar_items.k=0", "embed.engine=fast", "gate.min_coverage=2", "nonsense"]
     ended = catalogs.run("pipeline", tmp_path / "root", None, settings)

@@ -358,6 +358,8 @@ def test_a_model_file_replaces_what_training_changed(tmp_path: Path) -> None:
     base = ModelSettings(name="timm/test_efficientnet", weights=saved(tmp_path, network))
     changed = {name: value + 0.01 for name, value in network.state_dict().items() if name.startswith("blocks.2.")}
     model_file.write(str(tmp_path / "tuned.safetensors"), model_file.ModelFile(base, changed))
+    (tmp_path / "any other").touch()
+    assert (tmp_path / "tuned.safetensors").stat().st_mode == (tmp_path / "any other").stat().st_mode
     network.load_state_dict(network.state_dict() | changed)
     by_hand = base.model_copy(update={"weights": saved(tmp_path, network, "by-hand.pt")})
     tuned, expected = (load_model(s) for s in (ModelSettings(name=str(tmp_path / "tuned.safetensors")), by_hand))

@@ -103,4 +103,5 @@ def write(uri: str, model: ModelFile) -> None:
     tensors = {f"network.{name}": tensor for name, tensor in model.network.items()} | model.projection_tensors()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with files.written_atomically(uri) as path:
-        safetensors.torch.save_file(tensors, path, metadata={_HEADER: json.dumps(recipe)})
+        # Not save_file, whose files nobody but their owner can read.
+        path.write_bytes(safetensors.torch.save(tensors, metadata={_HEADER: json.dumps(recipe)}))

@@ -12,7 +12,7 @@ from lookalike.kernels.fine_tune import Progress, Training, checkpoint, train
 from lookalike.kernels.models import load_model
 from lookalike.model_card import model_card
 from lookalike.spark.audit import Origin
-from lookalike.spark.run import Run
+from lookalike.spark.run import Run, console
 from lookalike.spark.training_set import TrainingCounts, write_training_set
 
 _STORED = 1.15  # side of a stored picture, of the model's input: crops and rotations take from the rest
@@ -38,6 +38,8 @@ def fine_tune(run: Run, out: str) -> str:
     with files.written_atomically(out.removesuffix(config.MODEL_FILE_SUFFIX) + ".md") as path:
         path.write_text(_card(run, model_id, model.model_id, counts, progress), encoding="utf-8")
     files.remove(checkpoint(out))
+    if not progress.best:
+        console().print("no epoch found more than the model before training, so that is what was written")
     return model_id
 
 

@@ -4,11 +4,21 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from lookalike.errors import ConfigInvalid
 from lookalike.report.formats import size
 from lookalike.spark.build_index import Plan
 from lookalike.spark.run import Run, console
+from lookalike.spark.selected import covered
 
 LINES = 50
+
+
+def check_selected(run: Run) -> None:
+    """Raises ConfigInvalid where the ledger has no image in the selected categories."""
+    if run.selection.categories and run.tables.read("images").where(covered(run.selection)).isEmpty():
+        raise ConfigInvalid(
+            f"no image is in {', '.join(run.selection.categories)}: give categories as `status` shows them"
+        )
 
 
 def print_plan(run: Run, planned: Sequence[Plan]) -> None:

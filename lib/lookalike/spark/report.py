@@ -201,8 +201,8 @@ def _comparison(run: Run, replaced: DataFrame) -> pages.Comparison | None:
 
 
 def _training(run: Run) -> pages.Training | None:
-    """How the model was fine-tuned, where it is a file that says so."""
-    if run.given_dim:  # no model of ours made these embeddings
+    """How the shop's model was fine-tuned, where it is a file that says so."""
+    if run.given_dim or not run.settings.model.is_file:
         return None
     from lookalike.kernels import model_file  # here, as torch takes ten seconds to import
 
