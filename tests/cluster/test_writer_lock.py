@@ -76,14 +76,14 @@ import sys, time
 from datetime import timedelta
 from lookalike import files
 from lookalike.spark import writer_lock
-writer_lock.LEASE = timedelta(seconds=3)
+writer_lock.LEASE = timedelta(seconds=10)  # a busy machine may be some seconds late
 writer_lock.hold_writer_lock(sys.argv[1], "lost")
 fs, path = files.filesystem(sys.argv[1] + "/.writers")
-time.sleep(4)
+time.sleep(12)
 [lock] = fs.find(path)  # renewed
 fs.rm_file(lock)
 try:
-    time.sleep(30)
+    time.sleep(60)
 except KeyboardInterrupt:
     print("stopped")
 """
