@@ -110,7 +110,7 @@ class Tables:
         return rows.withColumns({f.name: F.lit(None).cast(f.dataType) for f in added}) if added else rows
 
     def _read_here(self, name: str, version: int) -> DataFrame | None:
-        """The table where it is small, read by delta-rs: that takes a tenth of the time of Delta's jobs.
+        """The table where it is small, read by delta-rs: that takes a third of the time of Delta's jobs.
 
         None where it is large, or delta-rs can't read it; Spark then can, or says what is wrong.
         """
