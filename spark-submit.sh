@@ -21,11 +21,11 @@ import ast, pathlib, sys
 for path in map(pathlib.Path, sys.argv[1:]):
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path.exists() else None
     if doc:
-        print(f"  {path.stem:16}{doc.splitlines()[0]}")
+        print(f"  {path.stem:18}{doc.splitlines()[0]}")
 PY
   cat <<TEXT
-  test            Run every test; takes pytest's options.
-  pack            Make dist/environment.tar.gz for --master; --python PATH: the workers' Python 3.11, if elsewhere.
+  test              Run every test; takes pytest's options.
+  pack              Make dist/environment.tar.gz for --master; --python PATH: the workers' Python 3.11, if elsewhere.
 TEXT
 }
 

@@ -8,7 +8,7 @@ from lookalike import cli, files
 from lookalike.spark.evaluate import evaluate
 from lookalike.spark.evaluate_queries import evaluate_queries
 from lookalike.spark.gallery import unpublished
-from lookalike.spark.model_id import current_model_id
+from lookalike.spark.model_id import embedding_model_id
 from lookalike.spark.report import update_report
 from lookalike.spark.start import start
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> int:
 
     def job() -> None:
         run = start(cli.settings(options), "evaluate", cli.selection(options))
-        model_id = current_model_id(run)
+        model_id = embedding_model_id(run, of_all=bool(options.queries))
         if options.queries:
             evaluate_queries(run, files.absolute(options.queries), model_id)
             update_report(run, model_id)

@@ -44,8 +44,8 @@ def make(options: argparse.Namespace) -> None:
     except OSError as error:
         raise ConfigInvalid(f"{error}; give input that can be read and a writable --out") from error
     print(f"{options.out}: {counts.rows:,} rows, {counts.products:,} products, {counts.categories:,} categories")
-    if repeated := counts.rows - counts.images:
-        print(f"{repeated:,} rows repeat an image_id and will be rejected; --column image_id=image takes the paths")
+    for problem in counts.problems():
+        print(problem)
 
 
 def columns(pairs: Sequence[str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ def main(argv: Sequence[str]) -> int:
     def job() -> None:
         run = start_on_catalog(cli.settings(options), "pin", writes=True)
         pin(run, options.category, options.version, options.why)
+        print(f"{options.category}: version {options.version} is pinned")
 
     return cli.exit_code(job)
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from lookalike import cli
 from lookalike.spark.gallery import unpublished
-from lookalike.spark.model_id import current_model_id
+from lookalike.spark.model_id import embedding_model_id
 from lookalike.spark.publish import publish
+from lookalike.spark.report import update_report
 from lookalike.spark.start import start
 
 
@@ -16,8 +17,11 @@ def main(argv: Sequence[str]) -> int:
 
     def job() -> None:
         run = start(cli.settings(options), "publish", cli.selection(options))
-        model_id = current_model_id(run)
+        model_id = embedding_model_id(run)
         publish(run, unpublished(run, model_id, options.force), model_id, options.why)
+        counts = run.stages[-1].counts
+        print(f"{counts['published']:,} categories published, {counts['withdrawn']:,} withdrawn")
+        update_report(run, model_id)
 
     return cli.exit_code(job)
 

@@ -1,11 +1,13 @@
-"""Make the version live again that the live one replaced, or another one that was live before."""
+"""Make versions live again that were live before: of one category, or of all that a run changed."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.rollback import rollback
+from lookalike.selection import Selection
+from lookalike.spark.report import update_report
+from lookalike.spark.rollback import rollback, rollback_run
 from lookalike.spark.start import start_on_catalog
 
 
@@ -13,9 +15,17 @@ def main(argv: Sequence[str]) -> int:
     options = parse(argv)
 
     def job() -> None:
-        run = start_on_catalog(cli.settings(options), "rollback", writes=True)
-        version = rollback(run, options.category, options.to)
-        print(f"{options.category}: version {version} is live")
+        chosen = Selection.of(options.categories)
+        run = start_on_catalog(cli.settings(options), "rollback", writes=True, selection=chosen)
+        if options.run:
+            undone = rollback_run(run, options.run)
+            model_id = undone.model_id
+            print(f"run {options.run}: {undone}")
+        else:
+            (category,) = chosen.categories
+            version, model_id = rollback(run, category, options.to)
+            print(f"{category}: version {version} is live")
+        update_report(run, model_id, configured=False)
 
     return cli.exit_code(job)
 
@@ -23,9 +33,22 @@ def main(argv: Sequence[str]) -> int:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_settings_options(parser)
-    parser.add_argument("--category", required=True, metavar="CATEGORY", help="one category, as history names it")
-    parser.add_argument("--to", metavar="VERSION", help="default: what the live version replaced")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--category",
+        action="append",
+        default=[],
+        metavar="CATEGORY",
+        dest="categories",
+        help="as history names it; with --run only these and all below them, else one",
+    )
+    parser.add_argument("--to", metavar="VERSION", help="of one category; default: what the live version replaced")
+    parser.add_argument("--run", metavar="RUN", help="undo what this run changed in what is live")
+    options = parser.parse_args(argv)
+    if not options.run and len(options.categories) != 1:
+        parser.error("give one --category, as history names it, or the --run to undo")
+    if options.run and options.to:
+        parser.error("--to VERSION goes with one --category, not with --run")
+    return options
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lookalike import cli
 from lookalike.spark.gallery import unpublished
-from lookalike.spark.model_id import current_model_id
+from lookalike.spark.model_id import embedding_model_id
 from lookalike.spark.similar_items import similar_items
 from lookalike.spark.start import start
 
@@ -15,7 +15,7 @@ def main(argv: Sequence[str]) -> int:
 
     def job() -> None:
         run = start(cli.settings(options), "similar_items", cli.selection(options))
-        similar_items(run, unpublished(run, current_model_id(run)))
+        similar_items(run, unpublished(run, embedding_model_id(run)))
 
     return cli.exit_code(job)
 

@@ -106,6 +106,11 @@ def table(root: Path, name: str) -> list[Row]:
     return DeltaTable(root / "tables" / name).to_pyarrow_table().to_pylist()
 
 
+def live(root: Path) -> dict[str, str]:
+    """The live version of each category."""
+    return {row["category"]: row["version"] for row in table(root, "publications")}
+
+
 def versions(root: Path) -> dict[str, int]:
     """Delta version of every table but `runs`, which grows with every run."""
     folders = (path for path in (root / "tables").iterdir() if path.name != "runs")

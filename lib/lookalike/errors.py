@@ -54,9 +54,13 @@ class ImageRejected(LookalikeError):
 class ModelMismatch(LookalikeError):
     """Embeddings of one model meet an index of another."""
 
+    exit_code = 2
+
 
 class NotPublished(LookalikeError):
     """The category or version asked for was never published under this root."""
+
+    exit_code = 2
 
 
 class ProductUnknown(LookalikeError):

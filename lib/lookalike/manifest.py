@@ -9,7 +9,7 @@ import difflib
 import io
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -67,6 +67,19 @@ class Counts:
     images: int  # distinct image_ids; fewer than rows where ids repeat
     products: int
     categories: int
+    repeated: str | None = None  # an image_id that stands in several rows
+    missing: int = 0  # rows whose local file is not there, where the manifest was to say when it was modified
+    missing_uri: str | None = None  # one of them
+
+    def problems(self) -> Iterator[str]:
+        """Why rows will be rejected."""
+        if repeated := self.rows - self.images:
+            yield (
+                f"{repeated:,} rows repeat an image_id, such as {self.repeated}, and will be rejected; "
+                "--column image_id=image takes the paths"
+            )
+        if self.missing:
+            yield f"{self.missing:,} rows will be rejected, as their file is not there, such as {self.missing_uri}"
 
 
 def from_csv(source: str, out: str, images: str | None = None, columns: Mapping[str, str] | None = None) -> Counts:
@@ -80,9 +93,8 @@ def from_csv(source: str, out: str, images: str | None = None, columns: Mapping[
     header = _header(source)
     named = _named(source, header, columns)
     base = _image_folder(source, images)
-    return _write(
-        out, (_rows_of(block, named, base, first, source) for first, block in _blocks(source, header)), source
-    )
+    tables = (_rows_of(block, named, base, first, source) for first, block in _blocks(source, header))
+    return _write(out, tables, source, dated="updated_at" in named)
 
 
 def from_folder(folder: str, out: str) -> Counts:
@@ -100,17 +112,16 @@ def from_folder(folder: str, out: str) -> Counts:
         if path.lower().endswith(IMAGE_SUFFIXES) and not path.startswith(".") and "/." not in path
     ]
     blocks = (found[start : start + FOLDER_BLOCK_ROWS] for start in range(0, len(found), FOLDER_BLOCK_ROWS))
-    return _write(
-        out, (_rows_of_paths(pa.array(block, pa.string()), files.absolute(folder)) for block in blocks), folder
-    )
+    tables = (_rows_of_paths(pa.array(block, pa.string()), files.absolute(folder)) for block in blocks)
+    return _write(out, tables, folder, dated=False)
 
 
-def _write(out: str, tables: Iterator[pa.Table], source: str) -> Counts:
+def _write(out: str, tables: Iterator[pa.Table], source: str, dated: bool) -> Counts:
     with files.written_atomically(files.absolute(out)) as path:
         with pq.ParquetWriter(path, SCHEMA) as writer:
             for table in tables:
                 writer.write_table(table)
-        counts = _count(path)
+        counts = _count(path, dated)
         if not counts.rows:
             raise ManifestInvalid(
                 f"{source}: no images found; give a CSV with a row per image, or a folder with images"
@@ -118,10 +129,21 @@ def _write(out: str, tables: Iterator[pa.Table], source: str) -> Counts:
     return counts
 
 
-def _count(path: Path) -> Counts:
+def _count(path: Path, dated: bool) -> Counts:
+    """What is in the manifest at `path`; `dated`: its source said when the images were modified."""
     keys = ("image_id", "product_id", "category")
     distinct = [pc.count_distinct(pq.read_table(path, columns=[key])[key]).as_py() for key in keys]
-    return Counts(pq.read_metadata(path).num_rows, *distinct)
+    rows = pq.read_metadata(path).num_rows
+    counts = Counts(rows, *distinct)
+    if counts.images < rows:
+        times = pc.value_counts(pq.read_table(path, columns=["image_id"])["image_id"].combine_chunks())
+        most: Any = times[pc.index(times.field("counts"), pc.max(times.field("counts"))).as_py()]
+        counts = replace(counts, repeated=most["values"].as_py())
+    if not dated:
+        here = (pc.field("uri") != "") & pc.starts_with(pc.field("uri"), "file:")
+        missing = pq.read_table(path, columns=["uri"], filters=here & pc.field("updated_at").is_null())["uri"]
+        counts = replace(counts, missing=len(missing), missing_uri=missing[0].as_py() if len(missing) else None)
+    return counts
 
 
 def _rows_of_paths(paths: Column, base: str) -> pa.Table:

@@ -23,7 +23,7 @@ def opened(root: Path) -> reader.Catalog:
 def test_fine_tune_then_publish_then_go_back(own_shop: Shop, tmp_path: Path) -> None:
     root, out = own_shop.root, tmp_path / "models" / "tuned.safetensors"
     settings, before = [*own_shop.settings, *SETTINGS], opened(root).model_id
-    versions = catalogs.versions(root)
+    versions, live = catalogs.versions(root), catalogs.live(root)
     ended = catalogs.run(
         "fine_tune", root, own_shop.manifest, [*settings, "fine_tune.processes=2"], ["--out", str(out)]
     )
@@ -53,9 +53,17 @@ def test_fine_tune_then_publish_then_go_back(own_shop: Shop, tmp_path: Path) -> 
         assert text in page
     assert after.dim == 8
 
-    back = catalogs.run("rollback", root, None, [], ["--category", PLAIN])
+    changed = catalogs.live(root)
+    assert all(changed[category] != version for category, version in live.items())
+    (run_id,) = {row["run_id"] for row in catalogs.table(root, "publications")}
+    back = catalogs.run("rollback", root, None, [], ["--run", run_id])
     assert back.code == 0, back.err
+    assert f"run {run_id}: undone in {', '.join(sorted(live))}" in back.out
+    assert catalogs.live(root) == live
     assert opened(root).model_id == before
+    page = (root / "report.html").read_text(encoding="utf-8")
+    assert f"<code>{before}</code>" in page
+    assert after.model_id not in page
 
 
 def test_a_pca_is_a_model_too(own_shop: Shop, tmp_path: Path) -> None:

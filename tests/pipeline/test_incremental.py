@@ -22,17 +22,13 @@ def on_disk(folder: Path, row: catalogs.Row, updated_at: datetime) -> catalogs.R
     return {**rest, "uri": str(path), "updated_at": updated_at}
 
 
-def live(root: Path) -> dict[str, str]:
-    return {row["category"]: row["version"] for row in catalogs.table(root, "publications")}
-
-
 def similar(root: Path, category: str, product: str) -> list[str]:
     return [match.product_id for match in reader.open(str(root), category).similar(product, 10)]
 
 
 def indexed(root: Path) -> set[str]:
     """image_ids in the live shards."""
-    versions = live(root)
+    versions = catalogs.live(root)
     found = set()
     for shard in catalogs.table(root, "shards"):
         if versions.get(shard["category"]) == shard["version"]:
@@ -59,7 +55,7 @@ def test_each_change_costs_what_it_must_and_no_more(tmp_path: Path, small_model:
         return catalogs.last_run(root)
 
     assert pipeline()["embed"] == {"embedded": 42, "reused": 0, "rejected": 0}
-    before = live(root)
+    before = catalogs.live(root)
     assert before.keys() == set(CATEGORIES)
 
     # From here on every file that need not be read is gone, so that a read would be a rejection.
@@ -77,7 +73,7 @@ def test_each_change_costs_what_it_must_and_no_more(tmp_path: Path, small_model:
     assert counts["embed"] == {"embedded": 2, "reused": 0, "rejected": 0}
     assert counts["build_index"]["categories"] == 6
     assert counts["publish"] == {"published": 6, "withdrawn": 0}
-    after = live(root)
+    after = catalogs.live(root)
     assert [category for category in CATEGORIES if after[category] == before[category]] == ["unchanged"]
     assert "moved/from-0" in similar(root, "moved/to", "moved/to-0")
     assert "moved/from-0" not in similar(root, "moved/from", "moved/from-1")
@@ -89,11 +85,11 @@ def test_each_change_costs_what_it_must_and_no_more(tmp_path: Path, small_model:
     counts = pipeline("--category", "moved", "--full")
     assert counts["ingest"] == {"rows": 12, "waiting": 0, "reused": 12, "rejected": 0}
     assert counts["build_index"]["categories"] == 2
-    full = live(root)
+    full = catalogs.live(root)
     assert full == after | {category: f"{after[category]}-1" for category in ("moved/from", "moved/to")}
     assert indexed(root) == rows.keys() - {"deleted-0-0"}
 
     counts = pipeline()
     assert "build_index" not in counts
     assert counts["publish"] == {"published": 0, "withdrawn": 0}
-    assert live(root) == full
+    assert catalogs.live(root) == full

@@ -60,16 +60,18 @@ def test_a_week_of_operation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         back = job("rollback", root, "--category", CATEGORY)
         assert back.code == 0, back.err
         assert old in back.out
+        assert old in (root / "report.html").read_text(encoding="utf-8")
         # Nothing changed: what was rolled back from stays away, until somebody insists.
         again = catalogs.run("pipeline", root, second, SETTINGS)
         assert again.code == 0, again.err
-        assert live(root) == old
+        assert catalogs.live(root) == {CATEGORY: old}
         with pytest.raises(SystemExit) as refused:
             catalogs.run("publish", root, second, SETTINGS, flags=("--force",))
         assert refused.value.code == 2
         forced = catalogs.run("publish", root, second, SETTINGS, flags=("--force", "--why", "it was the network"))
         assert forced.code == 0, forced.err
-        assert live(root) == new
+        assert "1 categories published, 0 withdrawn" in forced.out
+        assert catalogs.live(root) == {CATEGORY: new}
         assert job("pin", root, "--category", CATEGORY, "--version", old, "--why", "to compare").code == 0
         with monkeypatch.context() as busy:
             busy.setattr(start, "hold_writer_lock", another_run_writes)
@@ -101,8 +103,3 @@ def test_a_week_of_operation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def another_run_writes(*_: str) -> None:
     raise RootBusy("another run writes here")
-
-
-def live(root: Path) -> str:
-    (row,) = catalogs.table(root, "publications")
-    return str(row["version"])

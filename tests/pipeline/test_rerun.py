@@ -11,10 +11,6 @@ from lookalike import reader
 IMPOSSIBLE = "gate.min_recall_at_10=1.0"
 
 
-def live(root: Path) -> dict[str, str]:
-    return {row["category"]: row["version"] for row in catalogs.table(root, "publications")}
-
-
 def test_an_unchanged_manifest_changes_nothing(own_shop: Shop) -> None:
     """At another place than where it was published, too: a root can be moved."""
     root = own_shop.root
@@ -35,7 +31,7 @@ def test_an_unchanged_manifest_changes_nothing(own_shop: Shop) -> None:
 def test_gate_then_one_changed_category(own_shop: Shop, tmp_path: Path) -> None:
     """A gate that fails leaves all as it was; the next run publishes what stands there, and builds nothing anew."""
     root = own_shop.root
-    before, answers = live(root), catalogs.answers(root)
+    before, answers = catalogs.live(root), catalogs.answers(root)
     new = catalogs.images(FOREIGN, 10)
     rows = [row for row in own_shop.rows if row["category"] != FOREIGN] + new
     manifest = catalogs.write_manifest(tmp_path / "more.parquet", rows)
@@ -48,7 +44,7 @@ def test_gate_then_one_changed_category(own_shop: Shop, tmp_path: Path) -> None:
     assert f"{FOREIGN}: recall@10 is {measured[new_version]['value']:.4f}, must be >= 1.0000" in failed.error
     assert "gate failed" in failed.out
     assert "gate failed" in (root / "report.html").read_text(encoding="utf-8").lower()
-    assert live(root) == before
+    assert catalogs.live(root) == before
     assert catalogs.answers(root) == answers
     assert catalogs.last_run(root)["embed"] == {"embedded": 16, "reused": 0, "rejected": 0}
 
@@ -60,7 +56,7 @@ def test_gate_then_one_changed_category(own_shop: Shop, tmp_path: Path) -> None:
     assert {
         name: version for name, version in catalogs.versions(root).items() if name not in ("publications", "audit")
     } == built
-    after = live(root)
+    after = catalogs.live(root)
     assert {category for category in after if after[category] != before[category]} == {FOREIGN}
     (row,) = (row for row in catalogs.table(root, "publications") if row["category"] == FOREIGN)
     assert row["replaced_version"] == before[FOREIGN]
@@ -93,5 +89,5 @@ def test_jobs_one_by_one_each_twice(tmp_path: Path) -> None:
     assert sorted(ranks) == expected
     measured = [(row["category"], row["metric"]) for row in catalogs.table(root, "evaluations")]
     assert len(measured) == len(set(measured))
-    assert live(root).keys() == {"a", "b", "one"}
+    assert catalogs.live(root).keys() == {"a", "b", "one"}
     assert len(catalogs.answers(root)["a"][1]["a-0"]) == 5

@@ -15,11 +15,13 @@ from pyspark.errors import PythonException
 from tests.spark.rows import image, ledger, manifest_file, run_of
 
 from lookalike.config import EmbedSettings, ModelSettings
+from lookalike.errors import ManifestInvalid, ModelMismatch
 from lookalike.kernels.images import Decoded, decode
 from lookalike.kernels.models import load_model
 from lookalike.selection import Selection
 from lookalike.spark.embed import embed, task_count
 from lookalike.spark.ingest import ingest
+from lookalike.spark.model_id import embedding_model_id
 from lookalike.spark.run import Run
 
 # Several chunks, tasks and batches of a few images.
@@ -175,6 +177,30 @@ def test_another_model_embeds_anew(spark: Any, tmp_path: Path, model: ModelSetti
             np.testing.assert_allclose(embedding, truth(content, settings), atol=1e-5)
 
 
+def test_a_new_model_leaves_no_image_of_a_category_behind(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
+    other, root = model_of(tmp_path, seed=1), tmp_path / "root"
+    rows = [image(f"{category}{i}", category=category, content=picture(10 + i)) for category in "abc" for i in range(3)]
+    run, model_id = embedded(spark, root, manifest_file(tmp_path / "m.parquet", rows), model)
+    only_new = [image("new", category="a", content=picture(20)), image("c0", category="c", content=picture(10))]
+    some = manifest_file(tmp_path / "some.parquet", only_new)
+    with pytest.raises(ManifestInvalid, match="would lose them: 3 of a, 2 of c; to go on with model"):
+        embedded(spark, root, some, other)
+    assert {name for _, name in stored(run)} == {model_id}
+    gone = [{**row, "content": None, "deleted": True} if row["image_id"] == "a2" else row for row in rows[:3]]
+    run, other_id = embedded(spark, root, manifest_file(tmp_path / "a.parquet", gone), other)
+    assert run.stages[-1].counts == {"embedded": 2, "reused": 0, "rejected": 0}
+    assert embedding_model_id(run) == other_id
+    with pytest.raises(ModelMismatch, match=rf"{other_id} embedded 2 of these images, .* 6 by {model_id}: give"):
+        embedding_model_id(run, of_all=True)
+    only_b = run_of(spark, root, some, Selection.of(["b"]), model=other, embed=EMBED)
+    with pytest.raises(ModelMismatch, match=rf"{other_id} embedded 0 of these images, .* 3 by {model_id}: give"):
+        embedding_model_id(only_b)
+    models = {row["image_id"]: row["model_id"] for row in ledger(run) if not row["deleted"]}
+    assert models == {"a0": other_id, "a1": other_id, "new": None} | {
+        f"{c}{i}": model_id for c in "bc" for i in range(3)
+    }
+
+
 def test_given_embeddings_are_normalised(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
     vectors = [[3.0, 4.0], [1e30, 0.0], [0.0, 0.0], [3.0, 4.0], [1.0, 1.0]]
     rows = [{**image(str(i)), "content": None, "embedding": vector} for i, vector in enumerate(vectors)]
@@ -222,10 +248,10 @@ def test_a_run_embeds_its_manifest_and_selection_only(spark: Any, tmp_path: Path
     rows = [image(str(i), content=picture(i), category="ab"[i % 2]) for i in range(4)]
     _, first_id = embedded(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows), model)
     other = model_of(tmp_path, 1)
-    manifest = manifest_file(tmp_path / "m2.parquet", rows[:2])
+    manifest = manifest_file(tmp_path / "m2.parquet", rows[:3])
     run, other_id = embedded(spark, tmp_path / "root", manifest, other, Selection(("a",)))
-    assert [row["model_id"] for row in ledger(run)] == [other_id, first_id, first_id, first_id]
-    assert run.stages[1].counts == {"embedded": 1, "reused": 0, "rejected": 0}
+    assert [row["model_id"] for row in ledger(run)] == [other_id, first_id, other_id, first_id]
+    assert run.stages[1].counts == {"embedded": 2, "reused": 0, "rejected": 0}
 
 
 def test_a_retry_embeds_only_what_was_rejected(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
@@ -239,8 +265,8 @@ def test_a_retry_embeds_only_what_was_rejected(spark: Any, tmp_path: Path, model
     run, _ = embedded(spark, tmp_path / "root", manifest, model, Selection(retry="all"))
     assert run.stages[1].counts == {"embedded": 0, "reused": 0, "rejected": 1}
     # Another model's turn is no retry.
-    run, _ = embedded(spark, tmp_path / "root", manifest, model_of(tmp_path, 1), Selection(retry="all"))
-    assert run.stages[1].counts == {"embedded": 0, "reused": 0, "rejected": 1}
+    with pytest.raises(ManifestInvalid, match=r"would lose them: 2 of women/dresses; .* without --retry-rejected"):
+        embedded(spark, tmp_path / "root", manifest, model_of(tmp_path, 1), Selection(retry="all"))
 
 
 def test_a_worker_with_another_model_file_fails_the_job(spark: Any, tmp_path: Path, model: ModelSettings) -> None:

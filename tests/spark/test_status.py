@@ -12,8 +12,10 @@ from lookalike.selection import Selection
 from lookalike.spark.audit import actions
 from lookalike.spark.gallery import candidates
 from lookalike.spark.history import history, print_history
+from lookalike.spark.pins import pin
+from lookalike.spark.publish import publish
 from lookalike.spark.rollback import rollback
-from lookalike.spark.status import print_status, status
+from lookalike.spark.status import print_rejected, print_status, status
 
 
 def test_status_and_history(
@@ -28,6 +30,7 @@ def test_status_and_history(
     build(run, ("a", "old", None), ("a", found["a"], "old"), ("b", found["b"], None))
     versions.went_live(run, a=("old", found["a"]), b=(found["b"],))
     rollback(run_at(spark, root), "a")
+    pin(run, "a", found["a"], "to compare")
 
     reasons = ["zero bytes", "zero bytes", "[red]"]
     rejected = [versions.image_row("bad", "rejected", i, reason) for i, reason in enumerate(reasons)]
@@ -38,7 +41,8 @@ def test_status_and_history(
     assert told.keys() == {"a", "b", "bad", "late", "slow", None}
     a = told["a"]
     assert (a["version"], a["next"], a["held"], a["products"], a["recall@10"]) == ("old", found["a"], True, 6.0, 0.8)
-    assert (told["b"]["version"], told["b"]["next"]) == (found["b"], None)
+    assert (a["model_id"], a["pins"]) == (MODEL, 1)
+    assert (told["b"]["version"], told["b"]["next"], told["b"]["pins"]) == (found["b"], None, None)
     assert (told["late"]["version"], told["late"]["next"], told["late"]["held"]) == (None, found["late"], None)
     assert [(-r["less"], r["reason"]) for r in told["bad"]["rejected"] if r["reason"]] == [
         (2, "zero bytes"),
@@ -49,6 +53,13 @@ def test_status_and_history(
     print_status(run)
     out = " ".join(capsys.readouterr().out.split())
     assert "1 [red]" in out
+    print_rejected(dataclasses.replace(run, selection=Selection.of(["bad"])))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "i-bad-" in line]
+    assert len(lines) == 3
+    assert "[red]" in lines[2]
+    monkeypatch.setattr("lookalike.spark.status._REJECTED", 1)
+    print_rejected(run)
+    assert "and 3 more: see the table images" in capsys.readouterr().out
 
     chosen = status(dataclasses.replace(run, selection=Selection.of(["a", "bad"])))
     assert {row["category"] for row in chosen.collect()} == {"a", "bad"}
@@ -58,7 +69,11 @@ def test_status_and_history(
         ("publish", "2 categories", None),
         ("publish", "a", found["a"]),
         ("rollback", "a", "old"),
+        ("pin", "a", found["a"]),
     ]
+    publish(run_at(spark, root), [versions.candidate(run, "a", found["a"])], MODEL, force="sale starts")
+    last = history(actions(run), by_run=True).collect()[-1]
+    assert (last["action"], last["why"]) == ("publish (forced)", "sale starts")
     assert {row["who"] for row in by_run} == {"ann"}
     print_history(run, "b")
     out = capsys.readouterr().out

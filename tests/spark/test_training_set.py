@@ -136,6 +136,11 @@ def test_every_row_is_in_the_set_or_counted(spark: Any, tmp_path: Path) -> None:
             {"labels": ("color", "serial")},
             "not two classes of serial have two pictures in training, so there is nothing to learn of it",
         ),
+        (
+            {"validation_share": 0.1},
+            "no two pictures of the validation have a label in common, so nothing would tell whether training helps: "
+            "raise fine_tune.validation_share=0.1",
+        ),
         ({"validation_share": 1e-6}, "nothing falls to the validation: raise fine_tune.validation_share=1e-06"),
     ],
 )

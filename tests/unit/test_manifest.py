@@ -207,7 +207,8 @@ def test_blocks_keep_row_numbers_and_counts(tmp_path: Path, monkeypatch: pytest.
     rows = [f'p{i}/a.jpg,p{i % 50},c{i % 3},"two\nlines {i}",{i % 2}' for i in range(1_000)]
     source, out = tmp_path / "a.csv", tmp_path / "m.parquet"
     source.write_text("image,product_id,category,note,available\n" + "\n".join(rows) + "\n")
-    assert manifest.from_csv(str(source), str(out)) == manifest.Counts(rows=1_000, images=1, products=50, categories=3)
+    counts = manifest.from_csv(str(source), str(out))
+    assert (counts.rows, counts.images, counts.products, counts.categories) == (1_000, 1, 50, 3)
     assert pq.read_metadata(out).num_row_groups > 5
     assert [dict(a)["note"] for a in pq.read_table(out)["attributes"].to_pylist()] == [
         f"two\nlines {i}" for i in range(1_000)
@@ -215,6 +216,22 @@ def test_blocks_keep_row_numbers_and_counts(tmp_path: Path, monkeypatch: pytest.
     source.write_text("image,product_id,category,note,available\n" + "\n".join([*rows, "a,b,c,d,maybe"]) + "\n")
     with pytest.raises(ManifestInvalid, match="row 1002: available is 'maybe'"):
         manifest.from_csv(str(source), str(out))
+
+
+def test_rows_that_will_be_rejected_are_told(tmp_path: Path) -> None:
+    source, out = tmp_path / "a.csv", str(tmp_path / "m.parquet")
+    (tmp_path / "here.jpg").write_bytes(b"")
+    rows = ["here.jpg,p,c,2026-01-01", "sub/here.jpg,p,c,2026-01-01", "gone.jpg,p,c,2026-01-01"]
+    rows += ["https://h/a.jpg,p,c,2026-01-01"]
+    source.write_text("image,product_id,category,updated_at\n" + "\n".join(rows))
+    (repeated,) = manifest.from_csv(str(source), out).problems()
+    assert repeated.startswith("1 rows repeat an image_id, such as here.jpg, and will be rejected")
+    source.write_text(source.read_text().replace("updated_at", "season"))
+    _, missing = manifest.from_csv(str(source), out).problems()
+    assert missing == f"2 rows will be rejected, as their file is not there, such as file://{tmp_path}/sub/here.jpg"
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "a.jpg").write_bytes(b"")
+    assert not list(manifest.from_folder(str(tmp_path / "shop"), out).problems())
 
 
 def test_real_sets(shared_data: Path, tmp_path: Path) -> None:

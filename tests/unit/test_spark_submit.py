@@ -59,7 +59,7 @@ def test_help_lists_each_job_with_its_first_line_and_installs_nothing(
 ) -> None:
     done = run(checkout, tools, *arguments)
     assert done.returncode == 0
-    assert "  pipeline        Run every stage.\n" in done.stdout
+    assert "  pipeline          Run every stage.\n" in done.stdout
     assert not (checkout / ".venv").exists()
 
 

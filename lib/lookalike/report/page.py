@@ -201,7 +201,7 @@ class ReportPage:
     root: str
     run_id: str
     finished_at: datetime
-    model: str
+    model: str | None  # as the settings call it, where that is known
     model_id: str
     headline: Headline
     gate: Gate

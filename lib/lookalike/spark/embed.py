@@ -19,6 +19,8 @@ from pyspark.sql import functions as F
 
 from lookalike import fetch, files, schemas
 from lookalike.config import EmbedSettings, IngestSettings, Settings
+from lookalike.errors import ManifestInvalid
+from lookalike.spark.gallery import embedded_images
 from lookalike.spark.ingest import KEY, checked_embeddings, hash_rows
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run, StageFigures
@@ -35,18 +37,23 @@ _OUTCOMES = pa.schema(
     + [pa.field("reason", pa.string())]
 )
 _BATCH = 256
+_NAMED = 5  # categories in an error
 
 Count = Callable[[int], None]
 
 
 def embed(run: Run, model_id: str) -> None:
-    """Give every waiting image of the selection and the manifest its embedding and its status."""
+    """Give every waiting image of the selection and the manifest its embedding and its status.
+
+    Raises ManifestInvalid where a category would lose images by that, see `check_left_behind`.
+    """
     with run.stage("embed") as figures:
         figures.counts, figures.images = {"embedded": 0, "reused": 0, "rejected": 0}, 0
         waiting = waiting_images(run, model_id).persist(StorageLevel.DISK_ONLY)
         try:
             # Once these are counted Spark knows how few they are, and needs not shuffle the large tables to meet them.
             if waiting.count():
+                check_left_behind(run, waiting, model_id)
                 _embed_waiting(run, waiting, model_id, figures)
         finally:
             waiting.unpersist()
@@ -84,6 +91,27 @@ def waiting_images(run: Run, model_id: str) -> DataFrame:
         waits |= F.col("model_id") != model_id
     rows = run.tables.read("images").where(waits & ~F.col("deleted") & covered(run.selection))
     return rows.join(run.manifest.select("image_id"), "image_id", "left_semi")
+
+
+def check_left_behind(run: Run, waiting: DataFrame, model_id: str) -> None:
+    """Raises ManifestInvalid where the categories of `waiting` have images of another model that do not wait.
+
+    The categories' next versions would be of this model, so without these images.
+    """
+    images = embedded_images(run.tables.read("images")).where(F.col("model_id") != model_id)
+    others = images.join(F.broadcast(waiting.select("category").distinct()), "category", "left_semi")
+    if others.isEmpty():
+        return
+    behind = others.join(waiting.select("image_id"), "image_id", "left_anti").groupBy("category").count()
+    rows = behind.orderBy(F.desc("count"), "category").collect()
+    if rows:
+        named = ", ".join(f"{row['count']:,} of {row['category']}" for row in rows[:_NAMED])
+        more = f", and of {len(rows) - _NAMED:,} more categories" if len(rows) > _NAMED else ""
+        raise ManifestInvalid(
+            f"another model embedded images that this run leaves out, so categories would lose them: {named}{more}; to "
+            f"go on with model {model_id}, run without --retry-rejected and with a manifest of all images of these "
+            "categories, in which those that are gone are `deleted`"
+        )
 
 
 def unknown_contents(waiting: DataFrame, embeddings: DataFrame, model_id: str) -> DataFrame:

@@ -115,7 +115,9 @@ def live_versions(run: Run) -> DataFrame:
 def rolled_back(run: Run) -> DataFrame:
     """(category, version) that were rolled back from, and not live since: they wait for a force."""
     moves = actions(run).where(F.col("action").isin(*MOVES))
-    left = moves.where("action = 'rollback'").select("category", "replaced_version", "at", F.lit(True).alias("left"))
+    left = moves.where("action = 'rollback' AND replaced_version IS NOT NULL").select(
+        "category", "replaced_version", "at", F.lit(True).alias("left")
+    )
     came = moves.select("category", "version", "at", F.lit(False).alias("left"))
     last = left.union(came).toDF("category", "version", "at", "left").groupBy("category", "version")
     return last.agg(F.max_by("left", "at").alias("left")).where("left").drop("left")

@@ -3,14 +3,28 @@
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
+from lookalike.report.formats import NOTHING
 from lookalike.selection import Selection
 from lookalike.spark.audit import actions
 from lookalike.spark.run import Run, console
 from lookalike.spark.selected import covered
 
-COLUMNS = ("when", "action", "who", "category", "version", "replaced", "why", "manifest", "checksum", "model", "code")
+COLUMNS = (
+    "when",
+    "run",
+    "action",
+    "who",
+    "category",
+    "version",
+    "replaced",
+    "why",
+    "manifest",
+    "checksum",
+    "model",
+    "code",
+)
 
 
 def print_history(run: Run, category: str | None = None) -> None:
@@ -19,9 +33,9 @@ def print_history(run: Run, category: str | None = None) -> None:
     if category is not None:
         rows = rows.where(covered(Selection((category,))))
     lines = history(rows, by_run=category is None).collect()
-    table = Table(*COLUMNS, title="history, oldest first (UTC)")
+    table = Table(*(Column(name, overflow="fold") for name in COLUMNS), title="history, oldest first (UTC)")
     for line in lines:
-        table.add_row(*(escape(line[name] or "-") for name in COLUMNS))
+        table.add_row(*(escape(line[name] or NOTHING) for name in COLUMNS))
     console().print(table)
 
 
@@ -29,6 +43,9 @@ def history(rows: DataFrame, by_run: bool) -> DataFrame:
     """COLUMNS as text, oldest first; with `by_run` one row for all that a run did alike."""
     several = F.count("*") > 1
     many = F.when(several, F.format_string("%,d categories", F.count("*")))
+    # Only who forces a publication says why.
+    action = F.when(F.col("why").isNotNull() & (F.col("action") == "publish"), "publish (forced)")
+    rows = rows.withColumn("action", F.coalesce(action, "action"))
     key = ["run_id", "action"] if by_run else ["run_id", "action", "category", "version"]
     same = {"who": "who", "why": "why", "manifest": "manifest", "model": "model_id", "code": "code_version"}
     own = {"version": "version", "replaced": "replaced_version"}
@@ -44,6 +61,7 @@ def history(rows: DataFrame, by_run: bool) -> DataFrame:
         .orderBy("at", "category_")
         .select(
             F.date_format("at", "yyyy-MM-dd HH:mm:ss").alias("when"),
+            F.col("run_id").alias("run"),
             "action",
             "checksum",
             *(F.col(f"{name}_").alias(name) for name in ("category", *same, *own)),

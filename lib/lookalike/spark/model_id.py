@@ -2,7 +2,9 @@
 
 from lookalike.errors import ModelMismatch, NotPublished
 from lookalike.spark.audit import live
+from lookalike.spark.gallery import embedded_images
 from lookalike.spark.run import Run
+from lookalike.spark.selected import covered
 
 
 def current_model_id(run: Run) -> str:
@@ -13,6 +15,24 @@ def current_model_id(run: Run) -> str:
     from lookalike.kernels.models import load_model
 
     return load_model(run.settings.model).model_id
+
+
+def embedding_model_id(run: Run, of_all: bool = False) -> str:
+    """The current model, by which images of the selection are embedded, or `of_all` of them.
+
+    Raises ModelMismatch where they are embedded by other models. A catalog without any embedded image is none's.
+    """
+    model_id = current_model_id(run)
+    images = embedded_images(run.tables.read("images")).where(covered(run.selection))
+    others = {row["model_id"]: row["count"] for row in images.groupBy("model_id").count().collect()}
+    ours = others.pop(model_id, 0)
+    if others and (of_all or not ours):
+        said = ", ".join(f"{count:,} by {name}" for name, count in sorted(others.items()))
+        raise ModelMismatch(
+            f"the settings' model {model_id} embedded {ours:,} of these images, others are embedded {said}: give the "
+            "model settings of the pipeline, or run the pipeline with this model first"
+        )
+    return model_id
 
 
 def live_model_id(run: Run) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
@@ -11,6 +11,7 @@ from rich.table import Table
 from lookalike import files
 from lookalike.kernels.metrics import wilson_interval
 from lookalike.report import page as pages
+from lookalike.report.formats import count, rate, share
 from lookalike.report.thumbnails import thumbnail
 from lookalike.spark.gallery import Version, versions_frame
 from lookalike.spark.gate import GateCheck, gate_checks
@@ -37,10 +38,13 @@ def write_report(run: Run, candidates: Sequence[Version], model_id: str, gate_fa
     _print(page, _save(run, page))
 
 
-def update_report(run: Run, model_id: str) -> None:
-    """Write `<root>/report.html` anew after a run that only measured; nothing happens where nothing is live."""
+def update_report(run: Run, model_id: str, configured: bool = True) -> None:
+    """Write `<root>/report.html` anew after a run that built nothing; nothing happens where nothing is live.
+
+    `configured`: whether `model_id` is known to be the settings' model.
+    """
     if not run.tables.read("publications").isEmpty():
-        page = report_page(run, [], model_id, gate_failed=False)
+        page = report_page(run, [], model_id, gate_failed=False, configured=configured)
         console().print(f"report: {_save(run, page)}", soft_wrap=True)
 
 
@@ -52,8 +56,11 @@ def _save(run: Run, page: pages.ReportPage) -> str:
     return files.redacted(uri)
 
 
-def report_page(run: Run, candidates: Sequence[Version], model_id: str, gate_failed: bool) -> pages.ReportPage:
-    """Everything on the page."""
+def report_page(
+    run: Run, candidates: Sequence[Version], model_id: str, gate_failed: bool, configured: bool = True
+) -> pages.ReportPage:
+    """Everything on the page. `configured`: see `update_report`."""
+    by_settings = configured and not run.given_dim
     shown = run.tables.read("publications").select("category", "version")
     if gate_failed:
         shown = versions_frame(run.spark, candidates)
@@ -67,13 +74,13 @@ def report_page(run: Run, candidates: Sequence[Version], model_id: str, gate_fai
         root=run.settings.root,
         run_id=run.run_id,
         finished_at=datetime.now(UTC),
-        model=run.settings.model.name,
+        model=run.settings.model.name if by_settings else None,
         model_id=model_id,
         headline=_headline(run, categories, shown),
         gate=pages.Gate(state, _gate_checks(run, candidates)),
         comparison=_comparison(run, replaced),
         queries=query_rows(run, shown, replaced, categories),
-        training=_training(run),
+        training=_training(run) if by_settings else None,
         evaluation=query_evaluation(run, model_id),
         categories=tuple(categories[:_CATEGORIES]),
         rejects=reject_reasons(run.tables.read("images")),
@@ -202,7 +209,7 @@ def _comparison(run: Run, replaced: DataFrame) -> pages.Comparison | None:
 
 def _training(run: Run) -> pages.Training | None:
     """How the shop's model was fine-tuned, where it is a file that says so."""
-    if run.given_dim or not run.settings.model.is_file:
+    if not run.settings.model.is_file:
         return None
     from lookalike.kernels import model_file  # here, as torch takes ten seconds to import
 
@@ -294,7 +301,7 @@ def _print(page: pages.ReportPage, uri: str) -> None:
     out = console()
     stages = Table("stage", "images", "seconds", "images/s", title=f"run {page.run_id}")
     for stage in page.stages:
-        stages.add_row(stage.stage, _number(stage.images), f"{stage.seconds:.1f}", _number(stage.images_per_s))
+        stages.add_row(stage.stage, count(stage.images), f"{stage.seconds:.1f}", rate(stage.images_per_s))
     out.print(stages)
     figures = Table("category", "images", "products", *_METRICS, "index", "state")
     for category in page.categories:
@@ -302,23 +309,18 @@ def _print(page: pages.ReportPage, uri: str) -> None:
         shares = (q.knn_recall_at_10, q.recall_at_1, q.recall_at_5, q.recall_at_10, q.coverage)
         figures.add_row(
             category.category,
-            _number(category.images),
-            _number(category.products),
-            *(_share(s.value) for s in shares),
+            count(category.images),
+            count(category.products),
+            *(share(s.value) for s in shares),
             category.factory,
             category.state,
         )
     out.print(figures)
     head = page.headline
     parts = {"embedded": head.embedded, "reused": head.reused, "rejected": head.rejected}
-    accounted = " + ".join(f"{name} {count:,}" for name, count in parts.items())
+    accounted = " + ".join(f"{name} {rows:,}" for name, rows in parts.items())
     out.print(f"manifest rows {sum(parts.values()):,} = {accounted}")
+    if page.rejects:
+        reasons = "; ".join(f"{reject.count:,} {reject.reason}" for reject in page.rejects)
+        out.print(f"rejected images of the catalog: {reasons}", highlight=False, markup=False, soft_wrap=True)
     out.print(f"{page.gate.state}; report: {uri}", soft_wrap=True)
-
-
-def _number(value: Any) -> str:
-    return "-" if value is None else f"{value:,.0f}"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -1,7 +1,10 @@
-"""Roll back: make a version live again that was live before, once it is sure that it is whole."""
+"""Roll back: make versions live again that were live before, once it is sure that they are whole."""
 
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 from pyspark.sql import DataFrame, Row
@@ -9,13 +12,52 @@ from pyspark.sql import functions as F
 
 from lookalike.errors import FormatTooNew, NotPublished, ShardDamaged, VersionUnusable
 from lookalike.kernels.shards import open_shard
+from lookalike.selection import Selection
 from lookalike.spark.audit import MOVES, Origin, actions, live, safe_from_cleanup, settle
-from lookalike.spark.publish import pointer, switch
+from lookalike.spark.publish import Pointer, pointer, switch
 from lookalike.spark.run import Run
+from lookalike.spark.selected import among, covered
+from lookalike.spark.tables import VERSION, local_frame
+
+_KEY = ["category", "version"]
+_NAMED = 5  # categories, or problems, in a message
 
 
-def rollback(run: Run, category: str, version: str | None = None) -> str:
-    """Make `version` of `category` live, by default the one that the live version replaced; returns it.
+@dataclass(frozen=True)
+class Back:
+    """A category, the version to go back to, and what is live until then, if anything is."""
+
+    category: str
+    version: str
+    live_version: str | None
+    live_run_id: str | None
+
+
+@dataclass(frozen=True)
+class RunUndone:
+    """What became of the categories that a run made live or withdrew."""
+
+    back: tuple[str, ...]  # as they were before it
+    new: tuple[str, ...]  # nothing was live there before it, so they stay
+    moved_on: tuple[str, ...]  # another run changed since what is live there, so they stay
+    model_id: str  # of what is live again
+
+    def __str__(self) -> str:
+        lines = [f"undone in {_few(self.back)}"]
+        if self.new:
+            lines.append(f"nothing was live before, and it stays: {_few(self.new)}")
+        if self.moved_on:
+            lines.append(f"another run changed since, and it stays: {_few(self.moved_on)}")
+        return "\n".join(lines)
+
+
+def _few(categories: Sequence[str]) -> str:
+    more = f" and {len(categories) - _NAMED:,} more" if len(categories) > _NAMED else ""
+    return f"{', '.join(categories[:_NAMED])}{more}"
+
+
+def rollback(run: Run, category: str, version: str | None = None) -> tuple[str, str]:
+    """Make `version` of `category` live, by default the one that the live version replaced; (version, model_id).
 
     What was live until now is no candidate any more, until the category changes or it is published by force.
     Raises NotPublished where the version was never live, VersionUnusable where it is not whole or will not stay so, and
@@ -23,6 +65,8 @@ def rollback(run: Run, category: str, version: str | None = None) -> str:
     """
     with run.stage("rollback") as figures:
         moves = actions(run).where((F.col("category") == category) & F.col("action").isin(*MOVES))
+        if moves.isEmpty():
+            raise NotPublished(_never_live(run, category))
         now = live(run).where(F.col("category") == category).first()
         settle(run)
         target = version or _replaced(moves, category, now)
@@ -32,39 +76,117 @@ def rollback(run: Run, category: str, version: str | None = None) -> str:
         if moves.where(was_live).isEmpty():
             raise NotPublished(f"{category} version {target} was never live: history --category {category} lists those")
         replaced, expected = (now["version"], now["run_id"]) if now else (None, None)
-        with safe_from_cleanup(run, [(category, target)]):
-            shards = check_whole(run, category, target)
-            row = pointer(category, target, replaced, expected, "rollback", shards[0]["model_id"])
-            switch(run, [row], _origin(moves, target))
+        model_id = _go_back(run, [Back(category, target, replaced, expected)])
         figures.counts = {"rolled_back": 1}
-        return target
+    return target, model_id
 
 
-def check_whole(run: Run, category: str, version: str) -> list[Row]:
-    """Rows of `shards` of the version, each file checked against its sha256. Raises VersionUnusable."""
-    ours = (F.col("category") == category) & (F.col("version") == version)
-    shards = run.tables.read("shards").where(ours).collect()
-    measured = {row["metric"]: row["value"] for row in run.tables.read("evaluations").where(ours).collect()}
-    if not shards or sum(row["ntotal"] for row in shards) != measured.get("images"):
-        raise VersionUnusable(
-            f"{category} version {version} is not whole any more, as rows of shards or evaluations lack"
-        )
-    if measured["coverage"] and run.tables.read("similar_items").where(ours).isEmpty():
-        raise VersionUnusable(f"{category} version {version} is not whole any more, as its similar_items are gone")
-    found = run.spark.sparkContext.parallelize(shards, len(shards)).map(partial(_problem, run.settings.root))
-    if problems := [problem for problem in found.collect() if problem]:
-        raise VersionUnusable(f"{category} version {version} can't be live: {'; '.join(problems)}")
-    return shards
+def rollback_run(run: Run, run_id: str) -> RunUndone:
+    """Undo what `run_id` changed in what is live, in all categories of the selection, in one commit.
+
+    A category that another run changed since stays as it is, and so does one of which nothing was live before.
+    Raises NotPublished where that leaves nothing to do, VersionUnusable and PublishConflict.
+    """
+    with run.stage("rollback") as figures:
+        ours = actions(run).where((F.col("run_id") == run_id) & F.col("action").isin(*MOVES))
+        if ours.isEmpty():
+            raise NotPublished(f"run {run_id} changed nothing that is live: history shows the runs that did")
+        now = live(run).select("category", F.col("version").alias("live"), F.col("run_id").alias("live_run_id"))
+        rows = ours.where(covered(run.selection)).join(now, "category", "left").orderBy("category").collect()
+        settle(run)
+        back, new, moved_on = [], [], []
+        for row in rows:
+            if row["live_run_id"] != (None if row["action"] == "withdraw" else run_id):
+                moved_on.append(row["category"])
+            elif row["replaced_version"] is None:
+                new.append(row["category"])
+            else:
+                back.append(Back(row["category"], row["replaced_version"], row["live"], row["live_run_id"]))
+        if not back:
+            raise NotPublished(
+                f"nothing of run {run_id} can be undone: in {len(new):,} categories nothing was live before it, and "
+                f"{len(moved_on):,} were changed by another run since: history shows which"
+            )
+        model_id = _go_back(run, back)
+        figures.counts = {"rolled_back": len(back), "new": len(new), "moved_on": len(moved_on)}
+    return RunUndone(tuple(b.category for b in back), tuple(new), tuple(moved_on), model_id)
 
 
-def _problem(root: str, row: Row) -> str | None:
-    """What is wrong with the files of a shard. Nothing that was checked before counts."""
+def _never_live(run: Run, category: str) -> str:
+    below = live(run).where(covered(Selection.of([category]))).count()
+    if below:
+        return f"{category} is not a category but a parent of {below:,}: name one of them, or a run with --run"
+    return f"{category} was never live: give a category as status shows it"
+
+
+def _go_back(run: Run, wanted: Sequence[Back]) -> str:
+    """Make them live in one commit, once all are found whole; gives the model of the first."""
+    versions = [(back.category, back.version) for back in wanted]
+    with safe_from_cleanup(run, versions):
+        models = check_whole(run, versions)
+        origins = _origins(run, versions)
+        rows: list[Pointer] = [
+            pointer(b.category, b.version, b.live_version, b.live_run_id, "rollback", models[b.category])
+            | origins.get((b.category, b.version), {})
+            for b in wanted
+        ]
+        switch(run, rows, Origin.here())
+    return models[wanted[0].category]
+
+
+def check_whole(run: Run, versions: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The model of each (category, version), by category. Raises VersionUnusable unless all rows and files are there.
+
+    Each file is checked against its sha256.
+    """
+    shards = _rows(run, "shards", versions).collect()
+    metrics = _rows(run, "evaluations", versions).where(F.col("metric").isin("images", "coverage")).collect()
+    answered = _rows(run, "similar_items", versions).select(*_KEY).distinct().collect()
+    measured = {(row["category"], row["version"], row["metric"]): row["value"] for row in metrics}
+    images: dict[tuple[str, str], int] = {}
+    for row in shards:
+        images[_key(row)] = images.get(_key(row), 0) + row["ntotal"]
+    have_similar = {_key(row) for row in answered}
+    problems = []
+    for key in versions:
+        if key not in images or images[key] != measured.get((*key, "images")):
+            problems.append(f"{_named(key)} is not whole any more, as rows of shards or evaluations lack")
+        elif measured.get((*key, "coverage")) and key not in have_similar:
+            problems.append(f"{_named(key)} is not whole any more, as its similar_items are gone")
+    by_file = groupby(sorted(shards, key=lambda row: row["vectors_path"]), key=lambda row: row["vectors_path"])
+    of_a_file = [[row.asDict() for row in rows] for _, rows in by_file]
+    if of_a_file and not problems:
+        found = run.spark.sparkContext.parallelize(of_a_file, len(of_a_file))
+        problems = found.flatMap(partial(_file_problems, run.settings.root)).collect()
+    if problems:
+        more = f"; and {len(problems) - _NAMED:,} more" if len(problems) > _NAMED else ""
+        raise VersionUnusable(f"nothing was changed: {'; '.join(problems[:_NAMED])}{more}")
+    return {row["category"]: row["model_id"] for row in shards}
+
+
+def _rows(run: Run, table: str, versions: Sequence[tuple[str, str]]) -> DataFrame:
+    rows = run.tables.read(table).where(among({category for category, _ in versions}))
+    return rows.join(F.broadcast(local_frame(run.spark, versions, VERSION)), _KEY, "left_semi")
+
+
+def _key(row: Row) -> tuple[str, str]:
+    return row["category"], row["version"]
+
+
+def _named(key: tuple[str, str]) -> str:
+    return f"{key[0]} version {key[1]}"
+
+
+def _file_problems(root: str, rows: Sequence[dict[str, object]]) -> list[str]:
+    """What is wrong with the files of shards that share one. Nothing that was checked before counts."""
+    problems = []
     with tempfile.TemporaryDirectory() as cache:
-        try:
-            open_shard(root, row.asDict(), Path(cache))
-        except (ShardDamaged, FormatTooNew) as error:
-            return str(error)
-    return None
+        for row in rows:
+            try:
+                open_shard(root, row, Path(cache))
+            except (ShardDamaged, FormatTooNew) as error:
+                problems.append(f"{row['category']} version {row['version']} can't be live: {error}")
+    return problems
 
 
 def _replaced(moves: DataFrame, category: str, now: Row | None) -> str:
@@ -78,9 +200,9 @@ def _replaced(moves: DataFrame, category: str, now: Row | None) -> str:
     return str(last["replaced_version"])
 
 
-def _origin(moves: DataFrame, version: str) -> Origin:
-    """Of this job, with the manifest that the version was once published from."""
-    here = Origin.here()
-    past = moves.where((F.col("version") == version) & (F.col("action") == "publish")).orderBy(F.desc("at")).first()
-    manifest, checksum = (past["manifest"], past["manifest_checksum"]) if past else (None, None)
-    return Origin(here.who, here.why, manifest, checksum, here.code_version)
+def _origins(run: Run, versions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], dict[str, str | None]]:
+    """The manifest that each version was last published from."""
+    ours = F.broadcast(local_frame(run.spark, versions, VERSION))
+    published = actions(run).where("action = 'publish'").join(ours, _KEY, "left_semi")
+    last = published.groupBy(*_KEY).agg(F.max_by(F.struct("manifest", "manifest_checksum"), "at").alias("last"))
+    return {_key(row): row["last"].asDict() for row in last.collect()}

@@ -6,38 +6,57 @@ from functools import reduce
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
-from lookalike.report.formats import count, duration, share
+from lookalike.report.formats import NOTHING, count, duration, share
 from lookalike.spark.gallery import candidates, numbered, rolled_back
+from lookalike.spark.pins import pinned
 from lookalike.spark.run import Run, console
 from lookalike.spark.selected import covered
 
 _METRICS = ("images", "products", "knn_recall@10", "recall@10")
+_REJECTED = 200  # lines
 
 
 def print_status(run: Run) -> None:
     """A line for each category of the selection that the ledger has, or that is live."""
+    numbers = (*_METRICS, "pins", "waiting")
     table = Table(title="status (UTC)")
-    for name in ("category", "live", "since", "age", *_METRICS, "next", "waiting", "rejected"):
-        table.add_column(name, justify="right" if name in (*_METRICS, "waiting") else "left")
+    for name in ("category", "live", "since", "age", "model", *_METRICS, "pins", "next", "waiting", "rejected"):
+        table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     for row in status(run).orderBy("category").collect():
         table.add_row(*_line(row))
     console().print(table)
 
 
+def print_rejected(run: Run) -> None:
+    """A line for each rejected image of the selection, of many only the first."""
+    rows = run.tables.read("images").where(covered(run.selection)).where("status = 'rejected'")
+    names = ("category", "image_id", "reason", "uri", "run_id")
+    table = Table(*(Column(name, overflow="fold") for name in names), title="rejected images, each with its last run")
+    for row in rows.orderBy("category", "image_id", "occurrence").limit(_REJECTED).collect():
+        table.add_row(*(escape(row[name] or NOTHING) for name in names))
+    console().print(table)
+    if (others := rows.count() - _REJECTED) > 0:
+        console().print(f"and {others:,} more: see the table images, or give a --category")
+
+
 def status(run: Run) -> DataFrame:
-    """(category, version, since, next, held, waiting, rejected, figures), see `print_status`; null where none."""
+    """(category, version, since, model_id, pins, next, held, waiting, rejected, figures); null where none.
+
+    See `print_status`.
+    """
     chosen = covered(run.selection)
     images = run.tables.read("images").where(chosen)
     live = run.tables.read("publications").where(chosen)
-    live = live.select("category", "version", F.unix_seconds("published_at").alias("since"))
+    live = live.select("category", "version", F.unix_seconds("published_at").alias("since"), "model_id")
     by_reason = images.where("status = 'rejected'").groupBy("category", "reason").count()
     reasons = by_reason.groupBy("category").agg(
         F.array_sort(F.collect_list(F.struct((-F.col("count")).alias("less"), "reason"))).alias("rejected")
     )
     waiting = images.where("status IS NULL AND NOT deleted").groupBy("category").agg(F.count("*").alias("waiting"))
-    parts = [_measured(run, live), _next(run, images, live), waiting, reasons]
+    pins = pinned(run).where(chosen).groupBy("category").agg(F.count("*").alias("pins"))
+    parts = [_measured(run, live), _next(run, images, live), waiting, reasons, pins]
     joined = reduce(lambda left, right: left.join(_named(right), "category", "full"), parts, _named(live))
     return joined.withColumn("category", F.nullif("category", F.lit("")))
 
@@ -72,17 +91,19 @@ def _line(row: Row) -> list[str]:
     since = datetime.fromtimestamp(row["since"], UTC) if row["since"] else None
     held = " (held, rolled back)" if row["held"] else ""
     return [
-        escape(row["category"] or "-"),
-        row["version"] or "-",
-        f"{since:%Y-%m-%d %H:%M}" if since else "-",
-        duration((datetime.now(UTC) - since).total_seconds()) if since else "-",
+        escape(row["category"] or NOTHING),
+        row["version"] or NOTHING,
+        f"{since:%Y-%m-%d %H:%M}" if since else NOTHING,
+        duration((datetime.now(UTC) - since).total_seconds()) if since else NOTHING,
+        row["model_id"] or NOTHING,
         count(_whole(row["images"])),
         count(_whole(row["products"])),
         share(row["knn_recall@10"]),
         share(row["recall@10"]),
-        f"{row['next'] or '-'}{held}",
+        count(row["pins"]),
+        f"{row['next'] or NOTHING}{held}",
         count(row["waiting"]),
-        escape("; ".join(f"{-reason['less']:,} {reason['reason']}" for reason in row["rejected"] or [])) or "-",
+        escape("; ".join(f"{-reason['less']:,} {reason['reason']}" for reason in row["rejected"] or [])) or NOTHING,
     ]
 
 

@@ -107,9 +107,10 @@ def _check(run: Run, chosen: DataFrame, skipped: Mapping[str, int]) -> None:
     spec = run.settings.fine_tune
     sides = _by(chosen, "split")
     each = chosen.select("split", F.explode("labels").alias("kind", "value"))
-    training = F.count_if(F.col("split") == "train")
-    classes = each.groupBy("kind", "value").agg(training.alias("training")).groupBy("kind")
-    found = classes.agg(F.count("*").alias("classes"), F.count_if(F.col("training") > 1).alias("pairs"))
+    pictures = (F.count_if(F.col("split") == side).alias(side) for side in ("train", "validation"))
+    classes = each.groupBy("kind", "value").agg(*pictures).groupBy("kind")
+    pairs = (F.count_if(F.col(side) > 1).alias(name) for side, name in (("train", "pairs"), ("validation", "held_out")))
+    found = classes.agg(F.count("*").alias("classes"), *pairs)
     by_kind = {row["kind"]: row for row in found.collect()}
     left_out = "; ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items())) or "none"
     if not sides and NOT_EMBEDDED in skipped:
@@ -132,6 +133,11 @@ def _check(run: Run, chosen: DataFrame, skipped: Mapping[str, int]) -> None:
         raise TrainingImpossible(
             f"nothing falls to the validation: raise fine_tune.validation_share={spec.validation_share:g}, or give "
             f"more products ({about})"
+        )
+    if not any(row["held_out"] for row in by_kind.values()):
+        raise TrainingImpossible(
+            "no two pictures of the validation have a label in common, so nothing would tell whether training helps: "
+            f"raise fine_tune.validation_share={spec.validation_share:g}, or give more pictures ({about})"
         )
     first = spec.labels[0]
     if (pairs := by_kind[first]["pairs"]) < spec.classes_per_batch:
