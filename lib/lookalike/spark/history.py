@@ -33,9 +33,10 @@ def print_history(run: Run, category: str | None = None) -> None:
     if category is not None:
         rows = rows.where(covered(Selection((category,))))
     lines = history(rows, by_run=category is None).collect()
-    table = Table(*(Column(name, overflow="fold") for name in COLUMNS), title="history, oldest first (UTC)")
+    said = [name for name in COLUMNS if any(line[name] for line in lines)]
+    table = Table(*(Column(name, overflow="fold") for name in said), title="history, oldest first (UTC)")
     for line in lines:
-        table.add_row(*(escape(line[name] or NOTHING) for name in COLUMNS))
+        table.add_row(*(escape(line[name] or NOTHING) for name in said))
     console().print(table)
 
 

@@ -15,17 +15,24 @@ from lookalike.spark.run import Run, console
 from lookalike.spark.selected import covered
 
 _METRICS = ("images", "products", "knn_recall@10", "recall@10")
+_ALWAYS = ("category", "live", "since", "age", "model", *_METRICS)
+_SELDOM = ("pins", "next", "waiting", "rejected")
+_NUMBERS = (*_METRICS, "pins", "waiting")
 _REJECTED = 200  # lines
 
 
 def print_status(run: Run) -> None:
     """A line for each category of the selection that the ledger has, or that is live."""
-    numbers = (*_METRICS, "pins", "waiting")
-    table = Table(title="status (UTC)")
-    for name in ("category", "live", "since", "age", "model", *_METRICS, "pins", "next", "waiting", "rejected"):
-        table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
-    for row in status(run).orderBy("category").collect():
-        table.add_row(*_line(row))
+    lines = [_line(row) for row in status(run).orderBy("category").collect()]
+    models = {line["model"] for line in lines} - {NOTHING}
+    title = f"status (UTC), model {models.pop()}" if len(models) == 1 else "status (UTC)"
+    said = [name for name in _ALWAYS if name != "model" or models]
+    said += [name for name in _SELDOM if any(line[name] != NOTHING for line in lines)]
+    table = Table(title=title)
+    for name in said:
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*(escape(line[name]) for name in said))
     console().print(table)
 
 
@@ -87,24 +94,25 @@ def _next(run: Run, images: DataFrame, live: DataFrame) -> DataFrame:
     return new.select("category", F.col("version").alias("next"), "held")
 
 
-def _line(row: Row) -> list[str]:
+def _line(row: Row) -> dict[str, str]:
+    """Text by the name of the column."""
     since = datetime.fromtimestamp(row["since"], UTC) if row["since"] else None
     held = " (held, rolled back)" if row["held"] else ""
-    return [
-        escape(row["category"] or NOTHING),
-        row["version"] or NOTHING,
-        f"{since:%Y-%m-%d %H:%M}" if since else NOTHING,
-        duration((datetime.now(UTC) - since).total_seconds()) if since else NOTHING,
-        row["model_id"] or NOTHING,
-        count(_whole(row["images"])),
-        count(_whole(row["products"])),
-        share(row["knn_recall@10"]),
-        share(row["recall@10"]),
-        count(row["pins"]),
-        f"{row['next'] or NOTHING}{held}",
-        count(row["waiting"]),
-        escape("; ".join(f"{-reason['less']:,} {reason['reason']}" for reason in row["rejected"] or [])) or NOTHING,
-    ]
+    return {
+        "category": row["category"] or NOTHING,
+        "live": row["version"] or NOTHING,
+        "since": f"{since:%Y-%m-%d %H:%M}" if since else NOTHING,
+        "age": duration((datetime.now(UTC) - since).total_seconds()) if since else NOTHING,
+        "model": row["model_id"] or NOTHING,
+        "images": count(_whole(row["images"])),
+        "products": count(_whole(row["products"])),
+        "knn_recall@10": share(row["knn_recall@10"]),
+        "recall@10": share(row["recall@10"]),
+        "pins": count(row["pins"]),
+        "next": f"{row['next'] or NOTHING}{held}",
+        "waiting": count(row["waiting"]),
+        "rejected": "; ".join(f"{-reason['less']:,} {reason['reason']}" for reason in row["rejected"] or []) or NOTHING,
+    }
 
 
 def _whole(value: float | None) -> int | None:
