@@ -141,10 +141,22 @@ def test_figures_are_what_the_predictor_says_of_products_it_never_saw() -> None:
     fitted = fit(embeddings, categories, products, k=10, seed=3)
     codes = np.unique(categories, return_inverse=True)[1]
     part, _ = parted(codes, np.unique(products, return_inverse=True)[1], seed=3)
-    said = fitted.predictor.probabilities(embeddings[part == TEST]).argmax(axis=1)
+    said = fitted.measured.probabilities(embeddings[part == TEST]).argmax(axis=1)
     figures = {figure.metric: figure.value for figure in fitted.figures}
     assert figures["fused_accuracy@1"] == pytest.approx((said == codes[part == TEST]).mean())
-    assert len(fitted.predictor.references) == (part == FIT).sum()
+    assert len(fitted.measured.references) == (part == FIT).sum()
+
+
+def test_what_serves_has_learnt_from_all_images() -> None:
+    embeddings, categories, products = images()
+    fitted = fit(embeddings[:1_000], categories[:1_000], products[:1_000], k=10, seed=3)
+    assert len(fitted.predictor.references) == 1_000
+    new, truth = embeddings[1_000:], np.array(categories[1_000:])
+    accuracy = [
+        (np.array(predictor.categories)[predictor.probabilities(new).argmax(axis=1)] == truth).mean()
+        for predictor in (fitted.measured, fitted.predictor)
+    ]
+    assert accuracy[1] > accuracy[0] + 0.01
 
 
 def test_calibration_mends_overconfidence() -> None:
@@ -173,9 +185,10 @@ def test_two_categories_are_told_apart_as_scikit_learn_does() -> None:
     embeddings = unit(rng.normal(size=(200, 8)) + code[:, None])
     fitted = fit(embeddings, [f"c{c}" for c in code], [f"p{i}" for i in range(200)], k=5, seed=0)
     part, _ = parted(code, np.unique([f"p{i}" for i in range(200)], return_inverse=True)[1], seed=0)
-    model = LogisticRegression(C=10, max_iter=200).fit(embeddings[part == FIT], code[part == FIT])
-    plain = dataclasses.replace(fitted.predictor, classifier_temperature=1.0)
-    assert plain.classifier(embeddings) == pytest.approx(model.predict_proba(embeddings), abs=1e-4)
+    for predictor, rows in ((fitted.measured, part == FIT), (fitted.predictor, part >= FIT)):
+        model = LogisticRegression(C=10, max_iter=200).fit(embeddings[rows], code[rows])
+        plain = dataclasses.replace(predictor, classifier_temperature=1.0)
+        assert plain.classifier(embeddings) == pytest.approx(model.predict_proba(embeddings), abs=1e-4)
 
 
 def test_a_category_of_few_products_is_voted_only() -> None:

@@ -2,7 +2,8 @@
 
 A sample of gallery images is parted by product: no product is on two sides, as the product of a query photo may not be
 in the gallery. On `FIT` the classifier is trained, and these images vote; on `CALIBRATE` temperatures and the weight
-are chosen, each for the least negative log-likelihood; on `TEST` alone the result is measured.
+are chosen, each for the least negative log-likelihood; on `TEST` alone the result is measured. Then the classifier is
+trained anew on all of the sample, and all of it votes, with the temperatures and the weight that were chosen.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,7 +51,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Fitted:
-    predictor: Predictor
+    predictor: Predictor  # of all images
+    measured: Predictor  # of the images of FIT: `figures` are what it is worth
     figures: list[Figure]
     images: int
 
@@ -72,15 +74,17 @@ def fit(embeddings: Float32s, categories: Sequence[str], products: Sequence[str]
             f"categories can't be told apart: {len(classified)} of {len(names)} have {MIN_PRODUCTS} products with "
             "images, and two must; with one category alone there is nothing to predict"
         )
-    trained = (part == FIT) & np.isin(category, classified)
-    weights, bias = _classifier(embeddings[trained], category[trained])
-    voters = part == FIT
+    fitted = part == FIT
+    weights, bias = _classifier(embeddings[fitted], category[fitted], classified)
     predictor = Predictor(
-        tuple(names.tolist()), classified, weights, bias, embeddings[voters], category[voters], k, 1.0, 1.0, 0.5, 1.0
+        tuple(names.tolist()), classified, weights, bias, embeddings[fitted], category[fitted], k, 1.0, 1.0, 0.5, 1.0
     )
-    chosen = calibrated(predictor, embeddings[part == CALIBRATE], category[part == CALIBRATE])
+    measured = calibrated(predictor, embeddings[part == CALIBRATE], category[part == CALIBRATE])
     test = part == TEST
-    return Fitted(chosen, _figures(chosen, embeddings[test], category[test], product[test], seed), len(category))
+    figures = _figures(measured, embeddings[test], category[test], product[test], seed)
+    weights, bias = _classifier(embeddings, category, classified)
+    whole = replace(measured, weights=weights, bias=bias, references=embeddings, reference_categories=category)
+    return Fitted(whole, measured, figures, len(category))
 
 
 def parted(category: Int64s, product: Int64s, seed: int) -> tuple[Codes, Int64s]:
@@ -105,9 +109,10 @@ def parted(category: Int64s, product: Int64s, seed: int) -> tuple[Codes, Int64s]
     return side[product], np.flatnonzero(products >= MIN_PRODUCTS)
 
 
-def _classifier(embeddings: Float32s, category: Int64s) -> tuple[Float32s, Float32s]:
-    """Weights (m, dim) and bias (m,) for the m categories that occur, ascending."""
-    model = LogisticRegression(C=_C, max_iter=_ITERATIONS).fit(embeddings, category)
+def _classifier(embeddings: Float32s, category: Int64s, classified: Int64s) -> tuple[Float32s, Float32s]:
+    """Weights (m, dim) and bias (m,) for the m `classified` categories, which all occur."""
+    known = np.isin(category, classified)
+    model = LogisticRegression(C=_C, max_iter=_ITERATIONS).fit(embeddings[known], category[known])
     weights, bias = model.coef_, model.intercept_
     if len(weights) == 1:  # of two categories it only has the second one's
         weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
