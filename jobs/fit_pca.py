@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--whitening",
         type=float,
-        default=0.5,
+        default=0.0,
         metavar="SHARE",
         help="0: each axis keeps the weight it has in the catalog, 1: all count the same; default: %(default)s",
     )

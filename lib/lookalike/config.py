@@ -68,6 +68,13 @@ class ModelSettings(Section):
     pooling: Literal["avg", "max", "gem"] = Field(
         "avg", description="how a layer's (channels, height, width) becomes (channels,)"
     )
+    size_px: int | None = Field(
+        None,
+        ge=32,
+        le=1024,
+        description="side of the network's input, pixels; unset: the one it was trained at. A somewhat larger one "
+        "often finds more, in as much more time as it has more pixels",
+    )
     flip: bool = Field(False, description="add the embedding of the mirrored picture, at twice the time")
     colour_weight: Fraction = Field(0.0, description="share of a colour histogram in the score; 0: none")
     precision: Precision = Field(
@@ -161,6 +168,9 @@ class FineTuneSettings(Section):
     dim: Count = Field(320, description="dimensions of the new model, at most those of the model that it is made from")
     layers: tuple[str, ...] = Field(
         (), description="submodules of the network that are trained too, such as `blocks.6`; none: only a projection"
+    )
+    size_px: int | None = Field(
+        None, ge=32, le=1024, description="side of the pictures to train on, pixels; unset: of the model's input"
     )
     augmentation: float = Field(
         1.0,

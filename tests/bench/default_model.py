@@ -32,7 +32,7 @@ from lookalike.kernels.engines import forward_engine
 from lookalike.kernels.images import Decoded, decode
 from lookalike.kernels.models import load_model
 
-PARTS = 5
+PARTS = 12
 FIGURES = (
     *(f"{name}_accuracy@{k}" for k in (1, 3) for name in ("classifier", "vote", "fused")),
     "ece_before",

@@ -15,7 +15,7 @@ from tests.conftest import CHECKOUT, FOR_FEW_ROWS
 
 from lookalike import reader
 
-POINTS = int(os.environ.get("LOOKALIKE_KILLS", "4"))  # more: tests/bench/README.md
+POINTS = int(os.environ.get("LOOKALIKE_KILLS", "20"))  # more: tests/bench/README.md
 CATALOGS = 2
 K = 5
 CATEGORIES = ("a", "b/c", "b/d")

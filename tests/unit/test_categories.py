@@ -96,16 +96,16 @@ def test_no_product_is_on_two_sides_and_each_category_on_all() -> None:
     category = rng.integers(0, 6, 600)
     product = category * 100 + rng.integers(0, 12, 600)
     category[product % 100 == 3] = (category[product % 100 == 3] + rng.integers(0, 2, 50)[0]) % 6  # at home elsewhere
-    category = np.concatenate([category, np.full(8, 6), [7]])
-    product = np.concatenate([product, 600 + np.arange(8) % (MIN_PRODUCTS - 1), [0]])
+    category = np.concatenate([category, np.full(8, 6), [7], np.full(4, 8)])
+    product = np.concatenate([product, 600 + np.arange(8) % (MIN_PRODUCTS - 1), [0], 700 + np.arange(4) % 2])
     product = np.unique(product, return_inverse=True)[1]
     part, classified = parted(category, product, seed=1)
     sides = np.unique(np.stack([product, part]), axis=1)[0]
     assert len(sides) == len(np.unique(sides))
     assert classified.tolist() == [0, 1, 2, 3, 4, 5]
-    for code in classified:
+    for code in (*classified, 6):
         assert set(part[category == code]) == {FIT, CALIBRATE, TEST}
-    assert set(part[category > 5]) == {FIT}
+    assert set(part[category > 6]) == {FIT}
     assert 0.15 < (part == TEST).mean() < 0.27
 
 
@@ -189,6 +189,20 @@ def test_two_categories_are_told_apart_as_scikit_learn_does() -> None:
         model = LogisticRegression(C=10, max_iter=200).fit(embeddings[rows], code[rows])
         plain = dataclasses.replace(predictor, classifier_temperature=1.0)
         assert plain.classifier(embeddings) == pytest.approx(model.predict_proba(embeddings), abs=1e-4)
+
+
+def test_categories_that_only_the_vote_knows_are_measured_too() -> None:
+    embeddings, categories, products = images(n=800)
+    rng = np.random.default_rng(9)
+    kind = np.repeat(np.arange(30), 16)  # thirty categories of four products
+    rare = unit(rng.normal(size=(30, 40))[kind] + 0.1 * rng.normal(size=(480, 40)))
+    names, items = [f"rare{i}" for i in kind], [f"r{i // 4}" for i in range(480)]
+    fitted = fit(np.concatenate([embeddings, rare]), [*categories, *names], [*products, *items], k=10, seed=0)
+    figures = {figure.metric: figure for figure in fitted.figures}
+    assert fitted.voted_only == 30
+    assert figures["fused_accuracy@1"].n == pytest.approx(0.2 * 800 + 30 * 4, abs=8)
+    assert figures["classifier_accuracy@1"].value < 0.6
+    assert figures["fused_accuracy@1"].value > figures["vote_accuracy@1"].value + 0.02
 
 
 def test_a_category_of_few_products_is_voted_only() -> None:

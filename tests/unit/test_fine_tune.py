@@ -101,6 +101,21 @@ def test_training_learns_and_the_best_is_kept(training: Training) -> None:
     assert epochs[progress.best]["recall@1"] == pytest.approx({"category": by_category}, abs=1e-4)
 
 
+def test_training_at_a_smaller_size_than_the_model_is_used_at(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def recorded(size_px: int, *rest: float) -> object:
+        sizes.append(size_px)
+        return augmenter(size_px, *rest)
+
+    monkeypatch.setattr(fine_tune, "augmenter", recorded)
+    train(changed(training, size_px=96, epochs=1, layers=("conv_head",)))
+    assert set(sizes) == {96}
+    assert load_model(ModelSettings(name=training.out)).preprocessing.size_px == 160
+
+
 def test_each_batch_is_about_one_kind_of_label_the_kinds_in_turn(training: Training) -> None:
     data = TrainingData(training.folder, "train", training.settings.labels)
     data.labels["once"] = np.arange(len(data))  # a kind with nothing to tell apart

@@ -187,6 +187,7 @@ def test_model_id_tells_models_apart(tmp_path: Path) -> None:
         base.model_copy(update={"layer": ("blocks.2",)}),
         base.model_copy(update={"weights": others}),
         base.model_copy(update={"precision": "bfloat16"}),
+        base.model_copy(update={"size_px": 192}),
         PLAIN,
         ModelSettings(),
         ModelSettings(precision="bfloat16"),
@@ -198,10 +199,28 @@ def test_model_id_tells_models_apart(tmp_path: Path) -> None:
     assert model_ids[0].startswith("test_efficientnet-")
 
 
+def test_a_network_at_another_size_than_it_was_trained_at(tmp_path: Path) -> None:
+    network = seeded("test_efficientnet")
+    settings = ModelSettings(name="timm/test_efficientnet", weights=saved(tmp_path, network), size_px=192)
+    model = load_model(settings)
+    assert model.preprocessing.size_px == 192
+    images = pictures(2, 192)
+    normalised = (images / 255 - model.preprocessing.mean) / model.preprocessing.std
+    inputs = torch.from_numpy(normalised.astype(np.float32)).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        expected = unit(network.forward_head(network.forward_features(inputs), pre_logits=True).numpy())
+    np.testing.assert_allclose(model.module(torch.from_numpy(images)).numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(forward_engine(model, "openvino", 1, "cpu")(images), expected, atol=1e-4)
+    name = "vit_tiny_patch16_224"
+    fixed = ModelSettings(name=f"timm/{name}", weights=saved(tmp_path, seeded(name), "vit.pt"), size_px=192)
+    with pytest.raises(ModelInvalid, match=rf"timm/{name} takes no pictures of 192 pixels .*: leave out size_px"):
+        load_model(fixed)
+
+
 def test_default_model_id_is_the_same_everywhere() -> None:
     """It stands in published tables: where it changes, every embedding is computed again."""
     assert load_model(PLAIN).model_id == "efficientnet_lite0-bc9955f1b74e"
-    assert load_model(ModelSettings()).model_id == "efficientnet_lite0-8f8536ea0248"
+    assert load_model(ModelSettings()).model_id == "efficientnet_lite0-23a078d158d4"
 
 
 @pytest.mark.parametrize(

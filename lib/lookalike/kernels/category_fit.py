@@ -22,7 +22,7 @@ from lookalike.kernels.same_product import Pair, SameProduct
 
 FIT, CALIBRATE, TEST = 0, 1, 2
 MIN_PRODUCTS = 5
-"""A category with fewer products is voted only: all of it is on the side of FIT."""
+"""A category with fewer products is voted only."""
 
 MIN_PAIRED = 20
 """Products with two images that it takes to learn what a score says of the same product."""
@@ -90,7 +90,8 @@ def fit(embeddings: Float32s, categories: Sequence[str], products: Sequence[str]
 def parted(category: Int64s, product: Int64s, seed: int) -> tuple[Codes, Int64s]:
     """The side (n,) of each image, and the categories that are on all sides where they can be.
 
-    Products are dealt out within the category of their first image, so that each category is on every side.
+    Products are dealt out within the category of their first image, so that each category is on every side. One that
+    would not be on the side of FIT is there alone.
     """
     _, first = np.unique(product, return_index=True)
     home = category[first]
@@ -103,7 +104,6 @@ def parted(category: Int64s, product: Int64s, seed: int) -> tuple[Codes, Int64s]
     side = np.where(place < held, TEST, np.where(place < 2 * held, CALIBRATE, FIT))
     pairs = np.unique(np.stack([category, product]), axis=1)
     products = np.bincount(pairs[0], minlength=len(sizes))
-    side[pairs[1][products[pairs[0]] < MIN_PRODUCTS]] = FIT
     lacking = np.setdiff1d(pairs[0], category[side[product] == FIT])  # of products that are at home elsewhere
     side[pairs[1][np.isin(pairs[0], lacking)]] = FIT
     return side[product], np.flatnonzero(products >= MIN_PRODUCTS)
@@ -123,8 +123,9 @@ def calibrated(predictor: Predictor, embeddings: Float32s, category: Int64s) -> 
     """`predictor` with the temperatures and the weight that suit these images best."""
     count = len(predictor.categories)
     logits = predicting.logits(predictor, embeddings)
-    known = np.searchsorted(predictor.classified, category)
-    hot = _least(lambda t: _loss(predicting.softmax(logits / t), known), *_TEMPERATURES)
+    known = np.isin(category, predictor.classified)
+    place = np.searchsorted(predictor.classified, category[known])
+    hot = _least(lambda t: _loss(predicting.softmax(logits[known] / t), place), *_TEMPERATURES)
     scores, rows = predicting.nearest(embeddings, predictor.references, predictor.k)
     codes = predictor.reference_categories[rows]
     vote_hot = _least(lambda t: _loss(predicting.votes(scores, codes, t, count), category), *_VOTE_TEMPERATURES)

@@ -33,7 +33,7 @@ from lookalike.errors import ModelInvalid, TrainingImpossible
 from lookalike.kernels import model_file
 from lookalike.kernels.augment import augmenter
 from lookalike.kernels.engines import forward_engine
-from lookalike.kernels.models import Model, load_model
+from lookalike.kernels.models import Model, load_model, resized
 from lookalike.kernels.pca import Moments, projection
 from lookalike.kernels.retrieval import NO_LABEL, Block, nearest
 from lookalike.kernels.training_data import UNKNOWN, TrainingData, balanced_batches, drawable
@@ -87,6 +87,8 @@ def train(training: Training) -> Progress:
     torch.set_num_threads(training.threads)
     torch.manual_seed(training.settings.seed)
     model = load_model(training.model)
+    if training.settings.size_px:
+        model = resized(model, training.settings.size_px)
     labels = training.settings.labels
     data = TrainingData(training.folder, "train", labels, rank, processes)
     held_out = TrainingData(training.folder, "validation", labels)

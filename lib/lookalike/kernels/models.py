@@ -1,12 +1,14 @@
 """Models: a name, or a file that was fitted, becomes a module from uint8 pictures to L2-normalised embeddings.
 
-Preprocessing comes with the weights, never from a setting: another mean or deviation costs recall silently.
+Preprocessing comes with the weights, never from a setting: another mean or deviation costs recall silently. But for the
+size: a network that is used at a somewhat larger one than it was trained at finds more, as training pictures are crops
+in which things look larger (Touvron et al., "Fixing the train-test resolution discrepancy", 2019).
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -41,9 +43,17 @@ def load_model(settings: ModelSettings) -> Model:
         load_tensors(loaded.network, settings.name, {**loaded.network.state_dict(), **fitted.network})
     loaded.network.eval().requires_grad_(False)
     module = Embedding(loaded, fitted.settings, fitted.projections).eval()
+    if size_px := fitted.settings.size_px:
+        loaded = replace(loaded, preprocessing=replace(loaded.preprocessing, size_px=size_px))
     model_id = f"{loaded.name}-{_fingerprint(fitted, loaded)}"
     dim = _probe(module, loaded.preprocessing.size_px, settings)
     return Model(module, loaded.preprocessing, model_id, dim, fitted.settings.precision)
+
+
+def resized(model: Model, size_px: int) -> Model:
+    """`model` for pictures of another size, with the same model_id. Raises ModelInvalid where it takes its own only."""
+    _embedding(model.module, size_px, model.model_id)
+    return replace(model, preprocessing=replace(model.preprocessing, size_px=size_px))
 
 
 def _fingerprint(fitted: model_file.ModelFile, loaded: Network) -> str:
@@ -70,8 +80,7 @@ def _probe(module: Embedding, size_px: int, settings: ModelSettings) -> int:
     """The embedding's dim, from one forward pass. Raises ModelInvalid where layer or weights give no embedding."""
     where = f"layer {', '.join(settings.layer)!r} of {settings.name}"
     try:
-        with torch.inference_mode():
-            embedding = module(torch.full((1, size_px, size_px, 3), 99, dtype=torch.uint8))
+        embedding = _embedding(module, size_px, settings.name)
     except (TypeError, ValueError, IndexError) as error:
         raise ModelInvalid(
             f"{where} gives no embedding ({error}); set model.layer to `features` or to another"
@@ -79,3 +88,14 @@ def _probe(module: Embedding, size_px: int, settings: ModelSettings) -> int:
     if embedding.ndim != 2 or not torch.isfinite(embedding).all():
         raise ModelInvalid(f"{where} gives no finite embedding: shape {tuple(embedding.shape)}; check model.weights")
     return int(embedding.shape[1])
+
+
+def _embedding(module: Embedding, size_px: int, name: str) -> Tensor:
+    """Of a grey picture, in one forward pass. Raises ModelInvalid where the network does not take this size."""
+    try:
+        with torch.inference_mode():
+            return module(torch.full((1, size_px, size_px, 3), 99, dtype=torch.uint8))  # type: ignore[no-any-return]
+    except (AssertionError, RuntimeError) as error:
+        raise ModelInvalid(
+            f"{name} takes no pictures of {size_px} pixels ({str(error).partition(chr(10))[0]}): leave out size_px"
+        ) from error

@@ -24,7 +24,8 @@ def fine_tune(run: Run, out: str) -> str:
     Raises TrainingImpossible, ClicksInvalid, ModelInvalid.
     """
     model = load_model(run.settings.model)
-    stored = replace(model.preprocessing, size_px=round(_STORED * model.preprocessing.size_px))
+    size_px = run.settings.fine_tune.size_px or model.preprocessing.size_px
+    stored = replace(model.preprocessing, size_px=round(_STORED * size_px))
     folder = files.join(run.settings.root, "staging", run.run_id, "training")
     try:
         counts = write_training_set(run, stored, model.model_id, folder)
