@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
-from tests.bench.embed import SETTINGS, seconds, uncounted, unembedded, write_pictures
+from tests.bench.embed import SETTINGS, check_embedded, seconds, uncounted, unembedded, write_pictures
 from tests.bench.index import clustered, write_gallery
 from tests.bench.operation import CHECKOUT, driver
 from tests.cluster.servers import spark_cluster
@@ -57,8 +57,10 @@ def measured(master: str, executors: int, folder: Path, paths: list[str], told: 
     spark = driver(master, executors, folder)
     spark.sparkContext.setLogLevel("ERROR")
     embedded = image_outcomes(unembedded(spark, paths), SETTINGS, load_model(SETTINGS.model).model_id, uncounted)
-    for work in (embedded, similar(spark, folder)):
-        to_noop(work)
+    check_embedded(embedded)
+    found = similar(spark, folder)
+    to_noop(found)
+    for work in (embedded, found):
         told.put(seconds(lambda work=work: to_noop(work)))
     spark.stop()
 
