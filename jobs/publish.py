@@ -18,10 +18,11 @@ def main(argv: Sequence[str]) -> int:
     def job() -> None:
         run = start(cli.settings(options), "publish", cli.selection(options))
         model_id = embedding_model_id(run)
-        publish(run, unpublished(run, model_id, options.force), model_id, options.why)
+        versions = unpublished(run, model_id, options.force)
+        publish(run, versions, model_id, options.why)
         counts = run.stages[-1].counts
         print(f"{counts['published']:,} categories published, {counts['withdrawn']:,} withdrawn")
-        update_report(run, model_id)
+        update_report(run, model_id, versions)
 
     return cli.exit_code(job)
 

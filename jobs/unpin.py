@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
 
     def job() -> None:
         unpin(start_on_catalog(cli.settings(options), "unpin", writes=True), options.category, options.version)
-        print(f"{options.category}: version {options.version} is left to cleanup")
+        print(f"{options.category}: version {options.version} is not pinned any more")
 
     return cli.exit_code(job)
 

@@ -47,6 +47,7 @@ def test_fine_tune_then_publish_then_go_back(own_shop: Shop, tmp_path: Path) -> 
     assert ended.code == 0, ended.err
     after = opened(root)
     assert after.model_id != before
+    assert f"another model was live before in {len(live)} categories: {before}" in ended.out
     assert after.model_id in card
     page = (root / "report.html").read_text(encoding="utf-8")
     for text in (after.model_id, before, "Before and after", "Before: similar to", "recall@1 by epoch"):

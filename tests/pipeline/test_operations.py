@@ -60,7 +60,10 @@ def test_a_week_of_operation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         back = job("rollback", root, "--category", CATEGORY)
         assert back.code == 0, back.err
         assert old in back.out
-        assert old in (root / "report.html").read_text(encoding="utf-8")
+        page = (root / "report.html").read_text(encoding="utf-8")
+        assert old in page
+        assert "Services read again what was live before." in page
+        assert "Rows taken in so far" in page
         # Nothing changed: what was rolled back from stays away, until somebody insists.
         again = catalogs.run("pipeline", root, second, SETTINGS)
         assert again.code == 0, again.err
@@ -71,6 +74,7 @@ def test_a_week_of_operation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         forced = catalogs.run("publish", root, second, SETTINGS, flags=("--force", "--why", "it was the network"))
         assert forced.code == 0, forced.err
         assert "1 categories published, 0 withdrawn" in forced.out
+        assert "Services read it now." in (root / "report.html").read_text(encoding="utf-8")
         assert catalogs.live(root) == {CATEGORY: new}
         assert job("pin", root, "--category", CATEGORY, "--version", old, "--why", "to compare").code == 0
         with monkeypatch.context() as busy:

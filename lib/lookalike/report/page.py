@@ -35,7 +35,10 @@ class Quality:
 
 @dataclass(frozen=True)
 class Headline:
-    """The whole run: what the catalog holds, how its manifest rows ended, how good it is, how long it took."""
+    """The whole run: what the catalog holds, how its manifest rows ended, how good it is, how long it took.
+
+    `of_run`: whether `embedded`, `reused` and `rejected` are of the run's rows, or else of all that are in the ledger.
+    """
 
     images: int
     products: int
@@ -45,6 +48,7 @@ class Headline:
     rejected: int
     quality: Quality
     seconds: float | None
+    of_run: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class GateCheck:
 
 @dataclass(frozen=True)
 class Gate:
-    state: Literal["published", "unchanged", "gate failed", "live"]
+    state: Literal["published", "unchanged", "gate failed", "live", "rolled back"]
     checks: tuple[GateCheck, ...] = ()
 
 

@@ -107,10 +107,11 @@ def check_left_behind(run: Run, waiting: DataFrame, model_id: str) -> None:
     if rows:
         named = ", ".join(f"{row['count']:,} of {row['category']}" for row in rows[:_NAMED])
         more = f", and of {len(rows) - _NAMED:,} more categories" if len(rows) > _NAMED else ""
+        without = "without --retry-rejected and " if run.selection.retry else ""
         raise ManifestInvalid(
-            f"another model embedded images that this run leaves out, so categories would lose them: {named}{more}; to "
-            f"go on with model {model_id}, run without --retry-rejected and with a manifest of all images of these "
-            "categories, in which those that are gone are `deleted`"
+            f"another model embedded images that this run leaves out, so categories would lose them: {named}{more}; if "
+            f"model {model_id} is no mistake, run {without}with a manifest of all images of these categories, in which "
+            "those that are gone are `deleted`"
         )
 
 

@@ -25,6 +25,7 @@ COLUMNS = (
     "model",
     "code",
 )
+_WHOLE = ("run", "version", "replaced")  # to be copied from here
 
 
 def print_history(run: Run, category: str | None = None) -> None:
@@ -34,7 +35,8 @@ def print_history(run: Run, category: str | None = None) -> None:
         rows = rows.where(covered(Selection((category,))))
     lines = history(rows, by_run=category is None).collect()
     said = [name for name in COLUMNS if any(line[name] for line in lines)]
-    table = Table(*(Column(name, overflow="fold") for name in said), title="history, oldest first (UTC)")
+    columns = (Column(name, overflow="fold", no_wrap=name in _WHOLE) for name in said)
+    table = Table(*columns, title="history, oldest first (UTC)")
     for line in lines:
         table.add_row(*(escape(line[name] or NOTHING) for name in said))
     console().print(table)

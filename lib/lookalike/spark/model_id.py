@@ -29,8 +29,8 @@ def embedding_model_id(run: Run, of_all: bool = False) -> str:
     if others and (of_all or not ours):
         said = ", ".join(f"{count:,} by {name}" for name, count in sorted(others.items()))
         raise ModelMismatch(
-            f"the settings' model {model_id} embedded {ours:,} of these images, others are embedded {said}: give the "
-            "model settings of the pipeline, or run the pipeline with this model first"
+            f"the settings' model is {model_id}, by which the last runs embedded {ours:,} of these images, others "
+            f"{said}: give the settings of those runs, or run the pipeline with this model, which embeds nothing twice"
         )
     return model_id
 

@@ -28,7 +28,7 @@ _CATEGORIES = 500
 _KEY = ["category", "version"]
 _METRICS = ("knn_recall@10", "recall@1", "recall@5", "recall@10", "coverage")
 
-State = Literal["published", "unchanged", "gate failed", "live"]
+State = Literal["published", "unchanged", "gate failed", "live", "rolled back"]
 Estimates = Mapping[str, pages.Estimate]
 
 
@@ -38,13 +38,13 @@ def write_report(run: Run, candidates: Sequence[Version], model_id: str, gate_fa
     _print(page, _save(run, page))
 
 
-def update_report(run: Run, model_id: str, configured: bool = True) -> None:
+def update_report(run: Run, model_id: str, published: Sequence[Version] = (), configured: bool = True) -> None:
     """Write `<root>/report.html` anew after a run that built nothing; nothing happens where nothing is live.
 
-    `configured`: whether `model_id` is known to be the settings' model.
+    `published`: what it made live, but for a rollback. `configured`: whether `model_id` is known to be the settings'.
     """
     if not run.tables.read("publications").isEmpty():
-        page = report_page(run, [], model_id, gate_failed=False, configured=configured)
+        page = report_page(run, published, model_id, gate_failed=False, configured=configured)
         console().print(f"report: {_save(run, page)}", soft_wrap=True)
 
 
@@ -92,9 +92,10 @@ def _state(run: Run, candidates: bool, gate_failed: bool) -> State:
     """What became of the run's candidates. One that never got as far as publish only shows what is live."""
     if gate_failed:
         return "gate failed"
-    if "publish" not in {figures.stage for figures in run.stages}:
-        return "live"
-    return "published" if candidates else "unchanged"
+    stages = {figures.stage for figures in run.stages}
+    if "publish" in stages:
+        return "published" if candidates else "unchanged"
+    return "rolled back" if "rollback" in stages else "live"
 
 
 def _gate_checks(run: Run, candidates: Sequence[Version]) -> tuple[pages.GateCheck, ...]:
@@ -168,6 +169,7 @@ def _headline(run: Run, categories: Sequence[pages.CategoryFigures], shown: Data
         rejected=rows.get("rejected", 0),
         quality=_overall(run.tables.read("evaluations").join(F.broadcast(shown), _KEY, "left_semi")),
         seconds=sum(figures.seconds for figures in run.stages),
+        of_run=any(figures.stage == "ingest" for figures in run.stages),
     )
 
 
@@ -323,4 +325,8 @@ def _print(page: pages.ReportPage, uri: str) -> None:
     if page.rejects:
         reasons = "; ".join(f"{reject.count:,} {reject.reason}" for reject in page.rejects)
         out.print(f"rejected images of the catalog: {reasons}", highlight=False, markup=False, soft_wrap=True)
+    if page.comparison:
+        out.print(
+            f"another model was live before in {page.comparison.categories:,} categories: {page.comparison.model_id}"
+        )
     out.print(f"{page.gate.state}; report: {uri}", soft_wrap=True)

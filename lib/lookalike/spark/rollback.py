@@ -45,9 +45,9 @@ class RunUndone:
     def __str__(self) -> str:
         lines = [f"undone in {_few(self.back)}"]
         if self.new:
-            lines.append(f"nothing was live before, and it stays: {_few(self.new)}")
+            lines.append(f"still live, as nothing was live before: {_few(self.new)}")
         if self.moved_on:
-            lines.append(f"another run changed since, and it stays: {_few(self.moved_on)}")
+            lines.append(f"left alone, as another run changed it since: {_few(self.moved_on)}")
         return "\n".join(lines)
 
 
@@ -113,9 +113,10 @@ def rollback_run(run: Run, run_id: str) -> RunUndone:
 
 
 def _never_live(run: Run, category: str) -> str:
-    below = live(run).where(covered(Selection.of([category]))).count()
+    below = live(run).where(covered(Selection.of([category]))).select("category").orderBy("category").collect()
     if below:
-        return f"{category} is not a category but a parent of {below:,}: name one of them, or a run with --run"
+        named = _few([row["category"] for row in below])
+        return f"{category} is no category but has some below it: name one ({named}), or a run with --run"
     return f"{category} was never live: give a category as status shows it"
 
 
@@ -148,8 +149,11 @@ def check_whole(run: Run, versions: Sequence[tuple[str, str]]) -> dict[str, str]
         images[_key(row)] = images.get(_key(row), 0) + row["ntotal"]
     have_similar = {_key(row) for row in answered}
     problems = []
+    removed = _removed(run, versions) if len(images) < len(versions) else set()
     for key in versions:
-        if key not in images or images[key] != measured.get((*key, "images")):
+        if key in removed and key not in images:
+            problems.append(f"{_named(key)} was removed by cleanup")
+        elif key not in images or images[key] != measured.get((*key, "images")):
             problems.append(f"{_named(key)} is not whole any more, as rows of shards or evaluations lack")
         elif measured.get((*key, "coverage")) and key not in have_similar:
             problems.append(f"{_named(key)} is not whole any more, as its similar_items are gone")
@@ -162,6 +166,11 @@ def check_whole(run: Run, versions: Sequence[tuple[str, str]]) -> dict[str, str]
         more = f"; and {len(problems) - _NAMED:,} more" if len(problems) > _NAMED else ""
         raise VersionUnusable(f"nothing was changed: {'; '.join(problems[:_NAMED])}{more}")
     return {row["category"]: row["model_id"] for row in shards}
+
+
+def _removed(run: Run, versions: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of `versions` that a cleanup set about removing."""
+    return {_key(row) for row in _rows(run, "audit", versions).where("action = 'cleanup'").collect()}
 
 
 def _rows(run: Run, table: str, versions: Sequence[tuple[str, str]]) -> DataFrame:

@@ -5,6 +5,7 @@ from functools import reduce
 
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
+from rich.console import JustifyMethod
 from rich.markup import escape
 from rich.table import Column, Table
 
@@ -30,7 +31,8 @@ def print_status(run: Run) -> None:
     said += [name for name in _SELDOM if any(line[name] != NOTHING for line in lines)]
     table = Table(title=title)
     for name in said:
-        table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
+        justify: JustifyMethod = "right" if name in _NUMBERS else "left"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=name == "live")
     for line in lines:
         table.add_row(*(escape(line[name]) for name in said))
     console().print(table)
