@@ -10,6 +10,7 @@ from tests.spark.versions import MODEL, build, candidate, run_at
 
 from lookalike import __version__
 from lookalike.errors import GateFailed, PublishConflict
+from lookalike.kernels.metrics import wilson_interval
 from lookalike.spark import publish as module
 from lookalike.spark.audit import Origin, actions, settle
 from lookalike.spark.churn import churn
@@ -130,6 +131,23 @@ def test_the_gate_compares_with_live(spark: Any, root: Path) -> None:
         gate_checks(run, [versions.Version("same", "v2", 1, False, "v0", "r")])
     with pytest.raises(GateFailed, match="same was not evaluated"):
         gate_checks(run, [versions.Version("same", "v3", 1, False, "v1", "r")])
+
+
+def test_what_chance_may_do_to_one_small_category_it_can_not_do_to_all(spark: Any, root: Path) -> None:
+    run = run_at(spark, root)
+    names = [f"small/{i}" for i in range(20)]
+    worse = {"recall@10": (0.75, 0.41, 0.93), "churn": (0.85, 0.5, 0.97)}
+    good = {"recall@10": (0.95, 0.62, 1.0)}
+    measured = [row for c in names for row in versions.measured_rows(c, "v2", "v1", **worse)]
+    measured += [row for c in names for row in versions.measured_rows(c, "v1", None, **good)]
+    versions.append(run, "evaluations", measured)
+    found = [versions.Version(c, "v2", 1, False, "v1", "r") for c in names]
+    assert [str(check) for check in gate_checks(run, found[:1]) if not check.holds] == []
+    failed = {(check.category, check.metric): check for check in gate_checks(run, found) if not check.holds}
+    assert failed.keys() == {(None, "churn, at least"), (None, "drop of recall@10, at least")}
+    low, _ = wilson_interval(0.85, 20 * 6)
+    assert failed[None, "churn, at least"].value == pytest.approx(low)
+    assert str(failed[None, "churn, at least"]).startswith("all together: churn, at least is 0.77")
 
 
 def test_a_force_is_recorded_with_who_and_why(spark: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

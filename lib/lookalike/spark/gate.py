@@ -1,8 +1,13 @@
-"""The gate: a version's figures held against limits, and against those of the version that is live."""
+"""The gate: figures held against limits, and against those of what is live, of each version and of all together.
+
+Of a small category chance alone changes much, so that only the sure part of a change counts. Where a wrong model makes
+many small categories worse, it shows in all together.
+"""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import Row
@@ -18,13 +23,17 @@ from lookalike.spark.tables import VERSION, local_frame
 Figures = Mapping[str, Row]
 """metric -> its row of `evaluations`."""
 
+Figure = Row | Mapping[str, Any]
+"""`value`, `low` and `high` of a metric."""
+
 _NEEDED = {"knn_recall@10", "recall@10", "coverage", "dangling", "products"}
+_RECALLS = ("knn_recall@10", "recall@10")
 _MANY = 20  # failed checks in one message
 
 
 @dataclass(frozen=True)
 class GateCheck:
-    """A figure held against its limit, an upper one with `at_most`. `category` is None for the whole ledger."""
+    """A figure held against its limit, an upper one with `at_most`. `category` is None for all together."""
 
     category: str | None
     metric: str
@@ -45,7 +54,7 @@ class GateCheck:
 
     def __str__(self) -> str:
         sign = "<=" if self.at_most else ">="
-        return f"{self.category or 'all images'}: {self.metric} is {self.value:.4f}, must be {sign} {self.limit:.4f}"
+        return f"{self.category or 'all together'}: {self.metric} is {self.value:.4f}, must be {sign} {self.limit:.4f}"
 
 
 def failures(checks: Sequence[GateCheck]) -> str:
@@ -68,11 +77,16 @@ def gate_checks(run: Run, versions: Sequence[Version], force: bool = False) -> l
         raise GateFailed(f"nothing was published, {', '.join(missing[:5])} was not evaluated: run evaluate first")
     gate = run.settings.gate
     checks = [GateCheck(None, "rejected", _rejected_share(run), gate.max_rejected, at_most=True)]
+    replacing = []
     for version in versions:
         figures = measured[version.category, version.version]
         live = measured.get((version.category, version.live_version or ""), {})
         checks += _absolute(version.category, figures, gate)
         checks += _relative(version.category, figures, live, gate)
+        if live:
+            replacing.append((figures, live))
+    if len(replacing) > 1:
+        checks += _together(replacing, gate)
     return checks
 
 
@@ -102,7 +116,7 @@ def _relative(category: str, figures: Figures, live: Figures, gate: GateSettings
     """Lower ends of 95 % intervals: of a handful of products, chance alone changes many."""
     if "churn" in figures:
         yield GateCheck(category, "churn, at least", figures["churn"]["low"], gate.max_churn, at_most=True)
-    for metric in ("knn_recall@10", "recall@10"):
+    for metric in _RECALLS:
         if metric in live:
             drop = _least_drop(live[metric], figures[metric])
             yield GateCheck(category, f"drop of {metric}, at least", drop, gate.max_recall_drop, at_most=True)
@@ -112,7 +126,29 @@ def _relative(category: str, figures: Figures, live: Figures, gate: GateSettings
         yield GateCheck(category, "share of products gone, at least", gone, gate.max_size_drop, at_most=True)
 
 
-def _least_drop(live: Row, new: Row) -> float | None:
+def _together(replacing: Sequence[tuple[Figures, Figures]], gate: GateSettings) -> Iterator[GateCheck]:
+    """The same of all versions together, each with the live one that it replaces, whose categories weigh by queries."""
+    churn = _pooled(new["churn"] for new, _ in replacing if "churn" in new)
+    yield GateCheck(None, "churn, at least", churn["low"], gate.max_churn, at_most=True)
+    for metric in _RECALLS:
+        both = [(live[metric], new[metric]) for new, live in replacing if metric in live]
+        both = [pair for pair in both if None not in (pair[0]["value"], pair[1]["value"])]
+        drop = _least_drop(_pooled(old for old, _ in both), _pooled(new for _, new in both))
+        yield GateCheck(None, f"drop of {metric}, at least", drop, gate.max_recall_drop, at_most=True)
+
+
+def _pooled(rows: Iterable[Row]) -> Figure:
+    """Mean over all queries, with its interval; null where there was no query."""
+    known = [row for row in rows if row["value"] is not None and row["n"]]
+    n = sum(row["n"] for row in known)
+    if not n:
+        return {"value": None, "low": None, "high": None}
+    value = sum(row["n"] * row["value"] for row in known) / n
+    low, high = wilson_interval(value, n)
+    return {"value": value, "low": low, "high": high}
+
+
+def _least_drop(live: Figure, new: Figure) -> float | None:
     """Lower end of the interval of a difference of two shares (Newcombe 1998, method 10)."""
     if live["value"] is None or new["value"] is None:
         return None
