@@ -64,7 +64,7 @@ def test_a_worker_with_another_model_than_the_run_stops_it(
     with monkeypatch.context() as patched:
         patched.setattr(pipeline, "current_model_id", lambda _: "another")
         ended = catalogs.run("pipeline", own_shop.root, manifest, own_shop.settings)
-    assert ended.code == 1
+    assert ended.code == 2
     assert "the run's is another: give all machines the same model file" in ended.error
     check()
     assert {row["model_id"] for row in catalogs.table(own_shop.root, "embeddings")} != {"another"}

@@ -160,7 +160,9 @@ def test_every_query_is_matched_or_said_why_not(
         (row.asDict() for row in spark.read.format("delta").load(out).collect()),
         key=lambda row: (row["query_id"] or "", row["occurrence"], row["rank"]),
     )
-    assert "21 queries: 13 matched, 0 unmatched, 8 rejected" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "21 queries: 13 matched, 0 unmatched, 8 rejected" in printed
+    assert "1 category is not published; 1 duplicate query_id" in printed
 
     below = {None: set(CATEGORIES), "men": {"men/shirts", "men/shirts/plain"}, "women": {"women"}}
     below["men/shirts/"] = below["men"]

@@ -101,6 +101,8 @@ def match_queries(run: Run, uri: str, out: str) -> None:
         figures.counts = _counts(run, out)
     said = ", ".join(f"{count:,} {name}" for name, count in figures.counts.items())
     console().print(f"{total:,} queries: {said}", highlight=False)
+    if reasons := _reasons(run, out):
+        console().print(f"rejected: {reasons}", highlight=False, markup=False, soft_wrap=True)
 
 
 def check_replaceable(out: str) -> None:
@@ -330,6 +332,13 @@ def _counts(run: Run, out: str) -> dict[str, int]:
         counts[row["status"]] = row["count"]
     exact = written.where("exact").select("query_id").distinct().count()
     return {**counts, "with an exact match": exact, "rows": written.count()}
+
+
+def _reasons(run: Run, out: str) -> str:
+    """Why how many queries were rejected, the most frequent reason first."""
+    rejected = run.spark.read.format("delta").load(out).where("status = 'rejected'")
+    counts = rejected.groupBy("reason").count().orderBy(F.desc("count"), "reason").collect()
+    return "; ".join(f"{row['count']:,} {row['reason']}" for row in counts)
 
 
 def _uncounted(_images: int) -> None:
