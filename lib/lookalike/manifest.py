@@ -140,7 +140,7 @@ def _count(path: Path, dated: bool) -> Counts:
         most: Any = times[pc.index(times.field("counts"), pc.max(times.field("counts"))).as_py()]
         counts = replace(counts, repeated=most["values"].as_py())
     if not dated:
-        here = (pc.field("uri") != "") & pc.starts_with(pc.field("uri"), "file:")
+        here = pc.starts_with(pc.field("uri"), "file:")
         missing = pq.read_table(path, columns=["uri"], filters=here & pc.field("updated_at").is_null())["uri"]
         counts = replace(counts, missing=len(missing), missing_uri=missing[0].as_py() if len(missing) else None)
     return counts

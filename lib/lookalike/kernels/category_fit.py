@@ -122,10 +122,10 @@ def _classifier(embeddings: Float32s, category: Int64s, classified: Int64s) -> t
 def calibrated(predictor: Predictor, embeddings: Float32s, category: Int64s) -> Predictor:
     """`predictor` with the temperatures and the weight that suit these images best."""
     count = len(predictor.categories)
-    logits = predicting.logits(predictor, embeddings)
     known = np.isin(category, predictor.classified)
+    logits = predicting.logits(predictor, embeddings[known])
     place = np.searchsorted(predictor.classified, category[known])
-    hot = _least(lambda t: _loss(predicting.softmax(logits[known] / t), place), *_TEMPERATURES)
+    hot = _least(lambda t: _loss(predicting.softmax(logits / t), place), *_TEMPERATURES)
     scores, rows = predicting.nearest(embeddings, predictor.references, predictor.k)
     codes = predictor.reference_categories[rows]
     vote_hot = _least(lambda t: _loss(predicting.votes(scores, codes, t, count), category), *_VOTE_TEMPERATURES)

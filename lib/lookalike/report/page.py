@@ -12,6 +12,9 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from lookalike.files import redacted
 from lookalike.report import formats
 
+State = Literal["published", "unchanged", "gate failed", "live", "rolled back"]
+"""What became of a run's versions."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -65,7 +68,7 @@ class GateCheck:
 
 @dataclass(frozen=True)
 class Gate:
-    state: Literal["published", "unchanged", "gate failed", "live", "rolled back"]
+    state: State
     checks: tuple[GateCheck, ...] = ()
 
 

@@ -95,21 +95,21 @@ def safe_from_cleanup(run: Run, versions: Sequence[tuple[str, str]]) -> Iterator
     if not versions:
         yield
         return
-    known = _removals(run, versions)
+    known = removals(run, versions)
     if row := _not_ended(run, known).first():
         raise VersionUnusable(
             f"cleanup is removing {row['category']} version {row['version']}, so nothing was changed: run this again "
             "when it has ended; if it was killed, first run cleanup --delete (a longer --retain keeps what is whole)"
         )
     yield
-    if row := _removals(run, versions).join(known, list(KEY), "left_anti").first():
+    if row := removals(run, versions).join(known, list(KEY), "left_anti").first():
         raise VersionUnusable(
             f"cleanup set about removing {row['category']} version {row['version']} meanwhile, and may not have seen "
             "that it is needed: if it is live now, roll back to another one at once"
         )
 
 
-def _removals(run: Run, versions: Sequence[tuple[str, str]]) -> DataFrame:
+def removals(run: Run, versions: Sequence[tuple[str, str]]) -> DataFrame:
     """Audit rows of every cleanup that set about removing any of `versions`."""
     ours = local_frame(run.spark, versions, VERSION)
     said = run.tables.read("audit").where("action = 'cleanup'")

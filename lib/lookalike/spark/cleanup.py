@@ -25,9 +25,7 @@ from lookalike.report.formats import size
 from lookalike.spark.audit import MOVES, actions, record, settle
 from lookalike.spark.pins import pinned
 from lookalike.spark.run import Run, console
-from lookalike.spark.tables import VERSION, local_frame
-
-VersionKey = tuple[str, str]  # category, version
+from lookalike.spark.tables import VERSION, VersionKey, local_frame, version_key
 
 # Evaluations first: so no gate lets pass what a killed cleanup left in part. Shards last: they name the files.
 _TABLES = ("evaluations", "similar_items", "shards")
@@ -93,7 +91,7 @@ def leftovers(run: Run, before: datetime) -> Leftovers:
 def _predictors(run: Run, before: datetime, versions: Collection[VersionKey]) -> tuple[frozenset[str], frozenset[str]]:
     """Paths of the predictors that nobody needs once `versions` are gone, and of the others."""
     rows = run.tables.read("shards").select("category", "version", "model_id").distinct().collect()
-    models = {row["model_id"] for row in rows if _key(row) not in versions}
+    models = {row["model_id"] for row in rows if version_key(row) not in versions}
     by_model: dict[str, list[Row]] = {}
     for row in run.tables.read("category_predictors").select("path", "model_id", "fitted_at").collect():
         by_model.setdefault(row["model_id"], []).append(row)
@@ -128,7 +126,7 @@ def _named_files(run: Run) -> dict[VersionKey, set[str]]:
     named: dict[VersionKey, set[str]] = {}
     for row in run.tables.read("shards").select("category", "version", "path", "vectors_path").collect():
         paths = {path for path in (row["path"], row["vectors_path"]) if path}
-        named.setdefault(_key(row), set()).update(paths)
+        named.setdefault(version_key(row), set()).update(paths)
     return named
 
 
@@ -147,11 +145,7 @@ def _versions(run: Run) -> set[VersionKey]:
 
 
 def _keys(rows: DataFrame) -> set[VersionKey]:
-    return {_key(row) for row in rows.distinct().collect()}
-
-
-def _key(row: Row) -> VersionKey:
-    return row["category"], row["version"]
+    return {version_key(row) for row in rows.distinct().collect()}
 
 
 def _remove(run: Run, found: Leftovers, before: datetime) -> Leftovers:

@@ -98,10 +98,11 @@ def match_queries(run: Run, uri: str, out: str) -> None:
             matches = found(run.spark, pairs, here.shards, run.settings.root, run.settings.match.k)
             matched = kept(ranked(run, matches, rows, pairs, here))
             _write(conform(accounted(rows, matched, here.model_id), schemas.MATCHES), out)
-        figures.counts = _counts(run, out)
+        written = run.spark.read.format("delta").load(out)
+        figures.counts = _counts(written)
     said = ", ".join(f"{count:,} {name}" for name, count in figures.counts.items())
     console().print(f"{total:,} queries: {said}", highlight=False)
-    if reasons := _reasons(run, out):
+    if reasons := _reasons(written):
         console().print(f"rejected: {reasons}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -324,9 +325,8 @@ def _write(rows: DataFrame, out: str) -> None:
     rows.write.format("delta").mode("overwrite").save(out)
 
 
-def _counts(run: Run, out: str) -> dict[str, int]:
+def _counts(written: DataFrame) -> dict[str, int]:
     """Queries by status, of the table as it stands, and how many rows they have."""
-    written = run.spark.read.format("delta").load(out)
     counts = {"matched": 0, "unmatched": 0, "rejected": 0}
     for row in written.where("rank <= 1").groupBy("status").count().collect():
         counts[row["status"]] = row["count"]
@@ -334,10 +334,9 @@ def _counts(run: Run, out: str) -> dict[str, int]:
     return {**counts, "with an exact match": exact, "rows": written.count()}
 
 
-def _reasons(run: Run, out: str) -> str:
+def _reasons(written: DataFrame) -> str:
     """Why how many queries were rejected, the most frequent reason first."""
-    rejected = run.spark.read.format("delta").load(out).where("status = 'rejected'")
-    counts = rejected.groupBy("reason").count().orderBy(F.desc("count"), "reason").collect()
+    counts = written.where("status = 'rejected'").groupBy("reason").count().orderBy(F.desc("count"), "reason").collect()
     return "; ".join(f"{row['count']:,} {row['reason']}" for row in counts)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal
 
 from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
@@ -28,7 +27,6 @@ _CATEGORIES = 500
 _KEY = ["category", "version"]
 _METRICS = ("knn_recall@10", "recall@1", "recall@5", "recall@10", "coverage")
 
-State = Literal["published", "unchanged", "gate failed", "live", "rolled back"]
 Estimates = Mapping[str, pages.Estimate]
 
 
@@ -88,7 +86,7 @@ def report_page(
     )
 
 
-def _state(run: Run, candidates: bool, gate_failed: bool) -> State:
+def _state(run: Run, candidates: bool, gate_failed: bool) -> pages.State:
     """What became of the run's candidates. One that never got as far as publish only shows what is live."""
     if gate_failed:
         return "gate failed"
@@ -110,7 +108,7 @@ def _gate_checks(run: Run, candidates: Sequence[Version]) -> tuple[pages.GateChe
     return tuple(pages.GateCheck(c.metric, c.value, c.limit, c.holds, c.at_most, c.category) for c in shown)
 
 
-def category_figures(run: Run, shown: DataFrame, new: set[str], state: State) -> list[pages.CategoryFigures]:
+def category_figures(run: Run, shown: DataFrame, new: set[str], state: pages.State) -> list[pages.CategoryFigures]:
     """A line for each category of `shown` (category, version), by category."""
     shards = (
         run.tables.read("shards")

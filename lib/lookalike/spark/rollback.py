@@ -10,16 +10,17 @@ from pathlib import Path
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
+from lookalike import schemas
 from lookalike.errors import FormatTooNew, NotPublished, ShardDamaged, VersionUnusable
 from lookalike.kernels.shards import open_shard
 from lookalike.selection import Selection
-from lookalike.spark.audit import MOVES, Origin, actions, live, safe_from_cleanup, settle
+from lookalike.spark.audit import MOVES, Origin, actions, live, removals, safe_from_cleanup, settle
 from lookalike.spark.publish import Pointer, pointer, switch
 from lookalike.spark.run import Run
 from lookalike.spark.selected import among, covered
-from lookalike.spark.tables import VERSION, local_frame
+from lookalike.spark.tables import VERSION, VersionKey, local_frame, version_key
 
-_KEY = ["category", "version"]
+_KEY = list(schemas.VERSION_KEY)
 _NAMED = 5  # categories, or problems, in a message
 
 
@@ -135,7 +136,7 @@ def _go_back(run: Run, wanted: Sequence[Back]) -> str:
     return models[wanted[0].category]
 
 
-def check_whole(run: Run, versions: Sequence[tuple[str, str]]) -> dict[str, str]:
+def check_whole(run: Run, versions: Sequence[VersionKey]) -> dict[str, str]:
     """The model of each (category, version), by category. Raises VersionUnusable unless all rows and files are there.
 
     Each file is checked against its sha256.
@@ -144,12 +145,12 @@ def check_whole(run: Run, versions: Sequence[tuple[str, str]]) -> dict[str, str]
     metrics = _rows(run, "evaluations", versions).where(F.col("metric").isin("images", "coverage")).collect()
     answered = _rows(run, "similar_items", versions).select(*_KEY).distinct().collect()
     measured = {(row["category"], row["version"], row["metric"]): row["value"] for row in metrics}
-    images: dict[tuple[str, str], int] = {}
+    images: dict[VersionKey, int] = {}
     for row in shards:
-        images[_key(row)] = images.get(_key(row), 0) + row["ntotal"]
-    have_similar = {_key(row) for row in answered}
+        images[version_key(row)] = images.get(version_key(row), 0) + row["ntotal"]
+    have_similar = {version_key(row) for row in answered}
     problems = []
-    removed = _removed(run, versions) if len(images) < len(versions) else set()
+    removed = {version_key(row) for row in removals(run, versions).collect()} if len(images) < len(versions) else set()
     for key in versions:
         if key in removed and key not in images:
             problems.append(f"{_named(key)} was removed by cleanup")
@@ -168,21 +169,12 @@ def check_whole(run: Run, versions: Sequence[tuple[str, str]]) -> dict[str, str]
     return {row["category"]: row["model_id"] for row in shards}
 
 
-def _removed(run: Run, versions: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Those of `versions` that a cleanup set about removing."""
-    return {_key(row) for row in _rows(run, "audit", versions).where("action = 'cleanup'").collect()}
-
-
-def _rows(run: Run, table: str, versions: Sequence[tuple[str, str]]) -> DataFrame:
+def _rows(run: Run, table: str, versions: Sequence[VersionKey]) -> DataFrame:
     rows = run.tables.read(table).where(among({category for category, _ in versions}))
     return rows.join(F.broadcast(local_frame(run.spark, versions, VERSION)), _KEY, "left_semi")
 
 
-def _key(row: Row) -> tuple[str, str]:
-    return row["category"], row["version"]
-
-
-def _named(key: tuple[str, str]) -> str:
+def _named(key: VersionKey) -> str:
     return f"{key[0]} version {key[1]}"
 
 
@@ -209,9 +201,9 @@ def _replaced(moves: DataFrame, category: str, now: Row | None) -> str:
     return str(last["replaced_version"])
 
 
-def _origins(run: Run, versions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], dict[str, str | None]]:
+def _origins(run: Run, versions: Sequence[VersionKey]) -> dict[VersionKey, dict[str, str | None]]:
     """The manifest that each version was last published from."""
     ours = F.broadcast(local_frame(run.spark, versions, VERSION))
     published = actions(run).where("action = 'publish'").join(ours, _KEY, "left_semi")
     last = published.groupBy(*_KEY).agg(F.max_by(F.struct("manifest", "manifest_checksum"), "at").alias("last"))
-    return {_key(row): row["last"].asDict() for row in last.collect()}
+    return {version_key(row): row["last"].asDict() for row in last.collect()}

@@ -51,11 +51,17 @@ _CHANGED = "changed meanwhile"  # then the key, on a line of its own
 
 VERSION = pa.schema({"category": pa.string(), "version": pa.string()})
 
+VersionKey = tuple[str, str]  # category, version
+
 _FEW_FILES, _FEW_BYTES = 200, 2**20
 
 
 class RowChanged(Exception):
     """A row is not what `Tables.swap` expected; the argument is the first part of its key."""
+
+
+def version_key(row: Row) -> VersionKey:
+    return row["category"], row["version"]
 
 
 def spark_schema(schema: pa.Schema) -> StructType:
