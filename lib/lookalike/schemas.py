@@ -77,6 +77,7 @@ IMAGES = pa.schema(
         _field("status", pa.string(), "embedded | reused | rejected; null between ingest and embed"),
         _field("reason", pa.string(), "why the row was rejected"),
         _key("run_id", pa.string(), "run that last changed the row"),
+        _field("bucket", pa.int32(), "partition: hash of the category; null in rows of older releases"),
     ]
 )
 
@@ -422,6 +423,9 @@ TABLES = {
     "runs": RUNS,
 }
 """Delta tables below `<root>/tables/`, by name."""
+
+PARTITIONED_BY = {"images": "bucket"}
+"""Partition columns of those that have one: a change of few categories leaves most of their files alone."""
 
 WITHOUT_IMAGES = frozenset(
     {"audit", "category_predictors", "evaluations", "publications", "query_evaluations", "runs", "shards"}

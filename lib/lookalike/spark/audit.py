@@ -77,9 +77,10 @@ def record(run: Run, rows: Sequence[dict[str, Any]], why: str | None = None) -> 
 
 def settle(run: Run) -> None:
     """Write the audit rows that `publications` holds and the audit lacks, then end what is being withdrawn."""
+    lacking_at = run.tables.version("audit")
     missing = _unwritten(run).localCheckpoint()
     if not missing.isEmpty():
-        run.tables.upsert("audit", missing, KEY)  # not append: two jobs may find the same rows missing
+        run.tables.insert("audit", missing, KEY, lacking_at)  # not append: two jobs may find the same rows missing
     withdrawn = run.tables.read("publications").where("action = 'withdraw'")
     if not withdrawn.isEmpty():
         run.tables.delete("publications", withdrawn, ["category", "run_id"])

@@ -61,12 +61,13 @@ def embed(run: Run, model_id: str) -> None:
 
 def _embed_waiting(run: Run, waiting: DataFrame, model_id: str, figures: StageFigures) -> None:
     staging = files.join(run.settings.root, "staging", run.run_id)
+    lacking_at = run.tables.version("embeddings")
     todo = unknown_contents(waiting, run.tables.read("embeddings"), model_id).persist(StorageLevel.DISK_ONLY)
     try:
         figures.images = todo.count()
         with progress_bar(run.console, run.spark.sparkContext, "embed", figures.images) as count:
             if run.given_dim and figures.images:
-                rejected = _take_given(run, todo, run.given_dim, model_id, count)
+                rejected = _take_given(run, todo, lacking_at, run.given_dim, model_id, count)
             else:
                 rejected = embed_contents(run, run.manifest, todo, figures.images, model_id, staging, count)
         embeddings = run.tables.read("embeddings").where(F.col("model_id") == model_id)
@@ -267,10 +268,13 @@ def _outcome_batch(outcomes: list["Outcome"], model_id: str) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=_OUTCOMES)
 
 
-def _take_given(run: Run, todo: DataFrame, dim: int, model_id: str, count: Count) -> DataFrame:
-    """Store the embeddings that the manifest brings, in one commit, as nothing costly could be lost; rejects none."""
-    found = given_outcomes(run.manifest, todo, dim, model_id, count)
-    run.tables.insert("embeddings", found.withColumn("run_id", F.lit(run.run_id)), schemas.EMBEDDINGS_KEY)
+def _take_given(run: Run, todo: DataFrame, lacking_at: int, dim: int, model_id: str, count: Count) -> DataFrame:
+    """Store the embeddings that the manifest brings, in one commit, as nothing costly could be lost; rejects none.
+
+    `lacking_at`: see `Tables.insert`.
+    """
+    found = given_outcomes(run.manifest, todo, dim, model_id, count).withColumn("run_id", F.lit(run.run_id))
+    run.tables.insert("embeddings", found, schemas.EMBEDDINGS_KEY, lacking_at)
     return found.limit(0)
 
 

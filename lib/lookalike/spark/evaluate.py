@@ -51,8 +51,9 @@ def evaluate(run: Run, versions: Sequence[Version], model_id: str) -> None:
         missing = missing_from(run, "evaluations", versions)
         todo = versions_frame(run.spark, missing)
         shard_rows = run.tables.read("shards").join(F.broadcast(todo), ["category", "version"], "left_semi")
-        sizes = shard_rows.groupBy("category").agg(F.sum("ntotal").alias("images")).orderBy("category")
-        by_category = {row["category"]: row["images"] for row in sizes.collect()}
+        by_category: dict[str, int] = {}
+        for row in sorted(shard_rows.select("category", "ntotal").collect()):
+            by_category[row["category"]] = by_category.get(row["category"], 0) + row["ntotal"]
         queries = sampled_products(version_images(run, missing, model_id), run.settings.evaluate.queries)
         similar_items = run.tables.read("similar_items").where(among(by_category))
         similar_items = similar_items.join(F.broadcast(todo), ["category", "version"], "left_semi")

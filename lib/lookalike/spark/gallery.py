@@ -11,7 +11,7 @@ from lookalike import FORMAT_VERSION
 from lookalike.config import Settings
 from lookalike.spark.audit import MOVES, actions, live
 from lookalike.spark.run import Run
-from lookalike.spark.selected import among, covered
+from lookalike.spark.selected import among, covered, in_buckets_of
 from lookalike.spark.tables import VERSION, local_frame
 
 _FEW = 50_000  # images that every task can be given, without their embeddings: some MB
@@ -74,7 +74,7 @@ def gallery(run: Run, versions: Sequence[Version], model_id: str) -> DataFrame:
 
 def version_images(run: Run, versions: Sequence[Version], model_id: str) -> DataFrame:
     """Every image of `versions`: (category, version, product_id, image_id, vector_id, available, content_hash)."""
-    rows = live_images(run.tables.read("images"), model_id).where(among({v.category for v in versions}))
+    rows = live_images(run.tables.read("images"), model_id).where(in_buckets_of({v.category for v in versions}))
     wanted = F.broadcast(versions_frame(run.spark, versions))
     columns = ("category", "version", "product_id", "image_id", "vector_id", "available", "content_hash")
     return rows.join(wanted, "category", "inner").select(*columns)
@@ -125,7 +125,8 @@ def rolled_back(run: Run) -> DataFrame:
 
 def missing_from(run: Run, table: str, versions: Sequence[Version]) -> list[Version]:
     """Those of `versions` that have no row in `table`: what a stage has still to do, also after a crash."""
-    done = run.tables.read(table).select("category", "version").distinct()
+    rows = run.tables.read(table).where(among({v.category for v in versions}))
+    done = rows.select("category", "version").distinct()
     todo = versions_frame(run.spark, versions).join(done, ["category", "version"], "left_anti").collect()
     wanted = {(row["category"], row["version"]) for row in todo}
     return [v for v in versions if (v.category, v.version) in wanted]

@@ -27,7 +27,7 @@ from lookalike.selection import Retry
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
 from lookalike.spark.secrets import stored_uri
-from lookalike.spark.selected import covered
+from lookalike.spark.selected import bucket, covered
 from lookalike.spark.tables import spark_schema
 
 DELETED = "deleted"
@@ -57,6 +57,7 @@ def ingest(run: Run, model_id: str) -> None:
     Rows new to this model wait for embed. Raises ManifestInvalid where nothing is in the selected categories.
     """
     with run.stage("ingest") as figures:
+        ledger_version = run.tables.version("images")
         ledger = run.tables.read("images")
         chosen, others = selected_rows(run, ledger)
         total = chosen.count()
@@ -78,9 +79,10 @@ def ingest(run: Run, model_id: str) -> None:
             try:
                 outcomes = rows.groupBy("outcome", "changed", "new").count().collect()
                 changed = [outcome for outcome in outcomes if outcome["changed"]]
-                if changed:
-                    write = run.tables.insert if all(outcome["new"] for outcome in changed) else run.tables.upsert
-                    write("images", rows.where("changed"), KEY)
+                if changed and all(outcome["new"] for outcome in changed):
+                    run.tables.insert("images", rows.where("changed"), KEY, lacking_at=ledger_version)
+                elif changed:
+                    run.tables.upsert("images", rows.where("changed"), KEY)
             finally:
                 rows.unpersist()
         figures.counts = {"rows": 0, "waiting": 0, "reused": 0, "rejected": 0}
@@ -340,6 +342,7 @@ def ledger_rows(hashed: DataFrame, run_id: str) -> DataFrame:
         "status": F.when(rejected_here, "rejected").when(kept, F.col("old_status")),
         "reason": F.when(kept, F.col("old_reason")).otherwise(F.col("reason")),
         "run_id": F.lit(run_id),
+        "bucket": bucket(F.col("category")),
         "changed": ~(F.col("same") & (kept | same_rejection)),
     }
     # One select, so that no expression sees another's new column.

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from lookalike.selection import Selection
 
 _FEW = 500
+_BUCKETS = 64
 
 
 def covered(selection: Selection) -> Column:
@@ -28,3 +29,16 @@ def among(categories: Collection[str]) -> Column:
     For a join on `category` that follows: by these literals Delta leaves out the files that hold none of them.
     """
     return F.col("category").isin(*categories) if len(categories) <= _FEW else F.lit(True)
+
+
+def bucket(category: Column) -> Column:
+    """The partition of `images` in which rows of a category stand."""
+    return F.pmod(F.xxhash64(category), F.lit(_BUCKETS)).cast("int")
+
+
+def in_buckets_of(categories: Collection[str]) -> Column:
+    """`among`, of rows of `images`: they stand where the category's bucket is, or in none."""
+    if len(categories) > _FEW:
+        return F.lit(True)
+    places = F.col("bucket").isNull() | F.col("bucket").isin(*[bucket(F.lit(c)) for c in categories])
+    return among(categories) & places

@@ -150,7 +150,7 @@ class Tables:
 
     @_retried
     def _append_new(self, name: str, rows: DataFrame, key: Sequence[str], given: list[Row]) -> None:
-        with self._only_writer(name):
+        with self._only_writer(name) as alone:
             self._delta(name)
             seen = self.version(name)
             if not (lacking := self._lacking(name, key, given)):
@@ -159,6 +159,9 @@ class Tables:
                 wanted = local_frame(self.spark, lacking, pa.schema([schemas.TABLES[name].field(k) for k in key]))
                 rows = rows.join(F.broadcast(wanted), list(key), "left_semi")
             new = conform(rows, schemas.TABLES[name]).write.format("delta").mode("append")
+            if alone:
+                new.save(self.path(name))
+                return
             # By these numbers Delta refuses to commit beside another append, and skips this one if it saw less than
             # the last one left.
             new.option("txnAppId", _APP).option("txnVersion", seen + 1).save(self.path(name))
@@ -175,13 +178,25 @@ class Tables:
     def upsert(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
         """Insert `rows`, replacing those of the same key, in one commit. `rows` must be cheap to read twice."""
         with self._only_writer(name):
-            self._merge(name, rows, key).whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+            merge = self._joined(name, conform(rows, schemas.TABLES[name]), key)
+            merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
 
     @_retried
-    def insert(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
-        """Insert those of `rows` whose key is new, in one commit: no file is written anew."""
-        with self._only_writer(name):
-            self._merge(name, rows, key).whenNotMatchedInsertAll().execute()
+    def insert(self, name: str, rows: DataFrame, key: Sequence[str], lacking_at: int | None = None) -> None:
+        """Insert those of `rows` whose key is new, in one commit: no file is written anew.
+
+        No two of `rows` may have the same key. At its version `lacking_at` the table had none of these keys, so it is
+        looked at again only where another job may have written since.
+        """
+        new = conform(rows, schemas.TABLES[name])
+        with self._only_writer(name) as alone:
+            self._delta(name)
+            if alone and self.version(name) == lacking_at:
+                partition = schemas.PARTITIONED_BY.get(name)
+                new = new.repartition(partition) if partition else new
+                new.write.format("delta").mode("append").save(self.path(name))
+            else:
+                self._joined(name, new, key).whenNotMatchedInsertAll().execute()
 
     @_retried
     def swap(self, name: str, rows: DataFrame, key: str, column: str) -> None:
@@ -230,9 +245,6 @@ class Tables:
             commits = delta_log.commits(self.path(name))
         return commits[-1]
 
-    def _merge(self, name: str, rows: DataFrame, key: Sequence[str]) -> DeltaMergeBuilder:
-        return self._joined(name, conform(rows, schemas.TABLES[name]), key)
-
     def _joined(self, name: str, rows: DataFrame, key: Sequence[str]) -> DeltaMergeBuilder:
         same_key = " AND ".join(f"old.`{column}` <=> new.`{column}`" for column in key)
         return self._delta(name).alias("old").merge(rows.alias("new"), same_key)
@@ -245,7 +257,10 @@ class Tables:
         path = self.path(name)
         if not delta_log.commits(path):
             with self._only_writer(name):
-                self._empty(name).write.format("delta").mode("ignore").save(path)
+                empty = self._empty(name).write.format("delta").mode("ignore")
+                if partition := schemas.PARTITIONED_BY.get(name):
+                    empty = empty.partitionBy(partition)
+                empty.save(path)
         table = DeltaTable.forPath(self.spark, path)
         if set(schemas.TABLES[name].names) - set(table.toDF().columns):
             with self._only_writer(name):
@@ -257,15 +272,16 @@ class Tables:
         return self.spark.createDataFrame([], spark_schema(schemas.TABLES[name]))
 
     @contextmanager
-    def _only_writer(self, name: str) -> Iterator[None]:
+    def _only_writer(self, name: str) -> Iterator[bool]:
         """On a local disk wait until no other process writes the table: there Delta guards the threads of one JVM only.
 
-        On HDFS Delta needs no help; on S3 the run holds the whole root, see `writer_lock`.
+        On HDFS Delta needs no help; on S3 the run holds the whole root, see `writer_lock`. Gives whether no other job
+        can write the table meanwhile.
         """
         if not files.is_local(self.root):
-            yield
+            yield "s3" in files.filesystem(self.root)[0].protocol
             return
         folder = Path(files.filesystem(self.root)[1], ".locks")
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{name}.lock", is_singleton=True):  # the same one where this is nested
-            yield
+            yield True

@@ -1,0 +1,118 @@
+"""The ledger's partitions: a change of few categories leaves other files alone, and no key ever stands in two."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import functions as F
+from tests.spark.rows import image, manifest_file, run_of
+
+from lookalike import schemas
+from lookalike.spark.embed import embed
+from lookalike.spark.gallery import Version, version_images
+from lookalike.spark.ingest import KEY, ingest
+from lookalike.spark.selected import bucket
+from lookalike.spark.tables import Tables, local_frame
+
+CATEGORIES = [f"c{number}" for number in range(12)]
+
+
+def rows(*image_ids: str, category: str, product_id: str = "p") -> list[dict[str, Any]]:
+    columns = {"occurrence": 0, "available": True, "deleted": False, "vector_id": 1, "run_id": "r"}
+    return [{"image_id": i, "category": category, "product_id": product_id, **columns} for i in image_ids]
+
+
+def frame(tables: Tables, given: list[dict[str, Any]]) -> Any:
+    values = [tuple(row.get(name) for name in schemas.IMAGES.names) for row in given]
+    return local_frame(tables.spark, values, schemas.IMAGES).withColumn("bucket", bucket(F.col("category")))
+
+
+def bucket_of(tables: Tables, category: str) -> int:
+    return int(tables.spark.range(1).select(bucket(F.lit(category))).collect()[0][0])
+
+
+def files_of(tables: Tables) -> dict[int, set[str]]:
+    """Data files that the ledger has now, by bucket."""
+    found: dict[int, set[str]] = {}
+    for row in tables.read("images").select("bucket", F.input_file_name().alias("file")).distinct().collect():
+        found.setdefault(row["bucket"], set()).add(row["file"])
+    return found
+
+
+def there(tables: Tables) -> dict[str, tuple[str, str]]:
+    """image_id -> (category, product_id), each once."""
+    found = tables.read("images").select("image_id", "category", "product_id").collect()
+    assert len({row["image_id"] for row in found}) == len(found)
+    return {row["image_id"]: (row["category"], row["product_id"]) for row in found}
+
+
+def test_a_changed_category_leaves_the_files_of_others_alone(spark: Any, tmp_path: Path) -> None:
+    """Through the stages: images with embeddings, of which those of one category change, then one moves."""
+    given = [
+        image(f"{category}-{n}", content=None, category=category, embedding=[1.0 + place, 1.0 + n])
+        for place, category in enumerate(CATEGORIES)
+        for n in range(2)
+    ]
+
+    def run(name: str) -> Tables:
+        run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / name, given))
+        ingest(run, "m")
+        embed(run, "m")
+        assert {row["status"] for row in run.tables.read("images").collect()} <= {"embedded", "reused"}
+        return run.tables
+
+    tables = run("first.parquet")
+    before = files_of(tables)
+    assert set(before) == {bucket_of(tables, category) for category in CATEGORIES}
+
+    given[6]["embedding"], changed = [-1.0, 1.0], bucket_of(tables, CATEGORIES[3])
+    after = files_of(run("changed.parquet"))
+    assert {place for place in after if after[place] != before[place]} == {changed}
+
+    given[6]["category"], to = CATEGORIES[5], bucket_of(tables, CATEGORIES[5])
+    moved = files_of(run("moved.parquet"))
+    assert {place for place in moved if moved[place] != after[place]} == {changed, to}
+    assert there(tables)["c3-0"][0] == "c5"
+    assert len(there(tables)) == len(given)
+
+
+def test_the_images_of_a_version_are_those_of_its_category_in_any_bucket(spark: Any, tmp_path: Path) -> None:
+    run = run_of(spark, tmp_path / "root", "none")
+    done = {"status": "embedded", "model_id": "m", "content_hash": "h"}
+    given = [row | done for category in CATEGORIES for row in rows(f"{category}-new", category=category)]
+    run.tables.append("images", frame(run.tables, given))
+    older = [row | done for category in CATEGORIES for row in rows(f"{category}-old", category=category)]
+    run.tables.append("images", frame(run.tables, older).withColumn("bucket", F.lit(None)))
+    found = version_images(run, [Version("c2", "v", 2, False), Version("c7", "v", 2, False)], "m").collect()
+    assert {row["image_id"] for row in found} == {"c2-new", "c2-old", "c7-new", "c7-old"}
+
+
+@pytest.fixture(params=["alone", "among others"])
+def lock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a local disk; or none, as on HDFS."""
+    if request.param == "among others":
+        monkeypatch.setattr(Tables, "_only_writer", lambda *_: nullcontext(False))
+
+
+@pytest.mark.usefixtures("lock")
+@pytest.mark.parametrize("meanwhile", [(), ("new",)])
+def test_a_key_seen_nowhere_is_inserted_once(spark: Any, tmp_path: Path, meanwhile: tuple[str, ...]) -> None:
+    tables = Tables(spark, f"file://{tmp_path}")
+    tables.insert("images", frame(tables, rows("i", category="c1")), KEY)
+    lacking_at = tables.version("images")
+    if meanwhile:
+        tables.insert("images", frame(tables, rows(*meanwhile, category="c3", product_id="theirs")), KEY)
+    tables.insert("images", frame(tables, rows("new", "other", category="c2")), KEY, lacking_at)
+    new = ("c3", "theirs") if meanwhile else ("c2", "p")
+    assert there(tables) == {"i": ("c1", "p"), "new": new, "other": ("c2", "p")}
+
+
+def test_a_ledger_of_an_older_release_is_kept_up(spark: Any, tmp_path: Path) -> None:
+    """It has neither partitions nor the column: rows are changed in place all the same."""
+    tables = Tables(spark, f"file://{tmp_path}")
+    older = frame(tables, rows("i", category="c1") + rows("j", category="c2")).drop("bucket")
+    older.write.format("delta").save(tables.path("images"))
+    tables.upsert("images", frame(tables, rows("i", category="c3")), KEY)
+    tables.insert("images", frame(tables, rows("k", category="c3")), KEY, lacking_at=tables.version("images"))
+    assert there(tables) == {"i": ("c3", "p"), "j": ("c2", "p"), "k": ("c3", "p")}
