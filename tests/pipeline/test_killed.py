@@ -15,7 +15,9 @@ from tests.conftest import CHECKOUT, FOR_FEW_ROWS
 
 from lookalike import reader
 
-POINTS = int(os.environ.get("LOOKALIKE_KILLS", "20"))  # more: tests/bench/README.md
+POINTS = int(os.environ.get("LOOKALIKE_KILLS", "20"))  # more, and in parts: tests/bench/README.md
+PART, PARTS = map(int, os.environ.get("LOOKALIKE_KILLS_PART", "1/1").split("/"))
+KILLED_AT = [(point + 1) / (POINTS + 1) for point in range(PART - 1, POINTS, PARTS)]  # shares of a whole run
 CATALOGS = 2
 K = 5
 CATEGORIES = ("a", "b/c", "b/d")
@@ -156,15 +158,14 @@ def test_driver_killed_at_points_over_the_whole_run(tmp_path: Path) -> None:
 
     waiting: list[Started] = []
     reached = []
-    for point in range(POINTS + 1):
-        if point < POINTS:
-            started = shops[point % CATALOGS].start(1 + point // CATALOGS, whole_s * (point + 1) / (POINTS + 1))
-            waiting.append(started)
+    for point in range(len(KILLED_AT) + 1):
+        if point < len(KILLED_AT):
+            waiting.append(shops[point % CATALOGS].start(1 + point // CATALOGS, whole_s * KILLED_AT[point]))
         if point:
             waiting.pop(0).wait()
             shop = shops[(point - 1) % CATALOGS]
             reached.append(shop.stages() - shop.stages_before)
             shop.finish(1 + (point - 1) // CATALOGS)
-    assert len(set(reached)) >= min(4, POINTS // 2), f"kills after {reached} stages leave much of the run out"
+    assert len(set(reached)) >= min(4, len(KILLED_AT) // 2), f"kills after {reached} stages leave much of the run out"
     for shop in shops:
         shop.clean()
