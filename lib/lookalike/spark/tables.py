@@ -131,10 +131,13 @@ class Tables:
 
     @_retried
     def append(self, name: str, rows: DataFrame) -> None:
-        """Add `rows` in one commit."""
+        """Add `rows` in one commit, to one file a partition where the table has any."""
+        new = conform(rows, schemas.TABLES[name])
+        if partition := schemas.PARTITIONED_BY.get(name):
+            new = new.repartition(partition)
         with self._only_writer(name):
             self._delta(name)
-            conform(rows, schemas.TABLES[name]).write.format("delta").mode("append").save(self.path(name))
+            new.write.format("delta").mode("append").save(self.path(name))
 
     def append_new(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
         """Add those of `rows` whose `key` the table lacks, in one commit, to files in which they stand as they come.
@@ -178,8 +181,7 @@ class Tables:
     def upsert(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
         """Insert `rows`, replacing those of the same key, in one commit. `rows` must be cheap to read twice."""
         with self._only_writer(name):
-            merge = self._joined(name, conform(rows, schemas.TABLES[name]), key)
-            merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+            self._merge(name, rows, key).whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
 
     @_retried
     def insert(self, name: str, rows: DataFrame, key: Sequence[str], lacking_at: int | None = None) -> None:
@@ -188,15 +190,11 @@ class Tables:
         No two of `rows` may have the same key. At its version `lacking_at` the table had none of these keys, so it is
         looked at again only where another job may have written since.
         """
-        new = conform(rows, schemas.TABLES[name])
         with self._only_writer(name) as alone:
-            self._delta(name)
             if alone and self.version(name) == lacking_at:
-                partition = schemas.PARTITIONED_BY.get(name)
-                new = new.repartition(partition) if partition else new
-                new.write.format("delta").mode("append").save(self.path(name))
+                self.append(name, rows)
             else:
-                self._joined(name, new, key).whenNotMatchedInsertAll().execute()
+                self._merge(name, rows, key).whenNotMatchedInsertAll().execute()
 
     @_retried
     def swap(self, name: str, rows: DataFrame, key: str, column: str) -> None:
@@ -244,6 +242,9 @@ class Tables:
             self._delta(name)
             commits = delta_log.commits(self.path(name))
         return commits[-1]
+
+    def _merge(self, name: str, rows: DataFrame, key: Sequence[str]) -> DeltaMergeBuilder:
+        return self._joined(name, conform(rows, schemas.TABLES[name]), key)
 
     def _joined(self, name: str, rows: DataFrame, key: Sequence[str]) -> DeltaMergeBuilder:
         same_key = " AND ".join(f"old.`{column}` <=> new.`{column}`" for column in key)
