@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.build_index import build_index
+from lookalike.spark.build_index import build_index, plans
 from lookalike.spark.gallery import unpublished
 from lookalike.spark.model_id import embedding_model_id
 from lookalike.spark.start import start
@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
     def job() -> None:
         run = start(cli.settings(options), "build_index", cli.selection(options))
         model_id = embedding_model_id(run)
-        build_index(run, unpublished(run, model_id), model_id)
+        build_index(run, plans(run, unpublished(run, model_id), model_id), model_id)
 
     return cli.exit_code(job)
 

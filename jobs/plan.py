@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lookalike import cli
 from lookalike.spark.build_index import plans
-from lookalike.spark.gallery import missing_from, unpublished
+from lookalike.spark.gallery import unpublished
 from lookalike.spark.model_id import embedding_model_id
 from lookalike.spark.plan import check_selected, print_plan
 from lookalike.spark.start import start_on_catalog
@@ -18,8 +18,7 @@ def main(argv: Sequence[str]) -> int:
         run = start_on_catalog(cli.settings(options), "plan", writes=False, selection=cli.selection(options))
         check_selected(run)
         model_id = embedding_model_id(run)
-        versions = missing_from(run, "shards", unpublished(run, model_id))
-        print_plan(run, plans(run, versions, model_id))
+        print_plan(run, plans(run, unpublished(run, model_id), model_id))
 
     return cli.exit_code(job)
 

@@ -19,10 +19,10 @@ def main(argv: Sequence[str]) -> int:
         run = start(cli.settings(options), "publish", cli.selection(options))
         model_id = embedding_model_id(run)
         versions = unpublished(run, model_id, options.force)
-        publish(run, versions, model_id, options.why)
+        checks = publish(run, versions, model_id, options.why)
         counts = run.stages[-1].counts
         print(f"{counts['published']:,} categories published, {counts['withdrawn']:,} withdrawn")
-        update_report(run, model_id, versions)
+        update_report(run, model_id, versions, checks)
 
     return cli.exit_code(job)
 

@@ -71,7 +71,7 @@ def similar(spark: SparkSession, folder: Path) -> DataFrame:
     settings = IndexSettings()
     plans = {p.category: p for p in plan([("all", "v1", rows.count())], DIM, settings)}
     built = built_shards(rows, Build(str(folder / "root"), "run", "bench", settings, plans), uncounted)
-    return similar_products(spark, built.shards.collect(), str(folder / "root"), K, uncounted)
+    return similar_products(spark, spark.createDataFrame(built.shards).collect(), str(folder / "root"), K, uncounted)
 
 
 def to_noop(rows: DataFrame) -> None:

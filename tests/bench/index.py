@@ -94,7 +94,8 @@ def run(spark: SparkSession, folder: Path, vectors: np.ndarray) -> tuple[float, 
     (planned,) = plan([("all", "v1", len(vectors))], DIM, settings)
     build = Build(str(folder), "run", "synthetic", settings, {"all": planned})
     start = time.monotonic()
-    shards = built_shards(spark.read.parquet(str(folder / "gallery")), build, lambda _: None).shards.collect()
+    table = built_shards(spark.read.parquet(str(folder / "gallery")), build, lambda _: None).shards
+    shards = spark.createDataFrame(table).collect()
     built = time.monotonic()
     found = similar_products(spark, shards, str(folder), K, lambda _: None)
     found.write.parquet(str(folder / "similar_items"))

@@ -54,7 +54,7 @@ def catalog(spark_session: Any, tmp_path_factory: pytest.TempPathFactory) -> tup
     root = tmp_path_factory.mktemp("catalog")
     counted = spark_session.sparkContext.accumulator(0)
     built = built_shards(gallery(spark_session, SIZES), build_of(root, SIZES), counted.add).shards
-    return root, [row.asDict() for row in built.collect()], counted.value
+    return root, built.to_pylist(), counted.value
 
 
 def test_every_category_has_the_index_and_shards_that_were_planned(catalog: Any) -> None:
@@ -122,7 +122,7 @@ def test_nothing_but_shard_files_stays(catalog: Any) -> None:
 def test_building_again_gives_the_same_names_and_rows(spark: SparkSession, tmp_path: Path) -> None:
     sizes = {"exact": 40, "sq8": 400}
     first, second = (
-        built_shards(gallery(spark, sizes), build_of(tmp_path, sizes), lambda _: None).shards.collect()
+        built_shards(gallery(spark, sizes), build_of(tmp_path, sizes), lambda _: None).shards.to_pylist()
         for _ in range(2)
     )
     assert [(r["category"], r["shard"], r["vectors_sha256"]) for r in first] == [
@@ -131,16 +131,10 @@ def test_building_again_gives_the_same_names_and_rows(spark: SparkSession, tmp_p
     assert len(list(tmp_path.rglob("*.faiss"))) == 1
 
 
-def test_a_result_read_twice_is_built_once(spark: SparkSession, tmp_path: Path) -> None:
-    counted = spark.sparkContext.accumulator(0)
-    built = built_shards(gallery(spark, {"exact": 10}), build_of(tmp_path, {"exact": 10}), counted.add).shards
-    assert (built.count(), len(built.collect()), counted.value) == (1, 1, 10)
-
-
 def test_many_small_categories_take_few_jobs(spark: SparkSession, tmp_path: Path) -> None:
     sizes = {f"c{number}": 4 for number in range(60)}
     spark.sparkContext.setJobGroup("many", "")
-    rows = built_shards(gallery(spark, sizes), build_of(tmp_path, sizes), lambda _: None).shards.collect()
+    rows = built_shards(gallery(spark, sizes), build_of(tmp_path, sizes), lambda _: None).shards.to_pylist()
     jobs = spark.sparkContext.statusTracker().getJobIdsForGroup("many")
     spark.sparkContext.setJobGroup("", "")
     assert {row["category"] for row in rows} == set(sizes)
@@ -151,14 +145,14 @@ def test_many_small_categories_take_few_jobs(spark: SparkSession, tmp_path: Path
 
 def test_one_changed_category_of_a_pack_is_written_alone(spark: SparkSession, tmp_path: Path) -> None:
     sizes = {"a": 5, "b": 9, "c": 7, "sq8": 400}
-    first = built_shards(gallery(spark, sizes), build_of(tmp_path, sizes), lambda _: None).shards.collect()
+    first = built_shards(gallery(spark, sizes), build_of(tmp_path, sizes), lambda _: None).shards.to_pylist()
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     build = replace(build_of(tmp_path, {"b": 8}), run_id="run2")
-    (row,) = built_shards(gallery(spark, {"b": 8}), build, lambda _: None).shards.collect()
+    (row,) = built_shards(gallery(spark, {"b": 8}), build, lambda _: None).shards.to_pylist()
     assert (row["vectors_path"], row["ntotal"], row["vectors_rows"]) == ("shards/packs/run2/00000.arrow", 8, 8)
     assert {path: path.read_bytes() for path in files} == files
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == len(files) + 1
-    mixed = [r.asDict() for r in first if r["category"] in ("a", "c")] + [row.asDict()]
+    mixed = [r for r in first if r["category"] in ("a", "c")] + [row]
     opened = open_shards(str(tmp_path), mixed, tmp_path / "cache")
     for shard, (category, n) in zip(opened, {"a": 5, "c": 7, "b": 8}.items(), strict=True):
         assert sorted(shard.image_ids.to_pylist()) == sorted(f"{category}{i}" for i in range(n))
@@ -194,8 +188,8 @@ def test_a_quantizer_is_kept_until_it_no_longer_fits(
     )
     assert first.decisions["pq"].startswith("trained: no earlier index")
     run = Run(spark, Settings(root=f"file://{tmp_path}"), "r2", Console(quiet=True))
-    run.tables.append("shards", first.shards)
-    (old,) = first.shards.collect()
+    run.tables.append_new_rows("shards", first.shards, schemas.VERSION_KEY)
+    (old,) = first.shards.to_pylist()
     assert old["trained_recall"] == old["knn_recall@10"] and old["trained_nprobe"] == old["nprobe"]
 
     (planned,) = with_formers(run, plan([("pq", "v2", len(points))], DIM, known), "m")
@@ -203,12 +197,12 @@ def test_a_quantizer_is_kept_until_it_no_longer_fits(
     points = points / np.linalg.norm(points, axis=1, keepdims=True)
     build = Build(f"file://{tmp_path}", "r2", "m", known, {"pq": planned})
     second = built_shards(rows_of(spark, "pq", points.astype(np.float32)), build, lambda _: None)
-    (new,) = second.shards.collect()
+    (new,) = second.shards.to_pylist()
     assert second.decisions["pq"].startswith(f"{verdict}: quantization error"), second.decisions
     training = ("trained_version", "trained_error", "trained_nprobe", "trained_candidates", "trained_recall")
     assert ([new[name] for name in training] == [old[name] for name in training]) == (verdict == "reused")
     assert new["trained_version"] == ("v1" if verdict == "reused" else "v2")
-    shards = [open_shard(str(tmp_path), row.asDict(), tmp_path / "cache") for row in (old, new)]
+    shards = [open_shard(str(tmp_path), row, tmp_path / "cache") for row in (old, new)]
     centroids = [faiss.downcast_index(shard.index.quantizer).reconstruct_n() for shard in shards]
     assert np.array_equal(*centroids) == (verdict == "reused")
     assert shards[1].images == len(points)
@@ -216,9 +210,8 @@ def test_a_quantizer_is_kept_until_it_no_longer_fits(
 
 def test_an_index_of_another_kind_or_model_is_not_kept(spark: SparkSession, tmp_path: Path) -> None:
     run = Run(spark, Settings(root=f"file://{tmp_path}"), "r2", Console(quiet=True))
-    run.tables.append(
-        "shards", built_shards(gallery(spark, {"sq8": 400}), build_of(tmp_path, {"sq8": 400}), print).shards
-    )
+    built = built_shards(gallery(spark, {"sq8": 400}), build_of(tmp_path, {"sq8": 400}), print)
+    run.tables.append_new_rows("shards", built.shards, schemas.VERSION_KEY)
 
     def former(images: int, model_id: str = "model") -> Any:
         return with_formers(run, plan([("sq8", "v2", images)], DIM, SETTINGS), model_id)[0].former

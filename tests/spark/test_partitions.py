@@ -1,6 +1,5 @@
 """The ledger's partitions: a change of few categories leaves other files alone, and no key ever stands in two."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from tests.spark.rows import image, manifest_file, run_of
 
 from lookalike import schemas
 from lookalike.spark.embed import embed
-from lookalike.spark.gallery import Version, version_images
+from lookalike.spark.gallery import version_images
 from lookalike.spark.ingest import KEY, ingest
 from lookalike.spark.selected import bucket
 from lookalike.spark.tables import Tables, local_frame
@@ -18,7 +17,7 @@ from lookalike.spark.tables import Tables, local_frame
 CATEGORIES = [f"c{number}" for number in range(12)]
 
 
-def rows(*image_ids: str, category: str, product_id: str = "p") -> list[dict[str, Any]]:
+def rows(*image_ids: str | None, category: str, product_id: str = "p") -> list[dict[str, Any]]:
     columns = {"occurrence": 0, "available": True, "deleted": False, "vector_id": 1, "run_id": "r"}
     return [{"image_id": i, "category": category, "product_id": product_id, **columns} for i in image_ids]
 
@@ -84,15 +83,8 @@ def test_the_images_of_a_version_are_those_of_its_category_in_any_bucket(spark: 
     run.tables.append("images", frame(run.tables, given))
     older = [row | done for category in CATEGORIES for row in rows(f"{category}-old", category=category)]
     run.tables.append("images", frame(run.tables, older).withColumn("bucket", F.lit(None)))
-    found = version_images(run, [Version("c2", "v", 2, False), Version("c7", "v", 2, False)], "m").collect()
+    found = version_images(run, [("c2", "v"), ("c7", "v")], "m").collect()
     assert {row["image_id"] for row in found} == {"c2-new", "c2-old", "c7-new", "c7-old"}
-
-
-@pytest.fixture(params=["alone", "among others"])
-def lock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That of a local disk; or none, as on HDFS."""
-    if request.param == "among others":
-        monkeypatch.setattr(Tables, "_only_writer", lambda *_: nullcontext(False))
 
 
 @pytest.mark.usefixtures("lock")
@@ -108,6 +100,22 @@ def test_a_key_seen_nowhere_is_inserted_once(spark: Any, tmp_path: Path, meanwhi
     assert there(tables) == {"i": ("c1", "p"), "new": new, "other": ("c2", "p")}
 
 
+@pytest.mark.usefixtures("lock")
+def test_rows_of_known_partitions_are_replaced(spark: Any, tmp_path: Path) -> None:
+    """One stays in its bucket, one moves, one is new, and one has no image_id; the others stay as they are."""
+    tables = Tables(spark, f"file://{tmp_path}")
+    given = [row for c in CATEGORIES for row in rows(f"{c}-a", f"{c}-b", category=c)] + rows(None, category="c1")
+    tables.append("images", frame(tables, given))
+    before = files_of(tables)
+    new = rows("c1-a", None, "new", category="c1", product_id="q") + rows("c2-a", category="c3", product_id="q")
+    places = {bucket_of(tables, c) for c in ("c1", "c2", "c3")}
+    tables.upsert("images", frame(tables, new), KEY, partitions=places)
+    expected = {row["image_id"]: (row["category"], row["product_id"]) for row in given + new}
+    assert there(tables) == expected
+    after = files_of(tables)
+    assert {place for place in after if after[place] != before[place]} == places
+
+
 def test_a_ledger_of_an_older_release_is_kept_up(spark: Any, tmp_path: Path) -> None:
     """It has neither partitions nor the column: rows are changed in place all the same."""
     tables = Tables(spark, f"file://{tmp_path}")
@@ -115,4 +123,6 @@ def test_a_ledger_of_an_older_release_is_kept_up(spark: Any, tmp_path: Path) -> 
     older.write.format("delta").save(tables.path("images"))
     tables.upsert("images", frame(tables, rows("i", category="c3")), KEY)
     tables.insert("images", frame(tables, rows("k", category="c3")), KEY, lacking_at=tables.version("images"))
-    assert there(tables) == {"i": ("c3", "p"), "j": ("c2", "p"), "k": ("c3", "p")}
+    again = frame(tables, rows("k", category="c4"))
+    tables.upsert("images", again, KEY, partitions={bucket_of(tables, c) for c in ("c3", "c4")})
+    assert there(tables) == {"i": ("c3", "p"), "j": ("c2", "p"), "k": ("c4", "p")}

@@ -49,7 +49,7 @@ def built(spark: SparkSession, root: Path, settings: IndexSettings) -> list[Row]
     gallery = spark.createDataFrame(rows, f"{columns}, embedding array<float>")
     plans = plan([(category, "v", n) for category, n in SIZES.items()], DIM, settings)
     build = Build(str(root), "run", "m", settings, {p.category: p for p in plans})
-    return built_shards(gallery, build, lambda _: None).shards.collect()
+    return spark.createDataFrame(built_shards(gallery, build, lambda _: None).shards).collect()
 
 
 def by_product(found: DataFrame) -> dict[tuple[str, str], list[Row]]:

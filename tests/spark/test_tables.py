@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame
-from tests.spark.versions import run_at, similar_rows
+from tests.spark.versions import append, measured_rows, run_at, similar_rows
 
 from lookalike import schemas
-from lookalike.spark.tables import Tables, local_frame
+from lookalike.spark.churn import CHURN_KEY
+from lookalike.spark.tables import Tables, local_frame, of_versions
 
 SCHEMA = schemas.SIMILAR_ITEMS
 
@@ -28,6 +29,22 @@ def test_new_are_rows_of_versions_that_are_not_there(spark: Any, tmp_path: Path)
     tables.append_new("similar_items", rows_of(tables, "v2", step=3), schemas.VERSION_KEY)
     there = [row.asDict() for row in tables.read("similar_items").collect()]
     expected = similar_rows("a", "v1", 1) + similar_rows("a", "v2", 2)
+    assert sorted(there, key=str) == sorted(({n: row[n] for n in SCHEMA.names} for row in expected), key=str)
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_a_table_is_searched_for_keys_only_if_another_job_wrote_to_it(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: bool
+) -> None:
+    tables = run_at(spark, tmp_path).tables
+    lacking_at = tables.version("similar_items")
+    if meanwhile:
+        tables.append_new("similar_items", rows_of(tables, "v1", step=1), schemas.VERSION_KEY)
+    else:
+        monkeypatch.delattr(Tables, "lacking")
+    tables.append_new("similar_items", rows_of(tables, "v1", step=2), schemas.VERSION_KEY, lacking_at)
+    there = [{**row.asDict()} for row in tables.read("similar_items").collect()]
+    expected = similar_rows("a", "v1", 1 if meanwhile else 2)
     assert sorted(there, key=str) == sorted(({n: row[n] for n in SCHEMA.names} for row in expected), key=str)
 
 
@@ -66,6 +83,33 @@ def test_a_small_table_is_read_without_spark_and_a_large_one_with_it(
     assert here.dtypes == by_spark.dtypes
     assert sorted(here.collect()) == sorted(by_spark.collect())
     assert here.join(run.tables.read("runs"), "run_id").count() == 2
+
+
+@pytest.mark.parametrize("others", [0, 600])  # so many don't stand in a condition as literals
+@pytest.mark.parametrize("large", [False, True])
+def test_rows_of_versions_and_keys_that_lack(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool, others: int
+) -> None:
+    """From a small table they come without a Spark job."""
+    run = run_at(spark, tmp_path)
+    rows = [*measured_rows("a", "v1", None), *measured_rows("a", "v2", "v1"), *measured_rows("b", "v1", None)]
+    append(run, "evaluations", rows)
+    if large:
+        monkeypatch.setattr("lookalike.spark.tables._FEW_BYTES", 1)
+    versions = [("a", "v2"), ("b", "v1"), ("b", "v2"), ("c", "v1"), *((f"o{n}", "v1") for n in range(others))]
+    spark.sparkContext.setJobGroup("small", "")
+    found = run.tables.rows_of("evaluations", versions)
+    churns = [("a", "v2", "churn", "v1"), ("a", "v2", "churn", "v0"), ("a", "v1", "churn", "v0")]
+    lacking = run.tables.lacking("evaluations", CHURN_KEY, churns)
+    without = set(run.tables.lacking("evaluations", schemas.VERSION_KEY, versions))
+    jobs = spark.sparkContext.statusTracker().getJobIdsForGroup("small")
+    spark.sparkContext.setJobGroup("", "")
+    expected = [row for row in rows if (row["category"], row["version"]) in versions]
+    assert sorted(map(str, map(dict, found))) == sorted(str({n: r[n] for n in found[0]}) for r in expected)
+    assert (lacking, without) == (churns[1:], set(versions[2:]))
+    assert large or not jobs
+    frame = of_versions(run.tables.read("evaluations"), versions)
+    assert frame.count() == len(expected)
 
 
 def is_local(rows: DataFrame) -> bool:

@@ -14,7 +14,8 @@ from rich.console import Console
 from lookalike import schemas
 from lookalike.config import Settings
 from lookalike.kernels import shards
-from lookalike.spark.gallery import Version, live_versions
+from lookalike.spark import audit as audits
+from lookalike.spark.gallery import Version
 from lookalike.spark.run import Run, new_run_id
 from lookalike.spark.tables import spark_schema
 
@@ -96,8 +97,8 @@ def build(run: Run, *versions: tuple[str, str, str | None]) -> None:
 
 
 def candidate(run: Run, category: str, version: str) -> Version:
-    live = {row["category"]: row for row in live_versions(run).collect()}.get(category)
-    replaces = (live["live_version"], live["live_run_id"]) if live else (None, None)
+    live = {row["category"]: row for row in audits.live(run).collect()}.get(category)
+    replaces = (live["version"], live["run_id"]) if live else (None, None)
     return Version(category, version, PRODUCTS, True, *replaces)
 
 

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from lookalike import __version__, files, schemas
 from lookalike.errors import VersionUnusable
 from lookalike.spark.run import Run
-from lookalike.spark.tables import VERSION, local_frame
+from lookalike.spark.tables import VersionKey, local_frame, of_versions
 
 KEY = ("run_id", "action", "category", "version")
 
@@ -78,7 +78,7 @@ def record(run: Run, rows: Sequence[dict[str, Any]], why: str | None = None) -> 
 def settle(run: Run) -> None:
     """Write the audit rows that `publications` holds and the audit lacks, then end what is being withdrawn."""
     lacking_at = run.tables.version("audit")
-    missing = _unwritten(run).localCheckpoint()
+    missing = _unwritten(run)
     if not missing.isEmpty():
         run.tables.insert("audit", missing, KEY, lacking_at)  # not append: two jobs may find the same rows missing
     withdrawn = run.tables.read("publications").where("action = 'withdraw'")
@@ -87,7 +87,7 @@ def settle(run: Run) -> None:
 
 
 @contextmanager
-def safe_from_cleanup(run: Run, versions: Sequence[tuple[str, str]]) -> Iterator[None]:
+def safe_from_cleanup(run: Run, versions: Sequence[VersionKey]) -> Iterator[None]:
     """Around what makes `versions` (category, version) live, or pins them. Raises VersionUnusable.
 
     Cleanup says in the audit what it removes, then looks at what is live or pinned. One that said so before may have
@@ -97,38 +97,42 @@ def safe_from_cleanup(run: Run, versions: Sequence[tuple[str, str]]) -> Iterator
         yield
         return
     known = removals(run, versions)
-    if row := _not_ended(run, known).first():
+    if row := _not_ended(run, known):
         raise VersionUnusable(
             f"cleanup is removing {row['category']} version {row['version']}, so nothing was changed: run this again "
             "when it has ended; if it was killed, first run cleanup --delete (a longer --retain keeps what is whole)"
         )
     yield
-    if row := removals(run, versions).join(known, list(KEY), "left_anti").first():
+    if row := next((row for row in removals(run, versions) if row not in known), None):
         raise VersionUnusable(
             f"cleanup set about removing {row['category']} version {row['version']} meanwhile, and may not have seen "
             "that it is needed: if it is live now, roll back to another one at once"
         )
 
 
-def removals(run: Run, versions: Sequence[tuple[str, str]]) -> DataFrame:
-    """Audit rows of every cleanup that set about removing any of `versions`."""
-    ours = local_frame(run.spark, versions, VERSION)
-    said = run.tables.read("audit").where("action = 'cleanup'")
-    return said.join(F.broadcast(ours), ["category", "version"], "left_semi")
+def removals(run: Run, versions: Sequence[VersionKey]) -> list[Row]:
+    """(category, version, run_id, at) of every cleanup that set about removing any of `versions`."""
+    said = of_versions(run.tables.read("audit"), versions).where("action = 'cleanup'")
+    return said.select("category", "version", "run_id", "at").collect()
 
 
-def _not_ended(run: Run, removals: DataFrame) -> DataFrame:
-    """Those whose cleanup may still be at work. A killed one never ends: a later one that has ended stands for it."""
-    ended = run.tables.read("runs").where("stage = 'cleanup'").select(F.col("run_id").alias("ended"), "started_at")
-    over = (F.col("run_id") == F.col("ended")) | (F.col("at") < F.col("started_at"))
-    return removals.join(F.broadcast(ended), over, "left_anti")
+def _not_ended(run: Run, removals: Sequence[Row]) -> Row | None:
+    """One whose cleanup may still be at work. A killed one never ends: a later one that has ended stands for it."""
+    if not removals:
+        return None
+    ended = run.tables.read("runs").where("stage = 'cleanup'").select("run_id", "started_at").collect()
+    runs = {row["run_id"] for row in ended}
+    last = max((row["started_at"] for row in ended), default=datetime.min)
+    return next((row for row in removals if row["run_id"] not in runs and row["at"] >= last), None)
 
 
 def _unwritten(run: Run) -> DataFrame:
     """Audit rows of `publications` that the audit lacks."""
     live = run.tables.read("publications")
     rows = live.withColumn("at", F.col("published_at")).withColumn("action", F.coalesce("action", F.lit("publish")))
-    return rows.select(*schemas.AUDIT.names).join(run.tables.read("audit").select(*KEY), list(KEY), "left_anti")
+    keys = [tuple(row) for row in rows.select(*KEY).collect()]
+    lacking = run.tables.lacking("audit", KEY, keys)
+    return of_versions(rows.select(*schemas.AUDIT.names), [key[-2:] for key in lacking])
 
 
 def _user() -> str:

@@ -82,31 +82,34 @@ class Build:
 class Built:
     """Rows of `shards`, whose files stand; and by category with a trained index, whether it was reused, and why."""
 
-    shards: DataFrame
+    shards: pa.Table
     decisions: dict[str, str]
 
 
-def build_index(run: Run, versions: Sequence[Version], model_id: str) -> None:
-    """Build and register the shards of those of `versions` that have none."""
+def build_index(run: Run, planned: Sequence[Plan], model_id: str) -> None:
+    """Build and register the shards of what is `planned`."""
     with run.stage("build_index") as figures:
-        todo = missing_from(run, "shards", versions)
-        planned = with_formers(run, plans(run, todo, model_id), model_id)
+        planned = with_formers(run, planned, model_id)
         build = Build(run.settings.root, run.run_id, model_id, run.settings.index, {p.category: p for p in planned})
-        figures.images = sum(p.images for p in planned)
+        sizes = {(p.category, p.version): p.images for p in planned}
+        figures.images = sum(sizes.values())
         figures.counts = {"categories": len(planned), "shards": 0, "images": figures.images}
         with progress_bar(run.console, run.spark.sparkContext, "build_index", figures.images) as count:
             if planned:
-                built = built_shards(gallery(run, todo, model_id), build, count)
-                run.tables.append_new("shards", built.shards, schemas.VERSION_KEY)
-                figures.counts["shards"] = built.shards.count()
+                built = built_shards(gallery(run, sizes, model_id), build, count)
+                run.tables.append_new_rows("shards", built.shards, schemas.VERSION_KEY)
+                figures.counts["shards"] = built.shards.num_rows
                 figures.decisions = built.decisions
 
 
 def plans(run: Run, versions: Sequence[Version], model_id: str) -> list[Plan]:
-    """What will be built for each of `versions`."""
+    """What will be built for each of `versions` that has no shards."""
+    todo = missing_from(run, "shards", versions)
+    if not todo:
+        return []
     ours = run.tables.read("embeddings").where(F.col("model_id") == model_id)
     first = ours.select(F.size("embedding").alias("dim")).first()
-    sizes = [(version.category, version.version, version.images) for version in versions]
+    sizes = [(version.category, version.version, version.images) for version in todo]
     return plan(sizes, first["dim"], run.settings.index) if first else []
 
 
@@ -126,7 +129,7 @@ def with_formers(run: Run, planned: Sequence[Plan], model_id: str) -> list[Plan]
     would find another name for them, and build for ever. The files of a version are registered once, so all readers of
     it see the same ones.
     """
-    found = formers(run, [(p.category, p.spec.factory, p.dim) for p in planned if p.spec.train_images], model_id)
+    found = formers(run, {(p.category, p.spec.factory, p.dim) for p in planned if p.spec.train_images}, model_id)
     return [replace(p, former=found.get(p.category)) for p in planned]
 
 
@@ -134,8 +137,7 @@ def built_shards(rows: DataFrame, build: Build, count: Count) -> Built:
     """Write the shard files of the gallery `rows`, and give their rows of `shards`.
 
     `rows` has (category, version, product_id, image_id, vector_id, available, embedding), all of categories in
-    `build.plans`. The work is done when this returns: reading the result again writes nothing. `count` is told the
-    images that stand in shards.
+    `build.plans`. `count` is told the images that stand in shards.
     """
     spark = rows.sparkSession
     cores = executor_cores(spark)
@@ -158,8 +160,7 @@ def built_shards(rows: DataFrame, build: Build, count: Count) -> Built:
             chosen += _with_search(spark, filled, anew, cores)
     finally:
         files.remove(build.staging)
-    values = [tuple(row[name] for name in schemas.SHARDS.names) for row in chosen]
-    return Built(local_frame(spark, values, schemas.SHARDS), decisions)
+    return Built(pa.Table.from_pylist(chosen, schemas.SHARDS), decisions)
 
 
 def executor_cores(spark: SparkSession) -> int:

@@ -21,7 +21,7 @@ from lookalike import fetch, files, schemas
 from lookalike.config import EmbedSettings, IngestSettings, Settings
 from lookalike.errors import ManifestInvalid
 from lookalike.spark.gallery import embedded_images
-from lookalike.spark.ingest import KEY, checked_embeddings, hash_rows
+from lookalike.spark.ingest import KEY, checked_embeddings, hash_rows, known_partitions
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run, StageFigures
 from lookalike.spark.secrets import is_withheld, stored_uri
@@ -72,11 +72,13 @@ def _embed_waiting(run: Run, waiting: DataFrame, model_id: str, figures: StageFi
                 rejected = embed_contents(run, run.manifest, todo, figures.images, model_id, staging, count)
         embeddings = run.tables.read("embeddings").where(F.col("model_id") == model_id)
         settled = settle(waiting, embeddings, rejected, model_id, run.run_id).persist(StorageLevel.DISK_ONLY)
-        counts = {row["status"]: row["count"] for row in settled.groupBy("status").count().collect()}
-        if counts:
-            run.tables.upsert("images", settled, KEY)
+        outcomes = settled.groupBy("status", "bucket").count().collect()
+        if outcomes:
+            buckets = {row["bucket"] for row in outcomes}  # where the ledger has these rows already
+            run.tables.upsert("images", settled, KEY, partitions=known_partitions(buckets))
         settled.unpersist()
-        figures.counts |= counts
+        for row in outcomes:
+            figures.counts[row["status"]] += row["count"]
     finally:
         files.remove(staging)
         todo.unpersist()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -20,12 +21,11 @@ from lookalike import schemas
 from lookalike.kernels import metrics
 from lookalike.kernels.search import Gallery, open_galleries
 from lookalike.spark.churn import CHURN_KEY, churn, uncompared
-from lookalike.spark.gallery import Version, missing_from, version_images, versions_frame
+from lookalike.spark.gallery import Version, missing_from, version_images
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
-from lookalike.spark.selected import among
 from lookalike.spark.spread import assigned
-from lookalike.spark.tables import local_frame, spark_schema
+from lookalike.spark.tables import local_frame, of_versions, spark_schema
 
 KNN_K = 10
 RECALL_KS = (1, 5, 10)
@@ -33,6 +33,7 @@ RECALL_KS = (1, 5, 10)
 _TASKS = pa.schema({"category": pa.string(), "task": pa.int32()})
 
 ShardRow = Mapping[str, Any]
+Count = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -48,38 +49,54 @@ class EvaluationSpec:
 def evaluate(run: Run, versions: Sequence[Version], model_id: str) -> None:
     """Measure `versions`, each for itself and against what is live, and store the figures."""
     with run.stage("evaluate") as figures:
-        missing = missing_from(run, "evaluations", versions)
-        todo = versions_frame(run.spark, missing)
-        shard_rows = run.tables.read("shards").join(F.broadcast(todo), ["category", "version"], "left_semi")
-        by_category: dict[str, int] = {}
-        for row in sorted(shard_rows.select("category", "ntotal").collect()):
-            by_category[row["category"]] = by_category.get(row["category"], 0) + row["ntotal"]
-        queries = sampled_products(version_images(run, missing, model_id), run.settings.evaluate.queries)
-        similar_items = run.tables.read("similar_items").where(among(by_category))
-        similar_items = similar_items.join(F.broadcast(todo), ["category", "version"], "left_semi")
-        found = with_similar_items(queries, similar_items)
-        spec = EvaluationSpec(run.settings.root, run.run_id, run.settings.evaluate.queries, run.settings.index.seed)
-        total = sum(by_category.values())
-        with progress_bar(run.console, run.spark.sparkContext, "evaluate", total) as count:
-
-            def measure(queries: pa.Table, shard_rows: pa.Table) -> pa.Table:
-                return _measure_categories(spec, count, queries, shard_rows)
-
-            if by_category:
-                task_of, tasks = assigned(by_category)
-                groups = []
-                for given in (found, shard_rows):  # each with a frame of its own, as Spark can't tell two uses apart
-                    frame = local_frame(run.spark, list(task_of.items()), _TASKS)
-                    placed = given.join(F.broadcast(frame), "category").repartitionById(tasks, "task")
-                    groups.append(placed.groupBy("task"))
-                rows = groups[0].cogroup(groups[1]).applyInArrow(measure, spark_schema(schemas.EVALUATIONS))
-                run.tables.append_new("evaluations", rows, schemas.VERSION_KEY)
-        unbuilt = {version for version in missing if version.category not in by_category}
-        if compared := uncompared(run, [version for version in versions if version not in unbuilt]):
-            products = sampled_products(version_images(run, compared, model_id), run.settings.evaluate.queries)
-            run.tables.append_new("evaluations", churn(run, compared, products), CHURN_KEY)
-        figures.counts = {"versions": len(by_category), "images": total}
+        lacking = {v.key for v in missing_from(run, "evaluations", versions)}
+        shard_rows = run.tables.rows_of("shards", lacking)
+        sizes: dict[str, int] = {}
+        for row in sorted(shard_rows, key=lambda row: row["category"]):
+            sizes[row["category"]] = sizes.get(row["category"], 0) + row["ntotal"]
+        todo = {key for key in lacking if key[0] in sizes}
+        compared = uncompared(run, [v for v in versions if v.key not in lacking or v.key in todo])
+        images = version_images(run, {*todo, *(v.key for v in compared)}, model_id)
+        products = sampled_products(images, run.settings.evaluate.queries).persist(StorageLevel.DISK_ONLY)
+        total = sum(sizes.values())
+        try:
+            with progress_bar(run.console, run.spark.sparkContext, "evaluate", total) as count:
+                if todo:
+                    similar_items = of_versions(run.tables.read("similar_items"), todo)
+                    found = with_similar_items(of_versions(products, todo), similar_items)
+                    rows = evaluations(run, found, shard_rows, sizes, count)
+                    run.tables.append_new_rows("evaluations", rows, schemas.VERSION_KEY)
+            if compared:
+                run.tables.append_new_rows("evaluations", churn(run, compared, products), CHURN_KEY)
+        finally:
+            products.unpersist()
+        figures.counts = {"versions": len(sizes), "images": total}
         figures.images = total
+
+
+def evaluations(
+    run: Run, found: DataFrame, shard_rows: Sequence[ShardRow], sizes: Mapping[str, int], count: Count
+) -> pa.Table:
+    """Rows of `evaluations` of versions, one a category, of these `sizes`.
+
+    `found` are their queries as `with_similar_items` gives them, `shard_rows` their rows of `shards`.
+    """
+    spec = EvaluationSpec(run.settings.root, run.run_id, run.settings.evaluate.queries, run.settings.index.seed)
+    task_of, tasks = assigned(sizes)
+    places = local_frame(run.spark, list(task_of.items()), _TASKS)
+    placed = [{**row, "task": task_of[row["category"]]} for row in shard_rows]
+
+    def measure(queries: pa.Table, shard_rows: pa.Table) -> pa.Table:
+        return _measure_categories(spec, count, queries, shard_rows)
+
+    queries, shards = (
+        frame.repartitionById(tasks, "task").groupBy("task")
+        for frame in (
+            found.join(F.broadcast(places), "category"),
+            run.spark.createDataFrame(pa.Table.from_pylist(placed, schemas.SHARDS.append(_TASKS.field("task")))),
+        )
+    )
+    return queries.cogroup(shards).applyInArrow(measure, spark_schema(schemas.EVALUATIONS)).toArrow()
 
 
 def sampled_products(images: DataFrame, queries: int) -> DataFrame:
@@ -100,9 +117,7 @@ def with_similar_items(queries: DataFrame, similar_items: DataFrame) -> DataFram
     return queries.join(found, key, "left").select(*key, *columns)
 
 
-def _measure_categories(
-    spec: EvaluationSpec, count: Callable[[int], None], queries: pa.Table, shard_rows: pa.Table
-) -> pa.Table:
+def _measure_categories(spec: EvaluationSpec, count: Count, queries: pa.Table, shard_rows: pa.Table) -> pa.Table:
     """`evaluations` rows of the categories of a task, whose sampled queries and rows of `shards` these are."""
     galleries = _galleries(spec.root, shard_rows.drop_columns("task").to_pylist())
     queries = queries.sort_by("category").combine_chunks()
@@ -114,7 +129,7 @@ def _measure_categories(
 
 
 def _measure_category(
-    spec: EvaluationSpec, galleries: Mapping[str, Gallery], count: Callable[[int], None], table: pa.Table
+    spec: EvaluationSpec, galleries: Mapping[str, Gallery], count: Count, table: pa.Table
 ) -> pa.Table:
     """`evaluations` rows of one category, whose sampled queries and their similar items `table` holds."""
     category, version = table["category"][0].as_py(), table["version"][0].as_py()

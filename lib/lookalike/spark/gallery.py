@@ -1,19 +1,22 @@
 """The gallery: embedded images of the ledger with their embeddings; and each category's candidate version."""
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from lookalike import FORMAT_VERSION
+from lookalike import FORMAT_VERSION, schemas
 from lookalike.config import Settings
 from lookalike.spark.audit import MOVES, actions, live
 from lookalike.spark.run import Run
-from lookalike.spark.selected import among, covered, in_buckets_of
-from lookalike.spark.tables import VERSION, local_frame
+from lookalike.spark.selected import covered, in_buckets_of
+from lookalike.spark.tables import VERSION, VersionKey, local_frame, of_versions, version_key
 
+_NUMBER = "-([0-9]+)$"  # at the end of a version
 _FEW = 50_000  # images that every task can be given, without their embeddings: some MB
 
 
@@ -27,6 +30,10 @@ class Version:
     several_products: bool
     live_version: str | None = None
     live_run_id: str | None = None
+
+    @property
+    def key(self) -> VersionKey:
+        return self.category, self.version
 
 
 def embedded_images(images: DataFrame) -> DataFrame:
@@ -63,19 +70,19 @@ def candidates(images: DataFrame, model_id: str, settings: Settings) -> DataFram
     )
 
 
-def gallery(run: Run, versions: Sequence[Version], model_id: str) -> DataFrame:
-    """Every image of `versions` with its embedding."""
+def gallery(run: Run, versions: Mapping[VersionKey, int], model_id: str) -> DataFrame:
+    """Every image of `versions`, each with its number of images, with its embedding."""
     embeddings = run.tables.read("embeddings").where(F.col("model_id") == model_id)
     images = version_images(run, versions, model_id)
-    if sum(version.images for version in versions) < _FEW:  # else all embeddings would be shuffled to meet them
+    if sum(versions.values()) < _FEW:  # else all embeddings would be shuffled to meet them
         images = F.broadcast(images)
     return embeddings.select("content_hash", "embedding").join(images, "content_hash", "inner").drop("content_hash")
 
 
-def version_images(run: Run, versions: Sequence[Version], model_id: str) -> DataFrame:
+def version_images(run: Run, versions: Collection[VersionKey], model_id: str) -> DataFrame:
     """Every image of `versions`: (category, version, product_id, image_id, vector_id, available, content_hash)."""
-    rows = live_images(run.tables.read("images"), model_id).where(in_buckets_of({v.category for v in versions}))
-    wanted = F.broadcast(versions_frame(run.spark, versions))
+    rows = live_images(run.tables.read("images"), model_id).where(in_buckets_of({category for category, _ in versions}))
+    wanted = F.broadcast(local_frame(run.spark, sorted(versions), VERSION))
     columns = ("category", "version", "product_id", "image_id", "vector_id", "available", "content_hash")
     return rows.join(wanted, "category", "inner").select(*columns)
 
@@ -86,55 +93,51 @@ def unpublished(run: Run, model_id: str, force: bool = False) -> list[Version]:
     A version that was rolled back from is none, unless `force`.
     """
     rows = run.tables.read("images").where(covered(run.selection))
-    found = numbered(run, candidates(rows, model_id, run.settings), ahead=int(run.selection.full))
-    new = found.join(live_versions(run), "category", "left").where("NOT version <=> live_version")
-    if not force:
-        new = new.join(rolled_back(run), ["category", "version"], "left_anti")
-    return [Version(**row.asDict()) for row in new.orderBy("category").collect()]
+    moves = live_moves(run)
+    found = numbered(run, candidates(rows, model_id, run.settings), moves, ahead=int(run.selection.full))
+    held = set() if force else rolled_back(moves)
+    return [v for v in found if v.version != v.live_version and v.key not in held]
 
 
-def numbered(run: Run, found: DataFrame, ahead: int = 0) -> DataFrame:
-    """`found`, candidates, with the number of the category's full builds, and `ahead`, behind the version: `-1`.
+def live_moves(run: Run) -> DataFrame:
+    """Audit rows of all that changed what is live."""
+    return actions(run).where(F.col("action").isin(*MOVES))
+
+
+def numbered(run: Run, found: DataFrame, moves: DataFrame, ahead: int = 0) -> list[Version]:
+    """`found`, candidates, by category, with the number of its full builds, and `ahead`, behind the version: `-1`.
 
     So a full build of what is live is another version. The number is that of the highest that ever was live and stays
     with the category: later runs find unchanged what is, and what was rolled back from is not published again.
     """
-    number = F.coalesce(F.regexp_extract("version", "-([0-9]+)$", 1).try_cast("int"), F.lit(0))
-    moves = actions(run).where(F.col("action").isin(*MOVES))
-    built = moves.groupBy("category").agg(F.max(number).alias("number"))
-    full = F.coalesce("number", F.lit(0)) + ahead
-    version = F.concat("version", F.when(full > 0, F.concat(F.lit("-"), full)).otherwise(""))
-    return found.join(built, "category", "left").withColumn("version", version).drop("number")
+    built: dict[str, int] = {}
+    for category, version in moves.where(F.col("version").rlike(_NUMBER)).select("category", "version").collect():
+        number = re.search(_NUMBER, version)
+        built[category] = max(built.get(category, 0), int(number[1]) if number else 0)
+    now = {row["category"]: (row["version"], row["run_id"]) for row in live(run).collect()}
+    versions = []
+    for row in sorted(found.collect()):
+        category = row["category"]
+        full = built.get(category, 0) + ahead
+        name = f"{row['version']}-{full}" if full else row["version"]
+        versions.append(Version(category, name, row["images"], row["several_products"], *now.get(category, ())))
+    return versions
 
 
-def live_versions(run: Run) -> DataFrame:
-    """(category, live_version, live_run_id) of every category that is live; the latter is the run that made it so."""
-    return live(run).select("category", F.col("version").alias("live_version"), F.col("run_id").alias("live_run_id"))
+def rolled_back(moves: DataFrame) -> set[VersionKey]:
+    """Versions that were rolled back from, and not live since: they wait for a force."""
+    left = moves.where("action = 'rollback' AND replaced_version IS NOT NULL")
+    left_at: dict[VersionKey, datetime] = {}
+    for category, version, at in left.select("category", "replaced_version", "at").collect():
+        left_at[category, version] = max(at, left_at.get((category, version), at))
+    came = of_versions(moves, left_at).select("category", "version", "at").collect()
+    return left_at.keys() - {version_key(row) for row in came if row["at"] > left_at[version_key(row)]}
 
 
-def rolled_back(run: Run) -> DataFrame:
-    """(category, version) that were rolled back from, and not live since: they wait for a force."""
-    moves = actions(run).where(F.col("action").isin(*MOVES))
-    left = moves.where("action = 'rollback' AND replaced_version IS NOT NULL").select(
-        "category", "replaced_version", "at", F.lit(True).alias("left")
-    )
-    came = moves.select("category", "version", "at", F.lit(False).alias("left"))
-    last = left.union(came).toDF("category", "version", "at", "left").groupBy("category", "version")
-    return last.agg(F.max_by("left", "at").alias("left")).where("left").drop("left")
-
-
-def missing_from(run: Run, table: str, versions: Sequence[Version]) -> list[Version]:
+def missing_from(run: Run, table: str, versions: Collection[Version]) -> list[Version]:
     """Those of `versions` that have no row in `table`: what a stage has still to do, also after a crash."""
-    rows = run.tables.read(table).where(among({v.category for v in versions}))
-    done = rows.select("category", "version").distinct()
-    todo = versions_frame(run.spark, versions).join(done, ["category", "version"], "left_anti").collect()
-    wanted = {(row["category"], row["version"]) for row in todo}
-    return [v for v in versions if (v.category, v.version) in wanted]
-
-
-def versions_frame(spark: SparkSession, versions: Sequence[Version]) -> DataFrame:
-    """(category, version) of `versions`."""
-    return local_frame(spark, [(v.category, v.version) for v in versions], VERSION)
+    lacking = set(run.tables.lacking(table, schemas.VERSION_KEY, [v.key for v in versions]))
+    return [v for v in versions if v.key in lacking]
 
 
 def _settings_fingerprint(model_id: str, settings: Settings) -> str:

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from lookalike.config import GateSettings
@@ -18,9 +16,9 @@ from lookalike.errors import GateFailed
 from lookalike.kernels.metrics import wilson_interval
 from lookalike.spark.gallery import Version
 from lookalike.spark.run import Run
-from lookalike.spark.tables import VERSION, local_frame
+from lookalike.spark.tables import VersionKey, version_key
 
-Figure = Row | Mapping[str, Any]
+Figure = Mapping[str, Any]
 """`value`, `low` and `high` of a metric, such as its row of `evaluations`."""
 
 Figures = Mapping[str, Figure]
@@ -70,16 +68,14 @@ def gate_checks(run: Run, versions: Sequence[Version], force: bool = False) -> l
     With `force` it need not be measured against live: evaluate leaves out what was rolled back from.
     """
     measured = _figures(run, versions)
-    missing = [
-        v.category for v in versions if not _needed(v, force) <= measured.get((v.category, v.version), {}).keys()
-    ]
+    missing = [v.category for v in versions if not _needed(v, force) <= measured.get(v.key, {}).keys()]
     if missing:
         raise GateFailed(f"nothing was published, {', '.join(missing[:5])} was not evaluated: run evaluate first")
     gate = run.settings.gate
     checks = [GateCheck(None, "rejected", _rejected_share(run), gate.max_rejected, at_most=True)]
     replacing = []
     for version in versions:
-        figures = measured[version.category, version.version]
+        figures = measured[version.key]
         live = measured.get((version.category, version.live_version or ""), {})
         checks += _absolute(version.category, figures, gate)
         checks += _relative(version.category, figures, live, gate)
@@ -94,14 +90,14 @@ def _needed(version: Version, force: bool) -> set[str]:
     return _NEEDED | {"churn"} if version.live_version and not force else _NEEDED
 
 
-def _figures(run: Run, versions: Sequence[Version]) -> dict[tuple[str, str], dict[str, Row]]:
-    """(category, version) -> figures, of `versions` and of those that they were found to replace."""
-    pairs = [(v.category, name, v.live_version) for v in versions for name in (v.version, v.live_version) if name]
-    chosen = local_frame(run.spark, pairs, VERSION.append(pa.field("live_version", pa.string())))
-    rows = run.tables.read("evaluations").join(F.broadcast(chosen), ["category", "version"], "inner")
-    found: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in rows.where("against IS NULL OR against = live_version").collect():
-        found.setdefault((row["category"], row["version"]), {})[row["metric"]] = row
+def _figures(run: Run, versions: Sequence[Version]) -> dict[VersionKey, dict[str, Figure]]:
+    """Figures of `versions` and of those that they were found to replace."""
+    live = {v.category: v.live_version for v in versions}
+    keys = [v.key for v in versions] + [(category, version) for category, version in live.items() if version]
+    found: dict[VersionKey, dict[str, Figure]] = {}
+    for row in run.tables.rows_of("evaluations", keys):
+        if row["against"] in (None, live[row["category"]]):
+            found.setdefault(version_key(row), {})[row["metric"]] = row
     return found
 
 

@@ -74,15 +74,19 @@ def ingest(run: Run, model_id: str) -> None:
                 hashed = hash_uris(hashed, run.settings.ingest, count)
             found = ledger_rows(through_outages(hashed), run.run_id).withColumn("outcome", _outcome(model_id))
             # Of what is as it was only the outcome is kept.
-            kept = [F.when(F.col("changed"), F.col(f"`{name}`")).alias(name) for name in schemas.IMAGES.names]
+            kept = [
+                F.when(F.col("changed"), F.col(f"`{name}`")).alias(name)
+                for name in (*schemas.IMAGES.names, "old_bucket")
+            ]
             rows = found.select(*kept, "outcome", "changed", "new").persist(StorageLevel.DISK_ONLY)
             try:
-                outcomes = rows.groupBy("outcome", "changed", "new").count().collect()
+                outcomes = rows.groupBy("outcome", "changed", "new", "bucket", "old_bucket").count().collect()
                 changed = [outcome for outcome in outcomes if outcome["changed"]]
                 if changed and all(outcome["new"] for outcome in changed):
                     run.tables.insert("images", rows.where("changed"), KEY, lacking_at=ledger_version)
                 elif changed:
-                    run.tables.upsert("images", rows.where("changed"), KEY)
+                    buckets = {o["bucket"] for o in changed} | {o["old_bucket"] for o in changed if not o["new"]}
+                    run.tables.upsert("images", rows.where("changed"), KEY, partitions=known_partitions(buckets))
             finally:
                 rows.unpersist()
         figures.counts = {"rows": 0, "waiting": 0, "reused": 0, "rejected": 0}
@@ -90,6 +94,12 @@ def ingest(run: Run, model_id: str) -> None:
             figures.counts[outcome["outcome"]] += outcome["count"]
             figures.counts["rows"] += outcome["count"]
         figures.images = figures.counts["rows"]
+
+
+def known_partitions(buckets: set[int | None]) -> set[int] | None:
+    """`buckets`, unless one is missing: a ledger that an older release made has none."""
+    known = {bucket for bucket in buckets if bucket is not None}
+    return known if len(known) == len(buckets) else None
 
 
 def _outcome(model_id: str) -> Column:
@@ -275,7 +285,7 @@ def against(checked: DataFrame, ledger: DataFrame, retry: Retry | None) -> DataF
             F.when(~deleted & unread & unchanged & of_size, reason),
         ),
     }
-    outcome = [F.col(f"old_{name}") for name in (*_OUTCOME, *_WHERE)]
+    outcome = [F.col(f"old_{name}") for name in (*_OUTCOME, *_WHERE, "bucket")]
     columns = [filled.get(name, F.col(name)).alias(name) for name in checked.columns]
     new = F.col("old_run_id").isNull().alias("new")
     return joined.select(*columns, *outcome, F.coalesce(holds, F.lit(False)).alias("holds"), same.alias("same"), new)
@@ -329,7 +339,8 @@ def through_outages(hashed: DataFrame) -> DataFrame:
 def ledger_rows(hashed: DataFrame, run_id: str) -> DataFrame:
     """Rows of `images` as they must be now, and whether each is `changed` against the ledger, or `new` to it.
 
-    An image whose content is the ledger's keeps its status; one with new content waits for embed.
+    `old_bucket` is where it is in the ledger. An image whose content is the ledger's keeps its status; one with new
+    content waits for embed.
     """
     rejected_here = F.col("reason").isNotNull()
     same_content = F.coalesce(F.col("content_hash") == F.col("old_content_hash"), F.lit(False))
@@ -348,5 +359,5 @@ def ledger_rows(hashed: DataFrame, run_id: str) -> DataFrame:
     # One select, so that no expression sees another's new column.
     contract = spark_schema(schemas.IMAGES).names
     return hashed.select(
-        *[columns.get(n, F.col(n)).alias(n) for n in contract], columns["changed"].alias("changed"), "new"
+        *[columns.get(n, F.col(n)).alias(n) for n in contract], columns["changed"].alias("changed"), "new", "old_bucket"
     )

@@ -4,7 +4,8 @@ from lookalike.errors import GateFailed
 from lookalike.spark.build_index import build_index, plans
 from lookalike.spark.embed import embed
 from lookalike.spark.evaluate import evaluate
-from lookalike.spark.gallery import missing_from, unpublished
+from lookalike.spark.gallery import unpublished
+from lookalike.spark.gate import gate_checks
 from lookalike.spark.ingest import ingest
 from lookalike.spark.model_id import current_model_id
 from lookalike.spark.plan import print_plan
@@ -23,14 +24,15 @@ def pipeline(run: Run) -> None:
     ingest(run, model_id)
     embed(run, model_id)
     versions = unpublished(run, model_id)
-    print_plan(run, plans(run, missing_from(run, "shards", versions), model_id))
+    planned = plans(run, versions, model_id)
+    print_plan(run, planned)
     if versions:
-        build_index(run, versions, model_id)
+        build_index(run, planned, model_id)
         similar_items(run, versions)
         evaluate(run, versions, model_id)
     try:
-        publish(run, versions, model_id)
+        checks = publish(run, versions, model_id)
     except GateFailed:
-        write_report(run, versions, model_id, gate_failed=True)
+        write_report(run, versions, model_id, gate_checks(run, versions), gate_failed=True)
         raise
-    write_report(run, versions, model_id, gate_failed=False)
+    write_report(run, versions, model_id, checks)

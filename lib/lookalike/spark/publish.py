@@ -10,45 +10,47 @@ from lookalike import FORMAT_VERSION, log, schemas
 from lookalike.errors import GateFailed, PublishConflict
 from lookalike.spark.audit import Origin, live, safe_from_cleanup, settle
 from lookalike.spark.gallery import Version
-from lookalike.spark.gate import failures, gate_checks
+from lookalike.spark.gate import GateCheck, failures, gate_checks
 from lookalike.spark.run import Run
 from lookalike.spark.selected import covered
-from lookalike.spark.tables import RowChanged, local_frame
+from lookalike.spark.tables import RowChanged
 
 Pointer = dict[str, Any]
 """Those columns of a row of `publications` that are its own, and `expected`: the run_id of the row that it replaces."""
 
 
-def publish(run: Run, versions: Sequence[Version], model_id: str, force: str | None = None) -> None:
+def publish(run: Run, versions: Sequence[Version], model_id: str, force: str | None = None) -> list[GateCheck]:
     """Make `versions` live, and withdraw every live category of which no image is left: all of it, or nothing.
 
-    Only categories of the run's selection are withdrawn. With `force`, the reason why, the gate stops nothing.
-    Raises GateFailed with the figures that are beyond their limits, PublishConflict where another job was faster, and
-    VersionUnusable where cleanup is removing a version that was there before.
+    Gives what the gate checked. Only categories of the run's selection are withdrawn. With `force`, the reason why, the
+    gate stops nothing. Raises GateFailed with the figures that are beyond their limits, PublishConflict where another
+    job was faster, and VersionUnusable where cleanup is removing a version that was there before.
     """
     with run.stage("publish") as figures:
         # Read before the audit is settled, as what is replaced below must stand in the audit by then.
         rows = [pointer(v.category, v.version, v.live_version, v.live_run_id, "publish", model_id) for v in versions]
         withdrawn = _emptied(run)
         settle(run)
-        with safe_from_cleanup(run, [(v.category, v.version) for v in versions]):
-            _hold_against_gate(run, versions, force is not None)
+        with safe_from_cleanup(run, [v.key for v in versions]):
+            checks = _hold_against_gate(run, versions, force is not None)
             if rows or withdrawn:
                 switch(run, rows + withdrawn, Origin.here(force).with_manifest(run), forced=force is not None)
         figures.counts = {"published": len(rows), "withdrawn": len(withdrawn)}
+    return checks
 
 
-def _hold_against_gate(run: Run, versions: Sequence[Version], force: bool) -> None:
+def _hold_against_gate(run: Run, versions: Sequence[Version], force: bool) -> list[GateCheck]:
     checks = gate_checks(run, versions, force)
     failed = failures(checks)
     if not failed:
-        return
+        return checks
     for check in checks:
         if not check.holds:
             log.event("gate failed", category=check.category, check=str(check))
     if not force:
         raise GateFailed(f"nothing was published, these figures are beyond their limits ([gate]):\n{failed}")
     run.console.print(f"published by force, with figures beyond their limits:\n{failed}", highlight=False)
+    return checks
 
 
 def switch(run: Run, rows: Sequence[Pointer], origin: Origin, forced: bool = False) -> None:
@@ -66,9 +68,9 @@ def switch(run: Run, rows: Sequence[Pointer], origin: Origin, forced: bool = Fal
         **vars(origin),
     }
     schema = schemas.PUBLICATIONS.append(pa.field("expected", pa.string()))
-    values = [tuple({**common, **row}[name] for name in schema.names) for row in rows]
+    pointers = pa.Table.from_pylist([{**common, **row} for row in rows], schema)
     try:
-        run.tables.swap("publications", local_frame(run.spark, values, schema), "category", "run_id")
+        run.tables.swap("publications", pointers, "category", "run_id")
     except RowChanged as changed:
         raise PublishConflict(
             f"another job changed what is live of {changed} meanwhile, so nothing was changed here: run this again"
@@ -97,11 +99,12 @@ def _emptied(run: Run) -> list[Pointer]:
 
     A rejected image is left: it may be read the next time. What was made live again after it was withdrawn stays.
     """
-    left = run.tables.read("images").where("NOT deleted").select("category")
+    left = run.tables.read("images").where("NOT deleted").select("category").distinct().collect()
+    categories = {row["category"] for row in left}
     restored = "action <=> 'rollback' AND replaced_version IS NULL"
-    from_before = live(run).where(f"NOT ({restored})").where(covered(run.selection))
-    gone = from_before.join(left, "category", "left_anti").orderBy("category")
+    from_before = live(run).where(f"NOT ({restored})").where(covered(run.selection)).collect()
     return [
         pointer(row["category"], row["version"], row["version"], row["run_id"], "withdraw", row["model_id"])
-        for row in gone.collect()
+        for row in sorted(from_before, key=lambda row: row["category"])
+        if row["category"] not in categories
     ]

@@ -4,12 +4,10 @@ Drift shows in the quantization error of a random sample, before anything is bui
 when the quantizer was trained, once the index is filled.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-from pyspark.sql import Window
 from pyspark.sql import functions as F
 
 from lookalike import FORMAT_VERSION
@@ -20,7 +18,8 @@ from lookalike.kernels.index import IndexSpec
 from lookalike.kernels.search import SearchSpec
 from lookalike.kernels.shards import Float32s
 from lookalike.spark.run import Run
-from lookalike.spark.tables import local_frame
+from lookalike.spark.selected import among
+from lookalike.spark.tables import version_key
 
 
 @dataclass(frozen=True)
@@ -40,32 +39,26 @@ class Former:
         return {name: self.row[name] for name in TRAINING}
 
 
-_WANTED = pa.schema({"category": pa.string(), "factory": pa.string(), "dim": pa.int32()})
-
 TRAINING = ("trained_version", "trained_error", "trained_nprobe", "trained_candidates", "trained_recall")
 
 
-def formers(run: Run, wanted: Sequence[tuple[str, str, int]], model_id: str) -> dict[str, Former]:
+def formers(run: Run, wanted: Collection[tuple[str, str, int]], model_id: str) -> dict[str, Former]:
     """By category, its live version's index, or else its latest one, where that suits.
 
     `wanted` are categories with the factory string and dim of the index that is to be filled.
     """
     if not wanted:
         return {}
-    same = local_frame(run.spark, wanted, _WANTED)
-    live = run.tables.read("publications").select("category", "version", F.lit(True).alias("live"))
-    newest = Window.partitionBy("category").orderBy(F.col("live").desc_nulls_last(), F.col("run_id").desc())
     usable = (F.col("model_id") == model_id) & (F.col("format_version") == FORMAT_VERSION) & (F.col("shard") == 0)
-    rows = (
-        run.tables.read("shards")
-        .where(usable & F.col("trained_version").isNotNull())
-        .join(F.broadcast(same), ["category", "factory", "dim"], "left_semi")
-        .join(F.broadcast(live), ["category", "version"], "left")
-        .withColumn("place", F.row_number().over(newest))
-        .where("place = 1")
-        .collect()
-    )
-    return {row["category"]: Former(row.asDict()) for row in rows}
+    trained = run.tables.read("shards").where(usable & F.col("trained_version").isNotNull())
+    rows = [
+        row
+        for row in trained.where(among({category for category, _, _ in wanted})).collect()
+        if (row["category"], row["factory"], row["dim"]) in wanted
+    ]
+    live = {version_key(row) for row in run.tables.read("publications").collect()}
+    rows.sort(key=lambda row: (version_key(row) in live, row["run_id"]))
+    return {row["category"]: Former(row.asDict()) for row in rows}  # the last of each
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,35 @@
 """What another model made and was live before: the versions that those of the report were compared with."""
 
-from pyspark.sql import DataFrame, Window
-from pyspark.sql import functions as F
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from lookalike.spark.run import Run
+from lookalike.spark.tables import VersionKey, version_key
 
 
-def replaced_by_model(run: Run, shown: DataFrame, model_id: str) -> DataFrame:
-    """(category, version, replaced, model_id) of those of `shown` (category, version) that replace another model's.
+@dataclass(frozen=True)
+class Replaced:
+    """A version of the report, and the one of another model that it was compared with."""
+
+    category: str
+    version: str
+    replaced: str
+    model_id: str  # of what is replaced
+
+
+def replaced_by_model(run: Run, shown: Collection[VersionKey], model_id: str) -> list[Replaced]:
+    """Those of `shown` that replace another model's, by category.
 
     Where several models are replaced, only the one of most categories: the page shows two side by side.
     """
-    compared = run.tables.read("evaluations").where("metric = 'churn'").select("category", "version", "against")
-    models = (
-        run.tables.read("shards").where("shard = 0").select("category", F.col("version").alias("replaced"), "model_id")
-    )
-    size = F.count("*").over(Window.partitionBy("model_id"))
-    replaced = (
-        compared.join(F.broadcast(shown), ["category", "version"], "left_semi")
-        .withColumnRenamed("against", "replaced")
-        .join(models, ["category", "replaced"])
-        .where(F.col("model_id") != model_id)
-        .withColumn("size", size)
-        .localCheckpoint()
-    )
-    most = replaced.orderBy(F.desc("size"), "model_id").first()
-    chosen = replaced.where(F.col("model_id") == F.lit(most["model_id"] if most else None))
-    return chosen.select("category", "version", "replaced", "model_id").dropDuplicates(["category", "version"])
+    churns = (row for row in run.tables.rows_of("evaluations", shown) if row["metric"] == "churn")
+    compared = {(row["category"], row["against"]): row["version"] for row in churns}
+    found = [
+        Replaced(row["category"], compared[version_key(row)], row["version"], row["model_id"])
+        for row in sorted(run.tables.rows_of("shards", compared), key=version_key)
+        if row["shard"] == 0 and row["model_id"] != model_id
+    ]
+    sizes = Counter(replaced.model_id for replaced in found)
+    most = min(sizes, key=lambda name: (-sizes[name], name), default=None)
+    return list({r.category: r for r in found if r.model_id == most}.values())

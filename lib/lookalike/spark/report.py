@@ -1,7 +1,8 @@
 """Gather what the report shows, from the tables as they stand, and write it: `<root>/report.html` and the console."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
@@ -12,37 +13,46 @@ from lookalike.kernels.metrics import wilson_interval
 from lookalike.report import page as pages
 from lookalike.report.formats import count, rate, share
 from lookalike.report.thumbnails import thumbnail
-from lookalike.spark.gallery import Version, versions_frame
-from lookalike.spark.gate import GateCheck, gate_checks
+from lookalike.spark.gallery import Version
+from lookalike.spark.gate import GateCheck
 from lookalike.spark.pictures import image_contents, images_by_id
 from lookalike.spark.query_report import query_evaluation
-from lookalike.spark.replaced import replaced_by_model
+from lookalike.spark.replaced import Replaced, replaced_by_model
 from lookalike.spark.run import Run, console
-from lookalike.spark.selected import among
+from lookalike.spark.tables import VersionKey, of_versions, version_key
 
 _QUERY_PX = 560
 _MATCH_PX = 360
 _EXAMPLES = 5
 _CATEGORIES = 500
-_KEY = ["category", "version"]
 _METRICS = ("knn_recall@10", "recall@1", "recall@5", "recall@10", "coverage")
 
 Estimates = Mapping[str, pages.Estimate]
+TableRow = Mapping[str, Any]
 
 
-def write_report(run: Run, candidates: Sequence[Version], model_id: str, gate_failed: bool) -> None:
+def write_report(
+    run: Run, candidates: Sequence[Version], model_id: str, checks: Sequence[GateCheck], gate_failed: bool = False
+) -> None:
     """Show the published catalog, or the candidates that failed the gate, as `<root>/report.html` and as a table."""
-    page = report_page(run, candidates, model_id, gate_failed)
+    page = report_page(run, candidates, model_id, checks, gate_failed)
     _print(page, _save(run, page))
 
 
-def update_report(run: Run, model_id: str, published: Sequence[Version] = (), configured: bool = True) -> None:
+def update_report(
+    run: Run,
+    model_id: str,
+    published: Sequence[Version] = (),
+    checks: Sequence[GateCheck] = (),
+    configured: bool = True,
+) -> None:
     """Write `<root>/report.html` anew after a run that built nothing; nothing happens where nothing is live.
 
-    `published`: what it made live, but for a rollback. `configured`: whether `model_id` is known to be the settings'.
+    `published`: what it made live, but for a rollback, by these `checks`. `configured`: whether `model_id` is known to
+    be the settings'.
     """
     if not run.tables.read("publications").isEmpty():
-        page = report_page(run, published, model_id, gate_failed=False, configured=configured)
+        page = report_page(run, published, model_id, checks, configured=configured)
         console().print(f"report: {_save(run, page)}", soft_wrap=True)
 
 
@@ -55,17 +65,20 @@ def _save(run: Run, page: pages.ReportPage) -> str:
 
 
 def report_page(
-    run: Run, candidates: Sequence[Version], model_id: str, gate_failed: bool, configured: bool = True
+    run: Run,
+    candidates: Sequence[Version],
+    model_id: str,
+    checks: Sequence[GateCheck],
+    gate_failed: bool = False,
+    configured: bool = True,
 ) -> pages.ReportPage:
     """Everything on the page. `configured`: see `update_report`."""
     by_settings = configured and not run.given_dim
-    shown = run.tables.read("publications").select("category", "version")
-    if gate_failed:
-        shown = versions_frame(run.spark, candidates)
-    shown = shown.localCheckpoint()
-    new = {version.version for version in candidates}
+    shown = [v.key for v in candidates] if gate_failed else _live(run)
+    evaluations = run.tables.rows_of("evaluations", shown)
     state = _state(run, bool(candidates), gate_failed)
-    categories = category_figures(run, shown, new, state)
+    new = {v.version for v in candidates}
+    categories = category_figures(run, shown, evaluations, new, state)
     replaced = replaced_by_model(run, shown, model_id)
     return pages.ReportPage(
         catalog=files.filesystem(run.settings.root)[1].rstrip("/").rpartition("/")[2] or "catalog",
@@ -74,16 +87,20 @@ def report_page(
         finished_at=datetime.now(UTC),
         model=run.settings.model.name if by_settings else None,
         model_id=model_id,
-        headline=_headline(run, categories, shown),
-        gate=pages.Gate(state, _gate_checks(run, candidates)),
+        headline=_headline(run, categories, evaluations),
+        gate=pages.Gate(state, _nearest(checks) if candidates else ()),
         comparison=_comparison(run, replaced),
-        queries=query_rows(run, shown, replaced, categories),
+        queries=query_rows(run, replaced, categories),
         training=_training(run) if by_settings else None,
         evaluation=query_evaluation(run, model_id),
         categories=tuple(categories[:_CATEGORIES]),
         rejects=reject_reasons(run.tables.read("images")),
         stages=tuple(pages.StageFigures(s.stage, s.seconds, s.images, s.images_per_s) for s in run.stages),
     )
+
+
+def _live(run: Run) -> list[VersionKey]:
+    return [version_key(row) for row in run.tables.read("publications").collect()]
 
 
 def _state(run: Run, candidates: bool, gate_failed: bool) -> pages.State:
@@ -96,54 +113,52 @@ def _state(run: Run, candidates: bool, gate_failed: bool) -> pages.State:
     return "rolled back" if "rollback" in stages else "live"
 
 
-def _gate_checks(run: Run, candidates: Sequence[Version]) -> tuple[pages.GateCheck, ...]:
+def _nearest(checks: Sequence[GateCheck]) -> tuple[pages.GateCheck, ...]:
     """What failed; of each metric that holds everywhere, the category that is nearest to its limit."""
     by_metric: dict[str, list[GateCheck]] = {}
-    for check in gate_checks(run, candidates) if candidates else []:
+    for check in checks:
         by_metric.setdefault(check.metric, []).append(check)
     shown: list[GateCheck] = []
-    for checks in by_metric.values():
-        failed = [check for check in checks if not check.holds]
-        shown += failed or [min(checks, key=lambda check: check.margin)]
+    for alike in by_metric.values():
+        failed = [check for check in alike if not check.holds]
+        shown += failed or [min(alike, key=lambda check: check.margin)]
     return tuple(pages.GateCheck(c.metric, c.value, c.limit, c.holds, c.at_most, c.category) for c in shown)
 
 
-def category_figures(run: Run, shown: DataFrame, new: set[str], state: pages.State) -> list[pages.CategoryFigures]:
-    """A line for each category of `shown` (category, version), by category."""
-    shards = (
-        run.tables.read("shards")
-        .join(F.broadcast(shown), _KEY, "left_semi")
-        .groupBy(*_KEY)
-        .agg(
-            F.first("factory").alias("factory"),
-            F.count("*").alias("shards"),
-            # Of a file that categories share, each has its share.
-            F.expr(
-                "sum(coalesce(size_bytes, 0) + vectors_size_bytes * ntotal div coalesce(vectors_rows, ntotal))"
-            ).alias("size_bytes"),
-        )
-    )
-    measured = _estimates(run.tables.read("evaluations").join(F.broadcast(shown), _KEY, "left_semi").collect())
+def category_figures(
+    run: Run, shown: Collection[VersionKey], evaluations: Iterable[TableRow], new: set[str], state: pages.State
+) -> list[pages.CategoryFigures]:
+    """A line for each category of `shown`, by category. `evaluations` are theirs."""
+    measured = _estimates(evaluations)
+    shards: dict[VersionKey, list[TableRow]] = {}
+    for row in run.tables.rows_of("shards", shown):
+        shards.setdefault(version_key(row), []).append(row)
     rows = []
-    for row in sorted(shards.collect(), key=lambda row: row["category"]):
-        figures = measured[row["category"]]
+    for (category, version), built in sorted(shards.items()):
+        figures = measured[category]
         rows.append(
             pages.CategoryFigures(
-                category=row["category"],
+                category=category,
                 images=int(figures["images"].value or 0),
                 products=int(figures["products"].value or 0),
                 quality=_quality(figures),
-                factory=row["factory"],
-                shards=row["shards"],
-                size_bytes=row["size_bytes"],
-                version=row["version"],
-                state=state if row["version"] in new else "unchanged",
+                factory=built[0]["factory"],
+                shards=len(built),
+                size_bytes=sum(map(_size_bytes, built)),
+                version=version,
+                state=state if version in new else "unchanged",
             )
         )
     return rows
 
 
-def _estimates(rows: Iterable[Row]) -> dict[str, dict[str, pages.Estimate]]:
+def _size_bytes(shard: TableRow) -> int:
+    """Of a file that categories share, each has its share."""
+    images = shard["ntotal"]
+    return int((shard["size_bytes"] or 0) + shard["vectors_size_bytes"] * images // (shard["vectors_rows"] or images))
+
+
+def _estimates(rows: Iterable[TableRow]) -> dict[str, dict[str, pages.Estimate]]:
     """category -> metric -> what was measured."""
     found: dict[str, dict[str, pages.Estimate]] = {}
     for row in rows:
@@ -156,7 +171,7 @@ def _quality(figures: Estimates) -> pages.Quality:
     return pages.Quality(*(figures.get(metric, pages.Estimate()) for metric in _METRICS))
 
 
-def _headline(run: Run, categories: Sequence[pages.CategoryFigures], shown: DataFrame) -> pages.Headline:
+def _headline(run: Run, categories: Sequence[pages.CategoryFigures], evaluations: Sequence[TableRow]) -> pages.Headline:
     rows = _rows(run)
     return pages.Headline(
         images=sum(category.images for category in categories),
@@ -165,7 +180,7 @@ def _headline(run: Run, categories: Sequence[pages.CategoryFigures], shown: Data
         embedded=rows.get("embedded", 0),
         reused=rows.get("reused", 0),
         rejected=rows.get("rejected", 0),
-        quality=_overall(run.tables.read("evaluations").join(F.broadcast(shown), _KEY, "left_semi")),
+        quality=_overall(evaluations),
         seconds=sum(figures.seconds for figures in run.stages),
         of_run=any(figures.stage == "ingest" for figures in run.stages),
     )
@@ -181,30 +196,26 @@ def _rows(run: Run) -> dict[str, int]:
     return {name: ingested.get(name, 0) + embedded.get(name, 0) for name in ("embedded", "reused", "rejected")}
 
 
-def _overall(evaluations: DataFrame) -> pages.Quality:
+def _overall(evaluations: Sequence[TableRow]) -> pages.Quality:
     """Means over all queries of all categories, with the intervals of as many queries drawn from one category."""
-    rows = (
-        evaluations.where(F.col("value").isNotNull() & F.col("metric").isin(*_METRICS))
-        .groupBy("metric")
-        .agg((F.sum(F.col("n") * F.col("value")) / F.sum("n")).alias("value"), F.sum("n").alias("n"))
-        .collect()
-    )
-    return _quality(
-        {row["metric"]: pages.Estimate(row["value"], *wilson_interval(row["value"], row["n"])) for row in rows}
-    )
+    figures = {}
+    for metric in _METRICS:
+        rows = [row for row in evaluations if row["metric"] == metric and row["value"] is not None]
+        if n := sum(row["n"] for row in rows):
+            value = sum(row["n"] * row["value"] for row in rows) / n
+            figures[metric] = pages.Estimate(value, *wilson_interval(value, n))
+    return _quality(figures)
 
 
-def _comparison(run: Run, replaced: DataFrame) -> pages.Comparison | None:
+def _comparison(run: Run, replaced: Sequence[Replaced]) -> pages.Comparison | None:
     """Of the categories of `replaced`; see `replaced_by_model`."""
-    first = replaced.first()
-    if first is None:
+    if not replaced:
         return None
-    evaluations = run.tables.read("evaluations")
     before, now = (
-        _overall(evaluations.join(F.broadcast(replaced.select("category", F.col(name).alias("version"))), _KEY))
-        for name in ("replaced", "version")
+        _overall(run.tables.rows_of("evaluations", keys))
+        for keys in ([(r.category, r.replaced) for r in replaced], [(r.category, r.version) for r in replaced])
     )
-    return pages.Comparison(first["model_id"], replaced.count(), before, now)
+    return pages.Comparison(replaced[0].model_id, len(replaced), before, now)
 
 
 def _training(run: Run) -> pages.Training | None:
@@ -234,42 +245,37 @@ def reject_reasons(images: DataFrame) -> tuple[pages.RejectReason, ...]:
 
 
 def query_rows(
-    run: Run, shown: DataFrame, replaced: DataFrame, categories: Sequence[pages.CategoryFigures]
+    run: Run, replaced: Sequence[Replaced], categories: Sequence[pages.CategoryFigures]
 ) -> tuple[pages.QueryRow, ...]:
     """Some query products, from as many categories as there can be, each with its first similar items.
 
     And those that it had in the version that was `replaced`, if that is another model's.
     """
-    answered = [figures.category for figures in categories if figures.quality.coverage.value]
-    similar = run.tables.read("similar_items").where(among(answered[: run.settings.report.queries]))
-    versions = shown.select(*_KEY, F.lit(True).alias("is_now")).union(
-        replaced.select("category", "replaced", F.lit(False))
-    )
-    similar = similar.join(F.broadcast(versions), _KEY)
-    chosen = _chosen_products(similar.where("is_now"), run.settings.report.queries)
-    rows = (
-        similar.where(F.col("rank") <= run.settings.report.similar)
-        .join(F.broadcast(chosen), ["category", "product_id"], "inner")
-        .orderBy("place", "rank")
-        .collect()
-    )
+    answered = [figures for figures in categories if figures.quality.coverage.value][: run.settings.report.queries]
+    now = {figures.category: figures.version for figures in answered if figures.version}
+    before = {r.category: r.replaced for r in replaced if r.category in now}
+    similar = run.tables.read("similar_items")
+    chosen = _chosen_products(of_versions(similar, now.items()), run.settings.report.queries)
+    near = of_versions(similar, [*now.items(), *before.items()]).where(F.col("rank") <= run.settings.report.similar)
+    near = near.where(F.col("product_id").isin(*(product_id for _, product_id in chosen)))
+    by_rank = sorted(near.collect(), key=lambda row: row["rank"])
+    rows = [row for row in by_rank if (row["category"], row["product_id"]) in chosen]
     images = images_by_id(run, {row["image_id"] for row in rows} | {row["similar_image_id"] for row in rows})
     contents = image_contents(run, images)
-    by_query: dict[tuple[str, str], tuple[list[Row], list[Row]]] = {}
+    by_query: dict[tuple[str, str], tuple[list[Row], list[Row]]] = {query: ([], []) for query in chosen}
     for row in rows:
-        now, before = by_query.setdefault((row["category"], row["product_id"]), ([], []))
-        (now if row["is_now"] else before).append(row)
+        place = 0 if row["version"] == now[row["category"]] else 1
+        by_query[row["category"], row["product_id"]][place].append(row)
     return tuple(_query_row(*found, images, contents) for found in by_query.values())
 
 
-def _chosen_products(similar: DataFrame, queries: int) -> DataFrame:
-    """(category, product_id, place): the first by hash of each category, then the second of each, and so on."""
+def _chosen_products(similar: DataFrame, queries: int) -> list[tuple[str, str]]:
+    """(category, product_id): the first by hash of each category, then the second of each, and so on."""
     products = similar.where("rank = 1").select("category", "product_id")
     by_hash = Window.partitionBy("category").orderBy(F.xxhash64("product_id"), "product_id")
-    ranked = products.withColumn("nth", F.row_number().over(by_hash)).where(F.col("nth") <= queries)
-    return ranked.withColumn("place", F.row_number().over(Window.orderBy("nth", "category"))).where(
-        F.col("place") <= queries
-    )
+    ranked = products.withColumn("nth", F.row_number().over(by_hash)).where(F.col("nth") <= queries).collect()
+    in_turn = sorted(ranked, key=lambda row: (row["nth"], row["category"]))
+    return [(row["category"], row["product_id"]) for row in in_turn[:queries]]
 
 
 def _query_row(

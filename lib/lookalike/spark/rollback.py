@@ -1,11 +1,12 @@
 """Roll back: make versions live again that were live before, once it is sure that they are whole."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
@@ -17,10 +18,9 @@ from lookalike.selection import Selection
 from lookalike.spark.audit import MOVES, Origin, actions, live, removals, safe_from_cleanup, settle
 from lookalike.spark.publish import Pointer, pointer, switch
 from lookalike.spark.run import Run
-from lookalike.spark.selected import among, covered
-from lookalike.spark.tables import VERSION, VersionKey, local_frame, version_key
+from lookalike.spark.selected import covered
+from lookalike.spark.tables import VersionKey, of_versions, version_key
 
-_KEY = list(schemas.VERSION_KEY)
 _NAMED = 5  # categories, or problems, in a message
 
 
@@ -141,25 +141,24 @@ def check_whole(run: Run, versions: Sequence[VersionKey]) -> dict[str, str]:
 
     Each file is checked against its sha256.
     """
-    shards = _rows(run, "shards", versions).collect()
-    metrics = _rows(run, "evaluations", versions).where(F.col("metric").isin("images", "coverage")).collect()
-    answered = _rows(run, "similar_items", versions).select(*_KEY).distinct().collect()
+    shards = run.tables.rows_of("shards", versions)
+    metrics = run.tables.rows_of("evaluations", versions)
+    unanswered = set(run.tables.lacking("similar_items", schemas.VERSION_KEY, versions))
     measured = {(row["category"], row["version"], row["metric"]): row["value"] for row in metrics}
     images: dict[VersionKey, int] = {}
     for row in shards:
         images[version_key(row)] = images.get(version_key(row), 0) + row["ntotal"]
-    have_similar = {version_key(row) for row in answered}
     problems = []
-    removed = {version_key(row) for row in removals(run, versions).collect()} if len(images) < len(versions) else set()
+    removed = {version_key(row) for row in removals(run, versions)} if len(images) < len(versions) else set()
     for key in versions:
         if key in removed and key not in images:
             problems.append(f"{_named(key)} was removed by cleanup")
         elif key not in images or images[key] != measured.get((*key, "images")):
             problems.append(f"{_named(key)} is not whole any more, as rows of shards or evaluations lack")
-        elif measured.get((*key, "coverage")) and key not in have_similar:
+        elif measured.get((*key, "coverage")) and key in unanswered:
             problems.append(f"{_named(key)} is not whole any more, as its similar_items are gone")
     by_file = groupby(sorted(shards, key=lambda row: row["vectors_path"]), key=lambda row: row["vectors_path"])
-    of_a_file = [[row.asDict() for row in rows] for _, rows in by_file]
+    of_a_file = [list(rows) for _, rows in by_file]
     if of_a_file and not problems:
         found = run.spark.sparkContext.parallelize(of_a_file, len(of_a_file))
         problems = found.flatMap(partial(_file_problems, run.settings.root)).collect()
@@ -169,16 +168,11 @@ def check_whole(run: Run, versions: Sequence[VersionKey]) -> dict[str, str]:
     return {row["category"]: row["model_id"] for row in shards}
 
 
-def _rows(run: Run, table: str, versions: Sequence[VersionKey]) -> DataFrame:
-    rows = run.tables.read(table).where(among({category for category, _ in versions}))
-    return rows.join(F.broadcast(local_frame(run.spark, versions, VERSION)), _KEY, "left_semi")
-
-
 def _named(key: VersionKey) -> str:
     return f"{key[0]} version {key[1]}"
 
 
-def _file_problems(root: str, rows: Sequence[dict[str, object]]) -> list[str]:
+def _file_problems(root: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What is wrong with the files of shards that share one. Nothing that was checked before counts."""
     problems = []
     with tempfile.TemporaryDirectory() as cache:
@@ -203,7 +197,7 @@ def _replaced(moves: DataFrame, category: str, now: Row | None) -> str:
 
 def _origins(run: Run, versions: Sequence[VersionKey]) -> dict[VersionKey, dict[str, str | None]]:
     """The manifest that each version was last published from."""
-    ours = F.broadcast(local_frame(run.spark, versions, VERSION))
-    published = actions(run).where("action = 'publish'").join(ours, _KEY, "left_semi")
-    last = published.groupBy(*_KEY).agg(F.max_by(F.struct("manifest", "manifest_checksum"), "at").alias("last"))
-    return {version_key(row): row["last"].asDict() for row in last.collect()}
+    published = of_versions(actions(run).where("action = 'publish'"), versions)
+    last = F.max_by(F.struct("manifest", "manifest_checksum"), "at").alias("last")
+    rows = published.groupBy(*schemas.VERSION_KEY).agg(last).collect()
+    return {version_key(row): row["last"].asDict() for row in rows}

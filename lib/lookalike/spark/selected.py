@@ -9,7 +9,9 @@ from pyspark.sql import functions as F
 
 from lookalike.selection import Selection
 
-_FEW = 500
+FEW = 500
+"""So many values can stand in a condition as literals."""
+
 _BUCKETS = 64
 
 
@@ -28,7 +30,7 @@ def among(categories: Collection[str]) -> Column:
 
     For a join on `category` that follows: by these literals Delta leaves out the files that hold none of them.
     """
-    return F.col("category").isin(*categories) if len(categories) <= _FEW else F.lit(True)
+    return F.col("category").isin(*categories) if len(categories) <= FEW else F.lit(True)
 
 
 def bucket(category: Column) -> Column:
@@ -38,7 +40,7 @@ def bucket(category: Column) -> Column:
 
 def in_buckets_of(categories: Collection[str]) -> Column:
     """`among`, of rows of `images`: they stand where the category's bucket is, or in none."""
-    if len(categories) > _FEW:
+    if len(categories) > FEW:
         return F.lit(True)
     places = F.col("bucket").isNull() | F.col("bucket").isin(*[bucket(F.lit(c)) for c in categories])
     return among(categories) & places

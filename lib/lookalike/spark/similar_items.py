@@ -14,16 +14,15 @@ import faiss
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame, Row, SparkSession
-from pyspark.sql import functions as F
 
 from lookalike import schemas
 from lookalike.kernels import search
 from lookalike.kernels.search import Gallery
-from lookalike.spark.gallery import Version, missing_from, versions_frame
+from lookalike.spark.gallery import Version, missing_from
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
 from lookalike.spark.spread import TASK_IMAGES, together
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.tables import of_versions, spark_schema
 
 BATCH_PRODUCTS = 2_048  # products whose matches are in hand at once
 
@@ -43,15 +42,15 @@ class Block:
 def similar_items(run: Run, versions: Sequence[Version]) -> None:
     """Find and store the similar items of `versions`, whose shards are registered."""
     with run.stage("similar_items") as figures:
+        lacking_at = run.tables.version("similar_items")
         # A lone product has no similar items: its version would be missing for ever.
-        todo = [version for version in missing_from(run, "similar_items", versions) if version.several_products]
-        wanted = F.broadcast(versions_frame(run.spark, todo))
-        rows = run.tables.read("shards").join(wanted, ["category", "version"], "left_semi").collect()
+        todo = [v.key for v in missing_from(run, "similar_items", versions) if v.several_products]
+        rows = of_versions(run.tables.read("shards"), todo).collect()
         figures.images = sum(row["ntotal"] for row in rows)
         with progress_bar(run.console, run.spark.sparkContext, "similar_items", figures.images) as count:
             found = similar_products(run.spark, rows, run.settings.root, run.settings.similar_items.k, count)
             if rows:
-                run.tables.append_new("similar_items", found, schemas.VERSION_KEY)
+                run.tables.append_new("similar_items", found, schemas.VERSION_KEY, lacking_at)
         figures.counts = {"images": figures.images}
 
 

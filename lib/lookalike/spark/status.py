@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from functools import reduce
 
+import pyarrow as pa
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from rich.console import JustifyMethod
@@ -10,16 +11,18 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from lookalike.report.formats import NOTHING, count, duration, share
-from lookalike.spark.gallery import candidates, numbered, rolled_back
+from lookalike.spark.gallery import candidates, live_moves, numbered, rolled_back
 from lookalike.spark.pins import pinned
 from lookalike.spark.run import Run, console
 from lookalike.spark.selected import covered
+from lookalike.spark.tables import local_frame
 
 _METRICS = ("images", "products", "knn_recall@10", "recall@10")
 _ALWAYS = ("category", "live", "since", "age", "model", *_METRICS)
 _SELDOM = ("pins", "next", "waiting", "rejected")
 _NUMBERS = (*_METRICS, "pins", "waiting")
 _REJECTED = 200  # lines
+_NEXT = pa.schema({"category": pa.string(), "next": pa.string(), "held": pa.bool_()})
 
 
 def print_status(run: Run) -> None:
@@ -65,7 +68,7 @@ def status(run: Run) -> DataFrame:
     )
     waiting = images.where("status IS NULL AND NOT deleted").groupBy("category").agg(F.count("*").alias("waiting"))
     pins = pinned(run).where(chosen).groupBy("category").agg(F.count("*").alias("pins"))
-    parts = [_measured(run, live), _next(run, images, live), waiting, reasons, pins]
+    parts = [_measured(run, live), _next(run, images), waiting, reasons, pins]
     joined = reduce(lambda left, right: left.join(_named(right), "category", "full"), parts, _named(live))
     return joined.withColumn("category", F.nullif("category", F.lit("")))
 
@@ -82,18 +85,15 @@ def _measured(run: Run, live: DataFrame) -> DataFrame:
     )
 
 
-def _next(run: Run, images: DataFrame, live: DataFrame) -> DataFrame:
+def _next(run: Run, images: DataFrame) -> DataFrame:
     """(category, next, held): the candidate that is not live, of the model of most images; held after a rollback."""
     embedded = images.where("status IN ('embedded', 'reused')").groupBy("model_id").count()
     model = embedded.orderBy(F.desc("count")).first()
-    found = numbered(run, candidates(images, model["model_id"] if model else "", run.settings))
-    held = rolled_back(run).withColumn("held", F.lit(True))
-    new = (
-        found.select("category", "version")
-        .join(live, ["category", "version"], "left_anti")
-        .join(held, ["category", "version"], "left")
-    )
-    return new.select("category", F.col("version").alias("next"), "held")
+    moves = live_moves(run)
+    found = numbered(run, candidates(images, model["model_id"] if model else "", run.settings), moves)
+    held = rolled_back(moves)
+    new = [(v.category, v.version, v.key in held) for v in found if v.version != v.live_version]
+    return local_frame(run.spark, new, _NEXT)
 
 
 def _line(row: Row) -> dict[str, str]:
