@@ -43,7 +43,7 @@ def test_status_and_history(
     assert (a["version"], a["next"], a["held"], a["products"], a["recall@10"]) == ("old", found["a"], True, 6.0, 0.8)
     assert (a["model_id"], a["pins"]) == (MODEL, 1)
     assert (told["b"]["version"], told["b"]["next"], told["b"]["pins"]) == (found["b"], None, None)
-    assert (told["late"]["version"], told["late"]["next"], told["late"]["held"]) == (None, found["late"], False)
+    assert (told["late"]["version"], told["late"]["next"], told["late"]["held"]) == (None, found["late"], None)
     assert [(-r["less"], r["reason"]) for r in told["bad"]["rejected"] if r["reason"]] == [
         (2, "zero bytes"),
         (1, "[red]"),

@@ -63,6 +63,11 @@ def actions(run: Run) -> DataFrame:
     return run.tables.read("audit").unionByName(_unwritten(run))
 
 
+def live_moves(run: Run) -> DataFrame:
+    """Those of them that changed what is live."""
+    return actions(run).where(F.col("action").isin(*MOVES))
+
+
 def live(run: Run) -> DataFrame:
     """Rows of `publications` that are live: what a crashed withdrawal left is not, and `settle` takes it away."""
     return run.tables.read("publications").where("NOT action <=> 'withdraw'")

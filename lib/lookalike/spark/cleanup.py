@@ -22,7 +22,7 @@ from rich.table import Table
 
 from lookalike import files, schemas
 from lookalike.report.formats import size
-from lookalike.spark.audit import MOVES, actions, record, settle
+from lookalike.spark.audit import live_moves, record, settle
 from lookalike.spark.pins import pinned
 from lookalike.spark.run import Run, console
 from lookalike.spark.tables import VERSION, VersionKey, local_frame, version_key
@@ -132,7 +132,7 @@ def _named_files(run: Run) -> dict[VersionKey, set[str]]:
 
 def _kept(run: Run, before: datetime) -> set[VersionKey]:
     """Versions that are live or pinned, or were live after `before`."""
-    moves = actions(run).where(F.col("action").isin(*MOVES) & (F.col("at") >= F.lit(before)))
+    moves = live_moves(run).where(F.col("at") >= F.lit(before))
     recent = moves.select("category", F.col("replaced_version").alias("version")).where("version IS NOT NULL")
     live = run.tables.read("publications").select("category", "version")
     return _keys(live.union(recent).union(pinned(run)))

@@ -30,9 +30,8 @@ from lookalike.spark.audit import live
 from lookalike.spark.gallery import fingerprint, live_images
 from lookalike.spark.model_id import live_model_id
 from lookalike.spark.run import Run, console
-from lookalike.spark.selected import among
 from lookalike.spark.spread import TASK_IMAGES, together
-from lookalike.spark.tables import local_frame, spark_schema
+from lookalike.spark.tables import local_frame, of_versions, spark_schema, version_key
 
 PAIRS = 10_000
 """Random images, at most, of which the nearest of the same and of another product are compared."""
@@ -153,9 +152,7 @@ def most_each(sizes: Sequence[int], settings: CategoriesSettings) -> int:
 
 def live_pairs(run: Run, versions: DataFrame, count: int, seed: int) -> list[Pair]:
     """Pairs of up to `count` random images of the live `versions`, found by searching their whole shards."""
-    wanted = {row["category"] for row in versions.collect()}
-    rows = run.tables.read("shards").where(among(wanted))
-    rows = rows.join(F.broadcast(versions), ["category", "version"], "left_semi")
+    rows = of_versions(run.tables.read("shards"), [version_key(row) for row in versions.collect()])
     draws = _draws(rows.collect(), count, seed)
     tasks = list(together(draws, lambda draw: sum(row["ntotal"] for row in draw.shards), TASK_IMAGES))
     if not tasks:

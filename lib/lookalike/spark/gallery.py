@@ -1,7 +1,6 @@
 """The gallery: embedded images of the ledger with their embeddings; and each category's candidate version."""
 
 import hashlib
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,12 +10,12 @@ from pyspark.sql import functions as F
 
 from lookalike import FORMAT_VERSION, schemas
 from lookalike.config import Settings
-from lookalike.spark.audit import MOVES, actions, live
+from lookalike.spark.audit import live, live_moves
 from lookalike.spark.run import Run
 from lookalike.spark.selected import covered, in_buckets_of
 from lookalike.spark.tables import VERSION, VersionKey, local_frame, of_versions, version_key
 
-_NUMBER = "-([0-9]+)$"  # at the end of a version
+_NUMBER = "-[0-9]+$"  # at the end of a version
 _FEW = 50_000  # images that every task can be given, without their embeddings: some MB
 
 
@@ -99,11 +98,6 @@ def unpublished(run: Run, model_id: str, force: bool = False) -> list[Version]:
     return [v for v in found if v.version != v.live_version and v.key not in held]
 
 
-def live_moves(run: Run) -> DataFrame:
-    """Audit rows of all that changed what is live."""
-    return actions(run).where(F.col("action").isin(*MOVES))
-
-
 def numbered(run: Run, found: DataFrame, moves: DataFrame, ahead: int = 0) -> list[Version]:
     """`found`, candidates, by category, with the number of its full builds, and `ahead`, behind the version: `-1`.
 
@@ -112,8 +106,7 @@ def numbered(run: Run, found: DataFrame, moves: DataFrame, ahead: int = 0) -> li
     """
     built: dict[str, int] = {}
     for category, version in moves.where(F.col("version").rlike(_NUMBER)).select("category", "version").collect():
-        number = re.search(_NUMBER, version)
-        built[category] = max(built.get(category, 0), int(number[1]) if number else 0)
+        built[category] = max(built.get(category, 0), int(version.rpartition("-")[2]))
     now = {row["category"]: (row["version"], row["run_id"]) for row in live(run).collect()}
     versions = []
     for row in sorted(found.collect()):

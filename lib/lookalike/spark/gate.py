@@ -124,16 +124,16 @@ def _relative(category: str | None, figures: Figures, live: Figures, gate: GateS
 
 def _together(replacing: Sequence[tuple[Figures, Figures]]) -> tuple[Figures, Figures]:
     """Figures of all versions together, and of the live ones that they replace; categories weigh by their queries."""
-    figures = {"churn": _pooled(new["churn"] for new, _ in replacing if "churn" in new)}
+    figures = {"churn": pooled(new["churn"] for new, _ in replacing if "churn" in new)}
     live = {}
     for metric in _RECALLS:
         both = [(old[metric], new[metric]) for new, old in replacing if metric in old]
         both = [pair for pair in both if None not in (pair[0]["value"], pair[1]["value"])]
-        live[metric], figures[metric] = _pooled(old for old, _ in both), _pooled(new for _, new in both)
+        live[metric], figures[metric] = pooled(old for old, _ in both), pooled(new for _, new in both)
     return figures, live
 
 
-def _pooled(rows: Iterable[Figure]) -> Figure:
+def pooled(rows: Iterable[Figure]) -> Figure:
     """Mean over all queries, with its interval; null where there was no query."""
     known = [row for row in rows if row["value"] is not None and row["n"]]
     n = sum(row["n"] for row in known)

@@ -33,8 +33,7 @@ from lookalike.spark.model_id import live_model_id
 from lookalike.spark.parquet_input import ParquetInput, read_input
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run, console
-from lookalike.spark.selected import among
-from lookalike.spark.tables import conform, local_frame, spark_schema
+from lookalike.spark.tables import conform, local_frame, of_versions, spark_schema, version_key
 
 Count = Callable[[int], None]
 File = tuple[tuple[str, Any], ...]
@@ -120,9 +119,8 @@ def check_replaceable(out: str) -> None:
 def _live(run: Run) -> Live:
     model_id = live_model_id(run)
     versions = live(run).select("category", "version").localCheckpoint()
-    wanted = {row["category"] for row in versions.collect()}
-    shards = run.tables.read("shards").where(among(wanted))
-    shards = shards.join(F.broadcast(versions), ["category", "version"], "left_semi").localCheckpoint()
+    keys = [version_key(row) for row in versions.collect()]
+    shards = of_versions(run.tables.read("shards"), keys).localCheckpoint()
     sizes = shards.groupBy("category", "dim").agg(F.sum("ntotal").alias("images")).collect()
     return Live(model_id, sizes[0]["dim"], versions, shards, {row["category"]: row["images"] for row in sizes})
 

@@ -9,12 +9,11 @@ from pyspark.sql import functions as F
 from rich.table import Table
 
 from lookalike import files
-from lookalike.kernels.metrics import wilson_interval
 from lookalike.report import page as pages
 from lookalike.report.formats import count, rate, share
 from lookalike.report.thumbnails import thumbnail
 from lookalike.spark.gallery import Version
-from lookalike.spark.gate import GateCheck
+from lookalike.spark.gate import GateCheck, pooled
 from lookalike.spark.pictures import image_contents, images_by_id
 from lookalike.spark.query_report import query_evaluation
 from lookalike.spark.replaced import Replaced, replaced_by_model
@@ -198,13 +197,8 @@ def _rows(run: Run) -> dict[str, int]:
 
 def _overall(evaluations: Sequence[TableRow]) -> pages.Quality:
     """Means over all queries of all categories, with the intervals of as many queries drawn from one category."""
-    figures = {}
-    for metric in _METRICS:
-        rows = [row for row in evaluations if row["metric"] == metric and row["value"] is not None]
-        if n := sum(row["n"] for row in rows):
-            value = sum(row["n"] * row["value"] for row in rows) / n
-            figures[metric] = pages.Estimate(value, *wilson_interval(value, n))
-    return _quality(figures)
+    figures = {metric: pooled(row for row in evaluations if row["metric"] == metric) for metric in _METRICS}
+    return _quality({metric: pages.Estimate(f["value"], f["low"], f["high"]) for metric, f in figures.items()})
 
 
 def _comparison(run: Run, replaced: Sequence[Replaced]) -> pages.Comparison | None:

@@ -15,7 +15,7 @@ from lookalike import schemas
 from lookalike.errors import FormatTooNew, NotPublished, ShardDamaged, VersionUnusable
 from lookalike.kernels.shards import open_shard
 from lookalike.selection import Selection
-from lookalike.spark.audit import MOVES, Origin, actions, live, removals, safe_from_cleanup, settle
+from lookalike.spark.audit import Origin, actions, live, live_moves, removals, safe_from_cleanup, settle
 from lookalike.spark.publish import Pointer, pointer, switch
 from lookalike.spark.run import Run
 from lookalike.spark.selected import covered
@@ -65,7 +65,7 @@ def rollback(run: Run, category: str, version: str | None = None) -> tuple[str, 
     PublishConflict.
     """
     with run.stage("rollback") as figures:
-        moves = actions(run).where((F.col("category") == category) & F.col("action").isin(*MOVES))
+        moves = live_moves(run).where(F.col("category") == category)
         if moves.isEmpty():
             raise NotPublished(_never_live(run, category))
         now = live(run).where(F.col("category") == category).first()
@@ -89,7 +89,7 @@ def rollback_run(run: Run, run_id: str) -> RunUndone:
     Raises NotPublished where that leaves nothing to do, VersionUnusable and PublishConflict.
     """
     with run.stage("rollback") as figures:
-        ours = actions(run).where((F.col("run_id") == run_id) & F.col("action").isin(*MOVES))
+        ours = live_moves(run).where(F.col("run_id") == run_id)
         if ours.isEmpty():
             raise NotPublished(f"run {run_id} changed nothing that is live: history shows the runs that did")
         now = live(run).select("category", F.col("version").alias("live"), F.col("run_id").alias("live_run_id"))

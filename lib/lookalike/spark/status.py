@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from lookalike.report.formats import NOTHING, count, duration, share
-from lookalike.spark.gallery import candidates, live_moves, numbered, rolled_back
+from lookalike.spark.audit import live_moves
+from lookalike.spark.gallery import candidates, numbered, rolled_back
 from lookalike.spark.pins import pinned
 from lookalike.spark.run import Run, console
 from lookalike.spark.selected import covered
@@ -92,7 +93,7 @@ def _next(run: Run, images: DataFrame) -> DataFrame:
     moves = live_moves(run)
     found = numbered(run, candidates(images, model["model_id"] if model else "", run.settings), moves)
     held = rolled_back(moves)
-    new = [(v.category, v.version, v.key in held) for v in found if v.version != v.live_version]
+    new = [(v.category, v.version, v.key in held or None) for v in found if v.version != v.live_version]
     return local_frame(run.spark, new, _NEXT)
 
 
