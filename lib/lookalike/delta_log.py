@@ -1,8 +1,13 @@
-"""Delta tables without Spark: the commits, by the names of the log's files, and the table itself, by delta-rs."""
+"""Delta tables without Spark: the commits, by the names of the log's files, and the table itself, by delta-rs.
+
+What is written here is safe from other writers only under the lock of a local disk, see `spark.tables`.
+"""
 
 import re
+from typing import Literal
 
-from deltalake import DeltaTable
+import pyarrow as pa
+from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from lookalike import files
@@ -29,9 +34,25 @@ def commits(table: str) -> list[int]:
 def opened(table: str, version: int | None = None) -> DeltaTable:
     """The table at this uri by delta-rs, at a `version` or as it is now. Raises TableDamaged."""
     try:
-        return DeltaTable(files.filesystem(table)[1] if files.is_local(table) else table, version)
+        return DeltaTable(_path(table), version)
     except DeltaError as error:
         raise TableDamaged(f"the log of {table} is damaged: restore {table}/_delta_log ({error})") from error
+
+
+def create(table: str, schema: pa.Schema, partition: str | None) -> None:
+    """Make an empty table at this uri, with the schema's comments, where there is none."""
+    nullable = pa.schema([field.with_nullable(True) for field in schema])  # as Spark makes its tables
+    partitions = [partition] if partition else None
+    DeltaTable.create(_path(table), Schema.from_arrow(nullable), mode="ignore", partition_by=partitions)
+
+
+def write(table: str, rows: pa.Table, mode: Literal["append", "overwrite"]) -> None:
+    """Commit `rows` to the table at this uri."""
+    write_deltalake(_path(table), rows, mode=mode)
+
+
+def _path(table: str) -> str:
+    return files.filesystem(table)[1] if files.is_local(table) else table
 
 
 def _listed(log: str) -> tuple[list[int], list[int]]:

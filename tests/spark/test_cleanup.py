@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 from tests.spark import versions
 from tests.spark.versions import MODEL, build, candidate, run_at
 
@@ -105,6 +106,24 @@ def test_cleanup_takes_what_nobody_needs_and_no_more(spark: Any, root: Path, tmp
 
 def _state(root: Path) -> set[str]:
     return {str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and not {"tables", ".locks"} & {*p.parts}}
+
+
+def test_cleanup_puts_small_files_together(spark: Any, two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader of the table as it was before still finds its files: they are removed a week later."""
+    run = run_at(spark, two)
+    for _ in range(4):
+        with run.stage("ingest"):
+            pass
+    before = DeltaTable(two / "tables" / "runs")
+    rows = before.to_pyarrow_table()
+    monkeypatch.setattr("lookalike.spark.tables._MANY_SMALL_FILES", 4)
+    cleanup(run, WEEK, delete=True)
+    assert len(before.file_uris()) == 4
+    assert before.to_pyarrow_table() == rows
+    cleanup(run, WEEK, delete=True)
+    now = DeltaTable(two / "tables" / "runs")
+    stages = sorted(now.to_pyarrow_table()["stage"].to_pylist())
+    assert (len(now.file_uris()), stages) == (2, ["cleanup"] * 2 + ["ingest"] * 4)
 
 
 def test_a_pin_holds_until_it_is_taken_back(spark: Any, root: Path) -> None:

@@ -12,6 +12,7 @@ import timm
 import torch
 from PIL import Image
 from pyspark.errors import PythonException
+from pyspark.sql import functions as F
 from tests.spark.rows import image, ledger, manifest_file, run_of
 
 from lookalike.config import EmbedSettings, ModelSettings
@@ -23,6 +24,7 @@ from lookalike.spark.embed import embed, task_count
 from lookalike.spark.ingest import ingest
 from lookalike.spark.model_id import embedding_model_id
 from lookalike.spark.run import Run
+from lookalike.spark.tables import Tables
 
 # Several chunks, tasks and batches of a few images.
 EMBED = EmbedSettings(engine="torch", batch_images=2, task_images=3, commit_images=9)
@@ -213,6 +215,40 @@ def test_given_embeddings_are_normalised(spark: Any, tmp_path: Path, model: Mode
         np.testing.assert_allclose(stored(run)[hashes[image_id], model_id]["embedding"], expected, rtol=1e-6)
     assert [row["status"] for row in ledger(run)] == ["embedded", "embedded", "rejected", "reused", "embedded"]
     assert run.stages[1].counts == {"embedded": 3, "reused": 1, "rejected": 0}
+
+
+def test_what_another_job_stores_meanwhile_is_not_left_waiting(
+    spark: Any, tmp_path: Path, model: ModelSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two categories that both have an image with one embedding, and jobs for each at once."""
+    vectors = [[3.0, 4.0], [1.0, 1.0]]
+    rows = [{**image(str(i)), "content": None, "embedding": vector} for i, vector in enumerate(vectors)]
+    insert = Tables.insert
+
+    def beaten(tables: Tables, name: str, rows: Any, key: Any, lacking_at: int | None = None) -> None:
+        if name == "embeddings":
+            insert(tables, name, rows.limit(1).withColumn("run_id", F.lit("another")), key)
+        insert(tables, name, rows, key, lacking_at)
+
+    monkeypatch.setattr(Tables, "insert", beaten)
+    run, _ = embedded(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows), model)
+    assert sorted(row["run_id"] == "another" for row in stored(run).values()) == [False, True]
+    assert [row["status"] for row in ledger(run)] == ["embedded", "embedded"]
+
+
+def test_an_image_that_the_manifest_has_elsewhere_waits_for_ingest(
+    spark: Any, tmp_path: Path, model: ModelSettings
+) -> None:
+    run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", [image("i", content=picture(1))]))
+    model_id = load_model(model).model_id
+    ingest(run, model_id)
+    moved = manifest_file(tmp_path / "moved.parquet", [image("i", content=picture(1), category="other")])
+    later = run_of(spark, tmp_path / "root", moved, model=model, embed=EMBED)
+    embed(later, model_id)
+    assert [row["status"] for row in ledger(later)] == [None]
+    ingest(later, model_id)
+    embed(later, model_id)
+    assert [(row["status"], row["category"]) for row in ledger(later)] == [("embedded", "other")]
 
 
 def test_bytes_of_another_hash_are_not_embedded(spark: Any, tmp_path: Path, model: ModelSettings) -> None:

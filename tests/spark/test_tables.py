@@ -6,13 +6,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 from tests.spark.versions import append, measured_rows, run_at, similar_rows
 
-from lookalike import schemas
+from lookalike import files, schemas
 from lookalike.spark.churn import CHURN_KEY
-from lookalike.spark.tables import Tables, local_frame, of_versions
+from lookalike.spark.tables import Tables, arrow_rows, local_frame, of_versions
 
 SCHEMA = schemas.SIMILAR_ITEMS
 
@@ -110,6 +112,48 @@ def test_rows_of_versions_and_keys_that_lack(
     assert large or not jobs
     frame = of_versions(run.tables.read("evaluations"), versions)
     assert frame.count() == len(expected)
+
+
+@pytest.mark.usefixtures("lock")
+def test_rows_that_are_here_are_added(spark: Any, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Once each where their key is what counts; where no other job can write, without a Spark job."""
+    run = run_at(spark, tmp_path)
+    at = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+    stages = [(f"r{number}", "embed", at, 0.5, {"é": number}, None, {"a": "b"}) for number in range(2)]
+    given = [measured_rows("a", version, None) for version in ("v1", "v2")]
+    both = pa.Table.from_pylist(given[0] + given[1], schemas.EVALUATIONS)
+    spark.sparkContext.setJobGroup("here", "")
+    for stage in stages:
+        run.tables.append_rows("runs", arrow_rows([stage], schemas.RUNS))
+    for rows in (both.slice(0, len(given[0])), both, both):
+        run.tables.append_new_rows("evaluations", rows, schemas.VERSION_KEY)
+    jobs = spark.sparkContext.statusTracker().getJobIdsForGroup("here")
+    spark.sparkContext.setJobGroup("", "")
+    assert bool(jobs) == ("among others" in request.node.name)
+    found = DeltaTable(tmp_path / "tables" / "runs").to_pyarrow_table().to_pylist(maps_as_pydicts="strict")
+    assert sorted(tuple(row.values()) for row in found) == stages
+    expected = [{name: row.get(name) for name in schemas.EVALUATIONS.names} for row in both.to_pylist()]
+    there = [row.asDict() for row in run.tables.read("evaluations").collect()]
+    assert sorted(there, key=str) == sorted(expected, key=str)
+
+
+@pytest.mark.parametrize("name", schemas.TABLES)
+def test_a_table_is_the_same_whoever_makes_it(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """delta-rs on a local disk, Spark elsewhere: columns, their comments, and the partition."""
+    here, elsewhere = (run_at(spark, tmp_path / place).tables for place in ("here", "elsewhere"))
+    assert here.version(name) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "is_local", lambda _: False)
+        assert elsewhere.version(name) == 0
+    made = [spark.read.format("delta").load(tables.path(name)) for tables in (here, elsewhere)]
+    fields = [[(f.name, f.dataType.simpleString(), f.nullable, f.metadata) for f in rows.schema] for rows in made]
+    assert fields[0] == fields[1]
+    assert all(field[-1]["comment"] for field in fields[0])
+    assert [rows.count() for rows in made] == [0, 0]
+    partitions = [DeltaTable(tables.path(name)).metadata().partition_columns for tables in (here, elsewhere)]
+    assert partitions[0] == partitions[1]
 
 
 def is_local(rows: DataFrame) -> bool:

@@ -25,7 +25,7 @@ from pyspark.sql import functions as F
 from lookalike import __version__, files, schemas
 from lookalike.errors import VersionUnusable
 from lookalike.spark.run import Run
-from lookalike.spark.tables import VersionKey, local_frame, of_versions
+from lookalike.spark.tables import VersionKey, arrow_rows, of_versions
 
 KEY = ("run_id", "action", "category", "version")
 
@@ -77,15 +77,14 @@ def record(run: Run, rows: Sequence[dict[str, Any]], why: str | None = None) -> 
     """Add rows of this run: each an action, and of the audit's columns those that it has."""
     common = {"at": datetime.now(UTC), "run_id": run.run_id, **vars(Origin.here(why))}
     values = [tuple({**common, **row}.get(name) for name in schemas.AUDIT.names) for row in rows]
-    run.tables.append("audit", local_frame(run.spark, values, schemas.AUDIT))
+    run.tables.append_rows("audit", arrow_rows(values, schemas.AUDIT))
 
 
 def settle(run: Run) -> None:
     """Write the audit rows that `publications` holds and the audit lacks, then end what is being withdrawn."""
-    lacking_at = run.tables.version("audit")
-    missing = _unwritten(run)
-    if not missing.isEmpty():
-        run.tables.insert("audit", missing, KEY, lacking_at)  # not append: two jobs may find the same rows missing
+    missing = _unwritten(run).toArrow().cast(schemas.AUDIT)
+    if missing.num_rows:
+        run.tables.append_new_rows("audit", missing, KEY)  # as two jobs may find the same rows missing
     withdrawn = run.tables.read("publications").where("action = 'withdraw'")
     if not withdrawn.isEmpty():
         run.tables.delete("publications", withdrawn, ["category", "run_id"])

@@ -30,7 +30,7 @@ from lookalike.spark.tables import VERSION, VersionKey, local_frame, version_key
 # Evaluations first: so no gate lets pass what a killed cleanup left in part. Shards last: they name the files.
 _TABLES = ("evaluations", "similar_items", "shards")
 _LEAST_VACUUM_HOURS = 7 * 24.0  # Delta's own retention
-_VACUUMS = 4  # at once, as each mostly waits
+_AT_ONCE = 4  # tables, as each mostly waits
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def cleanup(run: Run, retention_days: float, delete: bool = False) -> Leftovers:
 
 
 def _delete(run: Run, before: datetime, retention_days: float) -> Leftovers:
-    """Announce, then remove what can go, and old files of the tables themselves; returns what went."""
+    """Announce, then remove what can go, and see to the files of the tables themselves; returns what went."""
     with run.stage("cleanup") as figures:
         found = leftovers(run, before)
         settle(run)
@@ -67,7 +67,8 @@ def _delete(run: Run, before: datetime, retention_days: float) -> Leftovers:
             record(run, gone or [nothing], f"retention of {retention_days:g} days")
         found = _remove(run, found, before)
         hours = max(_LEAST_VACUUM_HOURS, retention_days * 24)
-        with ThreadPoolExecutor(_VACUUMS) as pool:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(run.tables.compact, sorted(schemas.WITHOUT_IMAGES)))
             list(pool.map(lambda name: run.tables.vacuum(name, hours), schemas.TABLES))
         figures.counts = {"versions": len(found.versions), "files": len(found.files), "bytes": found.size_bytes}
     return found

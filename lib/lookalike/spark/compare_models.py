@@ -20,7 +20,7 @@ from lookalike import config, files
 from lookalike.config import ModelSettings
 from lookalike.errors import ConfigInvalid, ManifestInvalid, RootUnusable
 from lookalike.kernels.bootstrap import mean_intervals
-from lookalike.spark.embed import embed_contents, unknown_contents
+from lookalike.spark.embed import embed_contents, known_contents, unknown_contents
 from lookalike.spark.evaluate_queries import Evaluation, accounted, measured, read_answers, searchable
 from lookalike.spark.gallery import embedded_images
 from lookalike.spark.model_id import current_model_id
@@ -82,13 +82,14 @@ def model_settings(current: ModelSettings, name: str) -> ModelSettings:
 def _embed_missing(candidate: Candidate, images: DataFrame) -> int:
     """Embed the contents of `images` that the model lacks; gives how many were."""
     run, model_id = candidate.run, candidate.model_id
-    todo = unknown_contents(images, run.tables.read("embeddings"), model_id).localCheckpoint()
+    known = known_contents(images, run.tables.read("embeddings"), model_id)
+    todo = unknown_contents(images, known).localCheckpoint()
     contents = todo.count()
     staging = files.join(run.settings.root, "staging", run.run_id)
     try:
         with progress_bar(run.console, run.spark.sparkContext, candidate.name, contents) as count:
-            rejected = embed_contents(run, run.manifest, todo, contents, model_id, files.join(staging, model_id), count)
-            left_out = rejected.count()
+            outcomes = embed_contents(run, run.manifest, todo, contents, model_id, files.join(staging, model_id), count)
+            left_out = outcomes.where("reason IS NOT NULL").count()
     finally:
         files.remove(staging)
     return contents - left_out

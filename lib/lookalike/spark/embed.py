@@ -6,7 +6,7 @@ Embeddings are committed in chunks, then the ledger once. A crash costs at most 
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from lookalike.spark.ingest import KEY, checked_embeddings, hash_rows, known_par
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run, StageFigures
 from lookalike.spark.secrets import is_withheld, stored_uri
-from lookalike.spark.selected import covered
+from lookalike.spark.selected import among, covered
 from lookalike.spark.tables import conform, local_frame, spark_schema, written
 
 if TYPE_CHECKING:
@@ -51,49 +51,55 @@ def embed(run: Run, model_id: str) -> None:
         figures.counts, figures.images = {"embedded": 0, "reused": 0, "rejected": 0}, 0
         waiting = waiting_images(run, model_id).persist(StorageLevel.DISK_ONLY)
         try:
-            # Once these are counted Spark knows how few they are, and needs not shuffle the large tables to meet them.
-            if waiting.count():
+            # Once these are read Spark knows how few they are, and needs not shuffle the large tables to meet them.
+            categories = {row["category"] for row in waiting.select("category").distinct().collect()}
+            if categories:
                 check_left_behind(run, waiting, model_id)
-                _embed_waiting(run, waiting, model_id, figures)
+                _embed_waiting(run, waiting, categories, model_id, figures)
         finally:
             waiting.unpersist()
 
 
-def _embed_waiting(run: Run, waiting: DataFrame, model_id: str, figures: StageFigures) -> None:
+def _embed_waiting(
+    run: Run, waiting: DataFrame, categories: Collection[str], model_id: str, figures: StageFigures
+) -> None:
     staging = files.join(run.settings.root, "staging", run.run_id)
+    manifest = run.manifest.where(among(categories))
     lacking_at = run.tables.version("embeddings")
-    todo = unknown_contents(waiting, run.tables.read("embeddings"), model_id).persist(StorageLevel.DISK_ONLY)
+    known = known_contents(waiting, run.tables.read("embeddings"), model_id).persist(StorageLevel.DISK_ONLY)
+    todo = unknown_contents(waiting, known).persist(StorageLevel.DISK_ONLY)
     try:
         figures.images = todo.count()
         with progress_bar(run.console, run.spark.sparkContext, "embed", figures.images) as count:
             if run.given_dim and figures.images:
-                rejected = _take_given(run, todo, lacking_at, run.given_dim, model_id, count)
+                outcomes = _take_given(run, manifest, todo, lacking_at, run.given_dim, model_id, count)
             else:
-                rejected = embed_contents(run, run.manifest, todo, figures.images, model_id, staging, count)
-        embeddings = run.tables.read("embeddings").where(F.col("model_id") == model_id)
-        settled = settle(waiting, embeddings, rejected, model_id, run.run_id).persist(StorageLevel.DISK_ONLY)
-        outcomes = settled.groupBy("status", "bucket").count().collect()
-        if outcomes:
-            buckets = {row["bucket"] for row in outcomes}  # where the ledger has these rows already
+                outcomes = embed_contents(run, manifest, todo, figures.images, model_id, staging, count)
+        settled = settle(waiting, known, outcomes, model_id, run.run_id).persist(StorageLevel.DISK_ONLY)
+        rows = settled.groupBy("status", "bucket").count().collect()
+        if rows:
+            buckets = {row["bucket"] for row in rows}  # where the ledger has these rows already
             run.tables.upsert("images", settled, KEY, partitions=known_partitions(buckets))
         settled.unpersist()
-        for row in outcomes:
+        for row in rows:
             figures.counts[row["status"]] += row["count"]
     finally:
         files.remove(staging)
         todo.unpersist()
+        known.unpersist()
 
 
 def waiting_images(run: Run, model_id: str) -> DataFrame:
     """Ledger rows of the selection and the manifest that ingest accepted and this model has not yet seen.
 
-    What ingest rejected has no model_id. A run that retries leaves alone what waits only because the model is another.
+    An image that the manifest has in another category waits for ingest. What ingest rejected has no model_id. A run
+    that retries leaves alone what waits only because the model is another.
     """
     waits = F.col("status").isNull()
     if not run.selection.retry:
         waits |= F.col("model_id") != model_id
     rows = run.tables.read("images").where(waits & ~F.col("deleted") & covered(run.selection))
-    return rows.join(run.manifest.select("image_id"), "image_id", "left_semi")
+    return rows.join(run.manifest.select("image_id", "category"), ["image_id", "category"], "left_semi")
 
 
 def check_left_behind(run: Run, waiting: DataFrame, model_id: str) -> None:
@@ -118,10 +124,14 @@ def check_left_behind(run: Run, waiting: DataFrame, model_id: str) -> None:
         )
 
 
-def unknown_contents(waiting: DataFrame, embeddings: DataFrame, model_id: str) -> DataFrame:
-    """(content_hash, uri, image_id) of each distinct content that has no embedding of this model."""
-    ours = embeddings.where(F.col("model_id") == model_id).select("content_hash")
-    known = ours.join(waiting.select("content_hash"), "content_hash", "left_semi")
+def known_contents(waiting: DataFrame, embeddings: DataFrame, model_id: str) -> DataFrame:
+    """(content_hash, width, height) of each content of `waiting` that has an embedding of this model."""
+    ours = embeddings.where(F.col("model_id") == model_id).select("content_hash", "width", "height")
+    return ours.join(waiting.select("content_hash"), "content_hash", "left_semi")
+
+
+def unknown_contents(waiting: DataFrame, known: DataFrame) -> DataFrame:
+    """(content_hash, uri, image_id) of each distinct content that is not `known`."""
     one = F.max(F.struct("uri", "image_id")).alias("one")
     distinct = waiting.groupBy("content_hash").agg(one).select("content_hash", "one.uri", "one.image_id")
     return distinct.join(known, "content_hash", "left_anti")
@@ -130,7 +140,7 @@ def unknown_contents(waiting: DataFrame, embeddings: DataFrame, model_id: str) -
 def embed_contents(
     run: Run, manifest: DataFrame, todo: DataFrame, contents: int, model_id: str, staging: str, count: Count
 ) -> DataFrame:
-    """Store the embeddings of `todo`, as `unknown_contents` gives it; gives the outcomes that are rejections.
+    """Store the embeddings of `todo`, as `unknown_contents` gives it; gives all outcomes, see `image_outcomes`.
 
     `manifest` (image_id, uri, content) has what `todo` lacks: carried bytes, and uris with their secrets.
     """
@@ -149,8 +159,7 @@ def embed_contents(
         embedded = found.where("embedding IS NOT NULL")
         if not embedded.isEmpty():
             run.tables.insert("embeddings", embedded.withColumn("run_id", F.lit(run.run_id)), schemas.EMBEDDINGS_KEY)
-    all_outcomes = run.spark.read.schema(spark_schema(_OUTCOMES)).parquet(outcomes)
-    return all_outcomes.where("reason IS NOT NULL")
+    return run.spark.read.schema(spark_schema(_OUTCOMES)).parquet(outcomes)
 
 
 def task_count(contents: int, cores: int, settings: EmbedSettings) -> int:
@@ -270,14 +279,19 @@ def _outcome_batch(outcomes: list["Outcome"], model_id: str) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=_OUTCOMES)
 
 
-def _take_given(run: Run, todo: DataFrame, lacking_at: int, dim: int, model_id: str, count: Count) -> DataFrame:
-    """Store the embeddings that the manifest brings, in one commit, as nothing costly could be lost; rejects none.
+def _take_given(
+    run: Run, manifest: DataFrame, todo: DataFrame, lacking_at: int, dim: int, model_id: str, count: Count
+) -> DataFrame:
+    """Store the embeddings that the manifest brings, in one commit, as nothing costly could be lost; gives outcomes.
 
     `lacking_at`: see `Tables.insert`.
     """
-    found = given_outcomes(run.manifest, todo, dim, model_id, count).withColumn("run_id", F.lit(run.run_id))
+    found = given_outcomes(manifest, todo, dim, model_id, count).withColumn("run_id", F.lit(run.run_id))
     run.tables.insert("embeddings", found, schemas.EMBEDDINGS_KEY, lacking_at)
-    return found.limit(0)
+    stored = run.tables.read("embeddings").where(F.col("model_id") == model_id)
+    if run.tables.version("embeddings") == lacking_at + 1:  # else another job may have stored some of these meanwhile
+        stored = stored.where(F.col("run_id") == run.run_id)
+    return stored.join(todo, "content_hash", "left_semi").withColumn("reason", F.lit(None).cast("string"))
 
 
 def given_outcomes(manifest: DataFrame, todo: DataFrame, dim: int, model_id: str, count: Count) -> DataFrame:
@@ -305,19 +319,17 @@ def _unit_batches(dim: int, model_id: str, count: Count, batches: Iterable[pa.Re
         count(n)
 
 
-def settle(waiting: DataFrame, embeddings: DataFrame, rejected: DataFrame, model_id: str, run_id: str) -> DataFrame:
+def settle(waiting: DataFrame, known: DataFrame, outcomes: DataFrame, model_id: str, run_id: str) -> DataFrame:
     """Waiting ledger rows whose content has an outcome now, with their final status.
 
-    `embeddings` are all of this model, `rejected` are outcomes of this run. Of the rows of one content, the one with
-    the least image_id is `embedded` if this run computed it; the others are `reused`.
+    `known` are contents that had an embedding before, `outcomes` are this run's. Of the rows of one content, the one
+    with the least image_id is `embedded` if this run computed it; the others are `reused`.
     """
     size = ("content_hash", "width", "height")
-    accepted = embeddings.join(waiting.select("content_hash"), "content_hash", "left_semi").select(
-        *size, F.lit(None).cast("string").alias("reason"), (F.col("run_id") == run_id).alias("ours")
-    )
-    refused = rejected.select(*size, "reason", F.lit(False).alias("ours"))
+    before = known.select(*size, F.lit(None).cast("string").alias("reason"), F.lit(False).alias("ours"))
     results = (
-        accepted.unionByName(refused)
+        outcomes.select(*size, "reason", F.col("reason").isNull().alias("ours"))
+        .unionByName(before)
         .groupBy("content_hash")
         .agg(*(F.max(name).alias(name) for name in ("width", "height", "reason", "ours")))
     )

@@ -31,7 +31,7 @@ from lookalike.spark.gallery import fingerprint, live_images
 from lookalike.spark.model_id import live_model_id
 from lookalike.spark.run import Run, console
 from lookalike.spark.spread import TASK_IMAGES, together
-from lookalike.spark.tables import local_frame, of_versions, spark_schema, version_key
+from lookalike.spark.tables import arrow_rows, of_versions, spark_schema, version_key
 
 PAIRS = 10_000
 """Random images, at most, of which the nearest of the same and of another product are compared."""
@@ -189,7 +189,7 @@ def _fit(run: Run, sample: DataFrame, order: Order) -> PredictorRow:
     found = sample.repartition(1).mapInArrow(partial(_fitted, order), spark_schema(_FITTED)).collect()
     row = {**found[0].asDict(recursive=True), "run_id": run.run_id, "fitted_at": datetime.now(UTC)}
     values = tuple(row[name] for name in schemas.CATEGORY_PREDICTORS.names)
-    run.tables.append("category_predictors", local_frame(run.spark, [values], schemas.CATEGORY_PREDICTORS))
+    run.tables.append_rows("category_predictors", arrow_rows([values], schemas.CATEGORY_PREDICTORS))
     return row
 
 

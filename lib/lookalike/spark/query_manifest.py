@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from lookalike import files, schemas
 from lookalike.errors import ManifestInvalid
 from lookalike.spark.audit import manifest_checksum
-from lookalike.spark.embed import embed_contents, given_outcomes, unknown_contents
+from lookalike.spark.embed import embed_contents, given_outcomes, known_contents, unknown_contents
 from lookalike.spark.ingest import digest_contents, digest_embeddings, hash_uris
 from lookalike.spark.parquet_input import ParquetInput, read_input
 from lookalike.spark.progress import progress_bar
@@ -112,13 +112,15 @@ def _photos(run: Run, photos: DataFrame, model_id: str) -> DataFrame:
     digested = digest_contents(photos, run.settings.ingest)
     tasks = run.spark.sparkContext.defaultParallelism
     hashed = hash_uris(digested.repartition(tasks, "image_id"), run.settings.ingest, _uncounted).localCheckpoint()
-    todo = unknown_contents(hashed.where("reason IS NULL"), run.tables.read("embeddings"), model_id).localCheckpoint()
+    good = hashed.where("reason IS NULL")
+    known = known_contents(good, run.tables.read("embeddings"), model_id)
+    todo = unknown_contents(good, known).localCheckpoint()
     contents = todo.count()
     staging = files.join(run.settings.root, "staging", run.run_id, "queries", model_id)
     with progress_bar(run.console, run.spark.sparkContext, "embed queries", contents) as count:
-        rejected = embed_contents(run, photos, todo, contents, model_id, staging, count)
+        outcomes = embed_contents(run, photos, todo, contents, model_id, staging, count)
     embeddings = run.tables.read("embeddings").where(F.col("model_id") == model_id).select("content_hash", "embedding")
-    reasons = rejected.groupBy("content_hash").agg(F.min("reason").alias("rejected"))
+    reasons = outcomes.groupBy("content_hash").agg(F.min("reason").alias("rejected"))
     return (
         hashed.join(embeddings, "content_hash", "left")
         .join(reasons, "content_hash", "left")

@@ -16,7 +16,7 @@ from lookalike.config import Settings
 from lookalike.errors import foreseen
 from lookalike.selection import EVERYTHING, Selection
 from lookalike.spark.manifest import given_dim, read_manifest
-from lookalike.spark.tables import Tables, local_frame
+from lookalike.spark.tables import Tables, arrow_rows
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Run:
         log.event("stage ended", stage=name, seconds=figures.seconds, images_per_s=rate, counts=figures.counts)
         measured = figures.seconds, figures.counts, rate, figures.decisions or None
         row = (self.run_id, name, started_at, *measured)
-        self.tables.append("runs", local_frame(self.spark, [row], schemas.RUNS))
+        self.tables.append_rows("runs", arrow_rows([row], schemas.RUNS))
 
 
 _PIPE_WIDTH = 200

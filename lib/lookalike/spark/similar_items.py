@@ -22,7 +22,7 @@ from lookalike.spark.gallery import Version, missing_from
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
 from lookalike.spark.spread import TASK_IMAGES, together
-from lookalike.spark.tables import of_versions, spark_schema
+from lookalike.spark.tables import spark_schema
 
 BATCH_PRODUCTS = 2_048  # products whose matches are in hand at once
 
@@ -45,7 +45,7 @@ def similar_items(run: Run, versions: Sequence[Version]) -> None:
         lacking_at = run.tables.version("similar_items")
         # A lone product has no similar items: its version would be missing for ever.
         todo = [v.key for v in missing_from(run, "similar_items", versions) if v.several_products]
-        rows = of_versions(run.tables.read("shards"), todo).collect()
+        rows = [Row(**row) for row in run.tables.rows_of("shards", todo)]
         figures.images = sum(row["ntotal"] for row in rows)
         with progress_bar(run.console, run.spark.sparkContext, "similar_items", figures.images) as count:
             found = similar_products(run.spark, rows, run.settings.root, run.settings.similar_items.k, count)

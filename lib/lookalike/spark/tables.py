@@ -58,6 +58,7 @@ VersionKey = tuple[str, str]  # category, version
 Key = tuple[Any, ...]
 
 _FEW_FILES, _FEW_BYTES = 200, 2**20
+_MANY_SMALL_FILES = 50
 
 
 class RowChanged(Exception):
@@ -79,9 +80,14 @@ def spark_schema(schema: pa.Schema) -> StructType:
 
 def local_frame(spark: SparkSession, rows: Sequence[Sequence[Any]], schema: pa.Schema) -> DataFrame:
     """`rows`, each with the values of `schema` in order, as a part of the plan: no job is run to have them."""
+    return spark.createDataFrame(arrow_rows(rows, schema))
+
+
+def arrow_rows(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.Table:
+    """`rows`, each with the values of `schema` in order."""
     columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
     arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
-    return spark.createDataFrame(pa.Table.from_arrays(arrays, schema=schema))
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def of_versions(rows: DataFrame, versions: Collection[VersionKey]) -> DataFrame:
@@ -166,8 +172,17 @@ class Tables:
         if partition := schemas.PARTITIONED_BY.get(name):
             new = new.repartition(partition)
         with self._only_writer(name):
-            self._delta(name)
+            self._create(name)
             new.write.format("delta").mode("append").save(self.path(name))
+
+    def append_rows(self, name: str, rows: pa.Table) -> None:
+        """`append` of rows that are here, of a table without partitions: on a local disk no Spark job is run."""
+        with self._only_writer(name) as alone:
+            if self._without_spark(alone):
+                self._create(name)
+                delta_log.write(self.path(name), rows, "append")
+            else:
+                self.append(name, self.spark.createDataFrame(rows))
 
     def append_new(self, name: str, rows: DataFrame, key: Sequence[str], lacking_at: int | None = None) -> None:
         """Add those of `rows` whose `key` the table lacks, in one commit, to files in which they stand as they come.
@@ -183,17 +198,20 @@ class Tables:
             computed.unpersist()
 
     def append_new_rows(self, name: str, rows: pa.Table, key: Sequence[str]) -> None:
-        """`append_new` of rows that are here."""
-        given = sorted(set(zip(*(rows[column].to_pylist() for column in key), strict=True)))
-        if given:
-            self._append_new(name, self.spark.createDataFrame(rows), key, given)
+        """`append_new` of rows that are here: on a local disk no Spark job is run."""
+        keys = list(zip(*(rows[column].to_pylist() for column in key), strict=True))
+        given = list(dict.fromkeys(keys))
+        with self._only_writer(name) as alone:
+            if not self._without_spark(alone):
+                self._append_new(name, self.spark.createDataFrame(rows), key, given)
+            elif lacking := set(self.lacking(name, key, given)):
+                self.append_rows(name, rows.filter(pa.array([values in lacking for values in keys])))
 
     @_retried
     def _append_new(
         self, name: str, rows: DataFrame, key: Sequence[str], given: list[Key], lacking_at: int | None = None
     ) -> None:
         with self._only_writer(name) as alone:
-            self._delta(name)
             seen = self.version(name)
             lacking = given if alone and seen == lacking_at else self.lacking(name, key, given)
             if not lacking:
@@ -264,7 +282,6 @@ class Tables:
         commit, whoever else writes.
         """
         with self._only_writer(name) as alone:
-            self._delta(name)
             small = self._small(name, self.version(name)) if alone else None
             if small is None:
                 self._swap_by_merge(name, rows, key, column)
@@ -276,8 +293,11 @@ class Tables:
             names = schemas.TABLES[name].names
             kept = small.filter(pc.invert(pc.is_in(small[key], rows[key]))).select(names)
             table = pa.concat_tables([kept.cast(rows.select(names).schema), rows.select(names)])
-            new = conform(self.spark.createDataFrame(table), schemas.TABLES[name]).coalesce(1)
-            new.write.format("delta").mode("overwrite").save(self.path(name))
+            if self._without_spark(alone):
+                delta_log.write(self.path(name), table, "overwrite")
+            else:
+                new = conform(self.spark.createDataFrame(table), schemas.TABLES[name]).coalesce(1)
+                new.write.format("delta").mode("overwrite").save(self.path(name))
 
     def _swap_by_merge(self, name: str, rows: pa.Table, key: str, column: str) -> None:
         schema = schemas.TABLES[name]
@@ -305,6 +325,17 @@ class Tables:
             with self._only_writer(name):
                 self._joined(name, rows, key).whenMatchedDelete().execute()
 
+    @_retried
+    def compact(self, name: str) -> None:
+        """Put the table's small files together where they are many: each commit leaves one."""
+        if not delta_log.commits(self.path(name)):
+            return
+        with self._only_writer(name):
+            table = DeltaTable.forPath(self.spark, self.path(name))
+            (detail,) = table.detail().collect()
+            if detail["numFiles"] > _MANY_SMALL_FILES:
+                table.optimize().executeCompaction()
+
     def vacuum(self, name: str, hours: float) -> None:
         """Remove the table's own files that no version of it younger than `hours` needs."""
         if delta_log.commits(self.path(name)):
@@ -312,12 +343,9 @@ class Tables:
 
     @_retried
     def version(self, name: str) -> int:
-        """Delta version of the table as it is now."""
-        commits = delta_log.commits(self.path(name))
-        if not commits:
-            self._delta(name)
-            commits = delta_log.commits(self.path(name))
-        return commits[-1]
+        """Delta version of the table as it is now, created where it is missing."""
+        self._create(name)
+        return delta_log.commits(self.path(name))[-1]
 
     def _merge(self, name: str, rows: DataFrame, key: Sequence[str]) -> DeltaMergeBuilder:
         return self._joined(name, conform(rows, schemas.TABLES[name]), key)
@@ -327,26 +355,38 @@ class Tables:
         return self._delta(name).alias("old").merge(rows.alias("new"), same_key)
 
     def _delta(self, name: str) -> DeltaTable:
-        """The table, created empty where it is missing, so that its comments and constraints stand.
+        """The table, created where it is missing."""
+        self._create(name)
+        return DeltaTable.forPath(self.spark, self.path(name))
+
+    def _create(self, name: str) -> None:
+        """Make the table, empty, where it is missing, so that its comments and constraints stand.
 
         One that an older release made gets the columns that came since.
         """
-        path = self.path(name)
+        path, partition = self.path(name), schemas.PARTITIONED_BY.get(name)
         if not delta_log.commits(path):
             with self._only_writer(name):
-                empty = self._empty(name).write.format("delta").mode("ignore")
-                if partition := schemas.PARTITIONED_BY.get(name):
-                    empty = empty.partitionBy(partition)
-                empty.save(path)
-        table = DeltaTable.forPath(self.spark, path)
-        if set(schemas.TABLES[name].names) - set(table.toDF().columns):
+                if files.is_local(self.root):
+                    delta_log.create(path, schemas.TABLES[name], partition)
+                else:
+                    empty = self._empty(name).write.format("delta").mode("ignore")
+                    (empty.partitionBy(partition) if partition else empty).save(path)
+        if set(schemas.TABLES[name].names) - set(self._columns(name)):
             with self._only_writer(name):
                 self._empty(name).write.format("delta").mode("append").option("mergeSchema", True).save(path)
-            table = DeltaTable.forPath(self.spark, path)
-        return table
+
+    def _columns(self, name: str) -> list[str]:
+        if files.is_local(self.root):
+            return [field.name for field in delta_log.opened(self.path(name)).schema().fields]
+        return DeltaTable.forPath(self.spark, self.path(name)).toDF().columns
 
     def _empty(self, name: str) -> DataFrame:
         return self.spark.createDataFrame([], spark_schema(schemas.TABLES[name]))
+
+    def _without_spark(self, alone: bool) -> bool:
+        """Whether delta-rs may commit in Spark's place, which takes it a tenth of the time."""
+        return alone and files.is_local(self.root)
 
     @contextmanager
     def _only_writer(self, name: str) -> Iterator[bool]:
