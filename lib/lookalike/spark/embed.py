@@ -25,7 +25,7 @@ from lookalike.spark.ingest import KEY, checked_embeddings, hash_rows, known_par
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run, StageFigures
 from lookalike.spark.secrets import is_withheld, stored_uri
-from lookalike.spark.selected import among, covered
+from lookalike.spark.selected import among, covered, in_buckets_of
 from lookalike.spark.tables import conform, local_frame, spark_schema, written
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def embed(run: Run, model_id: str) -> None:
             # Once these are read Spark knows how few they are, and needs not shuffle the large tables to meet them.
             categories = {row["category"] for row in waiting.select("category").distinct().collect()}
             if categories:
-                check_left_behind(run, waiting, model_id)
+                check_left_behind(run, waiting, categories, model_id)
                 _embed_waiting(run, waiting, categories, model_id, figures)
         finally:
             waiting.unpersist()
@@ -102,15 +102,16 @@ def waiting_images(run: Run, model_id: str) -> DataFrame:
     return rows.join(run.manifest.select("image_id", "category"), ["image_id", "category"], "left_semi")
 
 
-def check_left_behind(run: Run, waiting: DataFrame, model_id: str) -> None:
-    """Raises ManifestInvalid where the categories of `waiting` have images of another model that do not wait.
+def check_left_behind(run: Run, waiting: DataFrame, categories: Collection[str], model_id: str) -> None:
+    """Raises ManifestInvalid where the `categories` of `waiting` have images of another model that do not wait.
 
     The categories' next versions would be of this model, so without these images.
     """
-    images = embedded_images(run.tables.read("images")).where(F.col("model_id") != model_id)
-    others = images.join(F.broadcast(waiting.select("category").distinct()), "category", "left_semi")
-    if others.isEmpty():
+    images = run.tables.read("images").where((F.col("model_id") != model_id) & in_buckets_of(categories))
+    others = embedded_images(images)
+    if others.isEmpty():  # as a rule; Delta then reads nothing
         return
+    others = others.join(F.broadcast(waiting.select("category").distinct()), "category", "left_semi")
     behind = others.join(waiting.select("image_id"), "image_id", "left_anti").groupBy("category").count()
     rows = behind.orderBy(F.desc("count"), "category").collect()
     if rows:
