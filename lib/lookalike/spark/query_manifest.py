@@ -120,7 +120,8 @@ def _photos(run: Run, photos: DataFrame, model_id: str) -> DataFrame:
     with progress_bar(run.console, run.spark.sparkContext, "embed queries", contents) as count:
         outcomes = embed_contents(run, photos, todo, contents, model_id, staging, count)
     embeddings = run.tables.read("embeddings").where(F.col("model_id") == model_id).select("content_hash", "embedding")
-    reasons = outcomes.groupBy("content_hash").agg(F.min("reason").alias("rejected"))
+    rejected = outcomes.where("reason IS NOT NULL")
+    reasons = rejected.groupBy("content_hash").agg(F.min("reason").alias("rejected"))
     return (
         hashed.join(embeddings, "content_hash", "left")
         .join(reasons, "content_hash", "left")

@@ -212,6 +212,7 @@ class Tables:
         self, name: str, rows: DataFrame, key: Sequence[str], given: list[Key], lacking_at: int | None = None
     ) -> None:
         with self._only_writer(name) as alone:
+            self._create(name)
             seen = self.version(name)
             lacking = given if alone and seen == lacking_at else self.lacking(name, key, given)
             if not lacking:
@@ -282,6 +283,7 @@ class Tables:
         commit, whoever else writes.
         """
         with self._only_writer(name) as alone:
+            self._create(name)
             small = self._small(name, self.version(name)) if alone else None
             if small is None:
                 self._swap_by_merge(name, rows, key, column)
@@ -344,8 +346,11 @@ class Tables:
     @_retried
     def version(self, name: str) -> int:
         """Delta version of the table as it is now, created where it is missing."""
-        self._create(name)
-        return delta_log.commits(self.path(name))[-1]
+        commits = delta_log.commits(self.path(name))
+        if not commits:
+            self._create(name)
+            commits = delta_log.commits(self.path(name))
+        return commits[-1]
 
     def _merge(self, name: str, rows: DataFrame, key: Sequence[str]) -> DeltaMergeBuilder:
         return self._joined(name, conform(rows, schemas.TABLES[name]), key)
