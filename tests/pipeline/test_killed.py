@@ -1,5 +1,6 @@
 """`kill -9` of the driver at points over the whole run: readers see whole versions, and the next run finishes."""
 
+import bisect
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -63,25 +65,42 @@ def answers(catalog: reader.Catalog, products: list[str]) -> dict[str, list[str]
     return {product: [match.product_id for match in catalog.similar(product, K)] for product in products}
 
 
-class Started:
-    """A pipeline in processes of its own, the driver's Python and JVM, which `kill -9` ends after so many seconds."""
+class Moment(NamedTuple):
+    """So many seconds after so many stages: on a busier machine it stays in the stage in which it was chosen."""
 
-    def __init__(self, root: Path, manifest: Path, seconds: float) -> None:
+    stages: int
+    seconds: float
+
+
+class Started:
+    """A pipeline in processes of its own, the driver's Python and JVM, which `kill -9` ends at a moment."""
+
+    def __init__(self, root: Path, manifest: Path, killed_at: Moment) -> None:
         command = [str(CHECKOUT / "spark-submit.sh"), "pipeline", *catalogs.options(root, manifest, SETTINGS)]
         command += ["--", *FOR_FEW_ROWS]
+        self._log = root / "tables" / "runs" / "_delta_log"
+        self._awaited = self._commits() + killed_at.stages
         self._job = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        self._timer = threading.Timer(seconds, self._kill)
-        self._timer.start()
+        self._end = threading.Thread(target=self._kill_after, args=(killed_at.seconds,))
+        self._end.start()
 
-    def _kill(self) -> None:
-        if self._job.poll() is None:
+    def _commits(self) -> int:
+        """Those of `runs`, of which each stage makes one."""
+        return len(list(self._log.glob("*.json")))
+
+    def _kill_after(self, seconds: float) -> None:
+        while self._commits() < self._awaited and self._job.poll() is None:
+            time.sleep(0.02)
+        try:
+            self._job.wait(seconds)
+        except subprocess.TimeoutExpired:
             os.killpg(self._job.pid, signal.SIGKILL)
+            self._job.wait()
 
     def wait(self) -> None:
-        self._job.wait()
-        self._timer.cancel()
+        self._end.join()
 
 
 @dataclass
@@ -97,11 +116,19 @@ class Shop:
     def root(self) -> Path:
         return self.folder / "root"
 
-    def start(self, number: int, seconds: float) -> Started:
+    def start(self, number: int, killed_at: Moment) -> Started:
         """Start a run of another round of the manifest."""
         self.stages_before = self.stages()
         manifest = catalogs.write_manifest(self.folder / f"{number}.parquet", rows_of_round(number))
-        return Started(self.root, manifest, seconds)
+        return Started(self.root, manifest, killed_at)
+
+    def moments(self, begun: float, ended: float) -> list[Moment]:
+        """KILLED_AT in a run that was not killed, which began and ended at these times."""
+        ends = [row["started_at"].timestamp() + row["seconds"] for row in catalogs.table(self.root, "runs")]
+        starts = [begun, *sorted(ends)]
+        chosen = [begun + share * (ended - begun) for share in KILLED_AT]
+        stages = [bisect.bisect_right(starts, at) - 1 for at in chosen]
+        return [Moment(stage, at - starts[stage]) for stage, at in zip(stages, chosen, strict=True)]
 
     def open(self, number: int) -> None:
         self.before = truth(rows_of_round(number))
@@ -152,23 +179,23 @@ def test_driver_killed_at_points_over_the_whole_run(tmp_path: Path) -> None:
     shops = [Shop(tmp_path / str(number)) for number in range(CATALOGS)]
     for shop in shops:
         shop.folder.mkdir()
-    begun = time.monotonic()
-    for whole in [shop.start(0, 600) for shop in shops]:
+    begun = time.time()
+    for whole in [shop.start(0, Moment(0, 600)) for shop in shops]:
         whole.wait()
-    whole_s = time.monotonic() - begun  # with as much else to do for the machine as below
+    moments = shops[0].moments(begun, time.time())  # with as much else to do for the machine as below
     for shop in shops:
         shop.open(0)
 
     waiting: list[Started] = []
     reached = []
-    for point in range(len(KILLED_AT) + 1):
-        if point < len(KILLED_AT):
-            waiting.append(shops[point % CATALOGS].start(1 + point // CATALOGS, whole_s * KILLED_AT[point]))
+    for point in range(len(moments) + 1):
+        if point < len(moments):
+            waiting.append(shops[point % CATALOGS].start(1 + point // CATALOGS, moments[point]))
         if point:
             waiting.pop(0).wait()
             shop = shops[(point - 1) % CATALOGS]
             reached.append(shop.stages() - shop.stages_before)
             shop.finish(1 + (point - 1) // CATALOGS)
-    assert len(set(reached)) >= min(4, len(KILLED_AT) // 2), f"kills after {reached} stages leave much of the run out"
+    assert len(set(reached)) >= min(4, len(moments) // 2), f"kills after {reached} stages leave much of the run out"
     for shop in shops:
         shop.clean()
