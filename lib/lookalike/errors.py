@@ -1,5 +1,15 @@
 """One class per failure. Each message says what is wrong, where, and how to mend it."""
 
+from collections.abc import Sequence
+
+_NAMED = 5
+
+
+def first_few(parts: Sequence[str], separator: str = ", ") -> str:
+    """The first of `parts`, for a message, and how many more there are."""
+    more = f" and {len(parts) - _NAMED:,} more" if len(parts) > _NAMED else ""
+    return f"{separator.join(parts[:_NAMED])}{more}"
+
 
 class LookalikeError(Exception):
     """Any failure that the user can act on. Jobs print its message and exit with `exit_code`."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lookalike import files
 from lookalike.config import DEFAULT_MODEL, ModelSettings
-from lookalike.errors import ModelInvalid
+from lookalike.errors import ModelInvalid, first_few
 
 Resize = Literal["squash", "crop"]
 
@@ -237,9 +237,8 @@ def load_tensors(network: nn.Module, where: str, state: Mapping[str, Tensor]) ->
         if key in expected and value.shape != expected[key].shape
     ]
     if problems:
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ModelInvalid(
-            f"the weights in {where} are another network's: {'; '.join(problems[:5])}{more}; "
+            f"the weights in {where} are another network's: {first_few(problems, '; ')}; "
             "set model.name to the architecture that they were saved from"
         )
     network.load_state_dict(state)

@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 
 from lookalike import fetch, files, schemas
 from lookalike.config import EmbedSettings, IngestSettings, Settings
-from lookalike.errors import ManifestInvalid
+from lookalike.errors import ManifestInvalid, first_few
 from lookalike.spark.gallery import embedded_images
 from lookalike.spark.ingest import KEY, checked_embeddings, hash_rows, known_partitions
 from lookalike.spark.progress import progress_bar
@@ -37,7 +37,6 @@ _OUTCOMES = pa.schema(
     + [pa.field("reason", pa.string())]
 )
 _BATCH = 256
-_NAMED = 5  # categories in an error
 
 Count = Callable[[int], None]
 
@@ -115,11 +114,10 @@ def check_left_behind(run: Run, waiting: DataFrame, categories: Collection[str],
     behind = others.join(waiting.select("image_id"), "image_id", "left_anti").groupBy("category").count()
     rows = behind.orderBy(F.desc("count"), "category").collect()
     if rows:
-        named = ", ".join(f"{row['count']:,} of {row['category']}" for row in rows[:_NAMED])
-        more = f", and of {len(rows) - _NAMED:,} more categories" if len(rows) > _NAMED else ""
+        named = first_few([f"{row['count']:,} of {row['category']}" for row in rows])
         without = "without --retry-rejected and " if run.selection.retry else ""
         raise ManifestInvalid(
-            f"another model embedded images that this run leaves out, so categories would lose them: {named}{more}; if "
+            f"another model embedded images that this run leaves out, so categories would lose them: {named}; if "
             f"model {model_id} is no mistake, run {without}with a manifest of all images of these categories, in which "
             "those that are gone are `deleted`"
         )

@@ -12,7 +12,7 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from lookalike.config import GateSettings
-from lookalike.errors import GateFailed
+from lookalike.errors import GateFailed, first_few
 from lookalike.kernels.metrics import wilson_interval
 from lookalike.spark.gallery import Version
 from lookalike.spark.run import Run
@@ -70,7 +70,7 @@ def gate_checks(run: Run, versions: Sequence[Version], force: bool = False) -> l
     measured = _figures(run, versions)
     missing = [v.category for v in versions if not _needed(v, force) <= measured.get(v.key, {}).keys()]
     if missing:
-        raise GateFailed(f"nothing was published, {', '.join(missing[:5])} was not evaluated: run evaluate first")
+        raise GateFailed(f"nothing was published, {first_few(missing)} was not evaluated: run evaluate first")
     gate = run.settings.gate
     checks = [GateCheck(None, "rejected", _rejected_share(run), gate.max_rejected, at_most=True)]
     replacing = []

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from lookalike import schemas
-from lookalike.errors import FormatTooNew, NotPublished, ShardDamaged, VersionUnusable
+from lookalike.errors import FormatTooNew, NotPublished, ShardDamaged, VersionUnusable, first_few
 from lookalike.kernels.shards import open_shard
 from lookalike.selection import Selection
 from lookalike.spark.audit import Origin, actions, live, live_moves, removals, safe_from_cleanup, settle
@@ -20,8 +20,6 @@ from lookalike.spark.publish import Pointer, pointer, switch
 from lookalike.spark.run import Run
 from lookalike.spark.selected import covered
 from lookalike.spark.tables import VersionKey, of_versions, version_key
-
-_NAMED = 5  # categories, or problems, in a message
 
 
 @dataclass(frozen=True)
@@ -44,17 +42,12 @@ class RunUndone:
     model_id: str  # of what is live again
 
     def __str__(self) -> str:
-        lines = [f"undone in {_few(self.back)}"]
+        lines = [f"undone in {first_few(self.back)}"]
         if self.new:
-            lines.append(f"still live, as nothing was live before: {_few(self.new)}")
+            lines.append(f"still live, as nothing was live before: {first_few(self.new)}")
         if self.moved_on:
-            lines.append(f"left alone, as another run changed it since: {_few(self.moved_on)}")
+            lines.append(f"left alone, as another run changed it since: {first_few(self.moved_on)}")
         return "\n".join(lines)
-
-
-def _few(categories: Sequence[str]) -> str:
-    more = f" and {len(categories) - _NAMED:,} more" if len(categories) > _NAMED else ""
-    return f"{', '.join(categories[:_NAMED])}{more}"
 
 
 def rollback(run: Run, category: str, version: str | None = None) -> tuple[str, str]:
@@ -116,7 +109,7 @@ def rollback_run(run: Run, run_id: str) -> RunUndone:
 def _never_live(run: Run, category: str) -> str:
     below = live(run).where(covered(Selection.of([category]))).select("category").orderBy("category").collect()
     if below:
-        named = _few([row["category"] for row in below])
+        named = first_few([row["category"] for row in below])
         return f"{category} is no category but has some below it: name one ({named}), or a run with --run"
     return f"{category} was never live: give a category as status shows it"
 
@@ -163,8 +156,7 @@ def check_whole(run: Run, versions: Sequence[VersionKey]) -> dict[str, str]:
         found = run.spark.sparkContext.parallelize(of_a_file, len(of_a_file))
         problems = found.flatMap(partial(_file_problems, run.settings.root)).collect()
     if problems:
-        more = f"; and {len(problems) - _NAMED:,} more" if len(problems) > _NAMED else ""
-        raise VersionUnusable(f"nothing was changed: {'; '.join(problems[:_NAMED])}{more}")
+        raise VersionUnusable(f"nothing was changed: {first_few(problems, '; ')}")
     return {row["category"]: row["model_id"] for row in shards}
 
 
