@@ -4,9 +4,9 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.build_index import build_index, plans
-from lookalike.spark.gallery import unpublished
-from lookalike.spark.model_id import embedding_model_id
+from lookalike.spark.catalog.build_index import build_index, plans
+from lookalike.spark.catalog.model_id import embedding_model_id
+from lookalike.spark.catalog.versions import unpublished
 from lookalike.spark.start import start
 
 

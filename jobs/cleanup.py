@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.cleanup import cleanup
+from lookalike.spark.operations.cleanup import cleanup
 from lookalike.spark.start import start_on_catalog
 
 

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli, files
-from lookalike.spark.compare_models import compare_models
-from lookalike.spark.model_id import current_model_id
-from lookalike.spark.report import update_report
+from lookalike.spark.catalog.model_id import current_model_id
+from lookalike.spark.pages.report import update_report
+from lookalike.spark.queries.compare_models import compare_models
 from lookalike.spark.start import start
 
 

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.embed import embed
-from lookalike.spark.model_id import current_model_id
+from lookalike.spark.catalog.embed import embed
+from lookalike.spark.catalog.model_id import current_model_id
 from lookalike.spark.start import start
 
 

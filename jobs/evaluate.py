@@ -5,11 +5,11 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli, files
-from lookalike.spark.evaluate import evaluate
-from lookalike.spark.evaluate_queries import evaluate_queries
-from lookalike.spark.gallery import unpublished
-from lookalike.spark.model_id import embedding_model_id
-from lookalike.spark.report import update_report
+from lookalike.spark.catalog.evaluate import evaluate
+from lookalike.spark.catalog.model_id import embedding_model_id
+from lookalike.spark.catalog.versions import unpublished
+from lookalike.spark.pages.report import update_report
+from lookalike.spark.queries.evaluate_queries import evaluate_queries
 from lookalike.spark.start import start
 
 

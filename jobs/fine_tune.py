@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
     def job() -> None:
         out = cli.model_file(options.out)
         run = start(cli.settings(options), "fine_tune", cli.selection(options))
-        from lookalike.spark.fine_tune import fine_tune  # torch, after the JVM has started
+        from lookalike.spark.training.fine_tune import fine_tune  # torch, after the JVM has started
 
         print(f"model {fine_tune(run, out)}: --set model.name={files.redacted(out)}")
 

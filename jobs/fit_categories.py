@@ -4,8 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.fit_categories import fit_categories
 from lookalike.spark.start import start_on_catalog
+from lookalike.spark.training.fit_categories import fit_categories
 
 
 def main(argv: Sequence[str]) -> int:

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli, files
-from lookalike.spark.fit_pca import fit_pca
 from lookalike.spark.start import start
+from lookalike.spark.training.fit_pca import fit_pca
 
 
 def main(argv: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.history import print_history
+from lookalike.spark.operations.history import print_history
 from lookalike.spark.start import start_on_catalog
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lookalike import cli
-from lookalike.benchmarks import GALLERY_FILE, LAYOUTS, QUERY_FILE, import_benchmark
 from lookalike.errors import ConfigInvalid
+from lookalike.import_benchmark import GALLERY_FILE, LAYOUTS, QUERY_FILE, import_benchmark
 
 
 def main(argv: Sequence[str]) -> int:

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.ingest import ingest
-from lookalike.spark.model_id import current_model_id
+from lookalike.spark.catalog.ingest import ingest
+from lookalike.spark.catalog.model_id import current_model_id
 from lookalike.spark.start import start
 
 

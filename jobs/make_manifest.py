@@ -4,7 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lookalike import cli, manifest
+from lookalike import cli
+from lookalike import make_manifest as manifest
 from lookalike.errors import ConfigInvalid
 
 

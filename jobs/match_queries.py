@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli, files
-from lookalike.spark.match_queries import match_queries
+from lookalike.spark.queries.match_queries import match_queries
 from lookalike.spark.start import start_on_catalog
 
 

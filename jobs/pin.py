@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.pins import pin
+from lookalike.spark.operations.pins import pin
 from lookalike.spark.start import start_on_catalog
 
 

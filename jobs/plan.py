@@ -4,10 +4,10 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.build_index import plans
-from lookalike.spark.gallery import unpublished
-from lookalike.spark.model_id import embedding_model_id
-from lookalike.spark.plan import check_selected, print_plan
+from lookalike.spark.catalog.build_index import plans
+from lookalike.spark.catalog.model_id import embedding_model_id
+from lookalike.spark.catalog.plan import check_selected, print_plan
+from lookalike.spark.catalog.versions import unpublished
 from lookalike.spark.start import start_on_catalog
 
 

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.gallery import unpublished
-from lookalike.spark.model_id import embedding_model_id
-from lookalike.spark.publish import publish
-from lookalike.spark.report import update_report
+from lookalike.spark.catalog.model_id import embedding_model_id
+from lookalike.spark.catalog.publish import publish
+from lookalike.spark.catalog.versions import unpublished
+from lookalike.spark.pages.report import update_report
 from lookalike.spark.start import start
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from lookalike import cli
 from lookalike.selection import Selection
-from lookalike.spark.report import update_report
-from lookalike.spark.rollback import rollback, rollback_run
+from lookalike.spark.operations.rollback import rollback, rollback_run
+from lookalike.spark.pages.report import update_report
 from lookalike.spark.start import start_on_catalog
 
 

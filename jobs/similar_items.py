@@ -4,9 +4,9 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.gallery import unpublished
-from lookalike.spark.model_id import embedding_model_id
-from lookalike.spark.similar_items import similar_items
+from lookalike.spark.catalog.model_id import embedding_model_id
+from lookalike.spark.catalog.similar_items import similar_items
+from lookalike.spark.catalog.versions import unpublished
 from lookalike.spark.start import start
 
 

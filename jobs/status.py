@@ -4,8 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
+from lookalike.spark.operations.status import print_rejected, print_status
 from lookalike.spark.start import start_on_catalog
-from lookalike.spark.status import print_rejected, print_status
 
 
 def main(argv: Sequence[str]) -> int:

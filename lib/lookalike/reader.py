@@ -37,15 +37,15 @@ from lookalike.errors import (
     ProductUnknown,
     RootUnusable,
 )
-from lookalike.kernels import search
-from lookalike.kernels.categories import Predictor, among, latest, open_predictor
-from lookalike.kernels.shards import Shard, open_merged
+from lookalike.kernels.categories.predictor import Predictor, among, latest, open_predictor
+from lookalike.kernels.index import search
+from lookalike.kernels.index.shards import Shard, open_merged
 
 ShardRow = Mapping[str, Any]
 
 if TYPE_CHECKING:
     from lookalike.config import ModelSettings
-    from lookalike.kernels.embedder import Embedder
+    from lookalike.kernels.models.embedder import Embedder
 
 
 class Predicted(NamedTuple):
@@ -257,7 +257,7 @@ _one_at_a_time = threading.Lock()  # a model is loaded once, and serves one stre
 def _embedder(model: "ModelSettings | None") -> "Embedder":
     try:
         from lookalike import config
-        from lookalike.kernels.embedder import embedder
+        from lookalike.kernels.models.embedder import embedder
     except ImportError as error:
         raise ModelInvalid(f"search_image needs the model extra ({error}): pip install 'lookalike[model]'") from None
     defaults = config.load()

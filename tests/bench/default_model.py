@@ -27,10 +27,10 @@ import pyarrow.parquet as pq
 from tests.bench.recall import recall, same
 
 from lookalike.config import CategoriesSettings, ModelSettings, Precision
-from lookalike.kernels.category_fit import fit
-from lookalike.kernels.engines import forward_engine
-from lookalike.kernels.images import Decoded, decode
-from lookalike.kernels.models import load_model
+from lookalike.kernels.categories.fit import fit
+from lookalike.kernels.models.engines import forward_engine
+from lookalike.kernels.models.load import load_model
+from lookalike.kernels.pictures.images import Decoded, decode
 
 PARTS = 12
 FIGURES = (

@@ -35,8 +35,8 @@ from pyspark.sql.types import ArrayType, FloatType
 
 from lookalike import files
 from lookalike.config import Settings
-from lookalike.kernels.embedder import Outcome, embedder
-from lookalike.spark.embed import image_outcomes, task_count
+from lookalike.kernels.models.embedder import Outcome, embedder
+from lookalike.spark.catalog.embed import image_outcomes, task_count
 from lookalike.spark.session import session
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -125,7 +125,7 @@ def plain_model() -> Callable[[np.ndarray], np.ndarray]:
     """What a reader of Spark's documentation would write: Pillow, torch, one batch after the other."""
     import torch
 
-    from lookalike.kernels.models import load_model
+    from lookalike.kernels.models.load import load_model
 
     model = load_model(SETTINGS.model)
     size = (model.preprocessing.size_px, model.preprocessing.size_px)

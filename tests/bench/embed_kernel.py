@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from lookalike.config import EmbedSettings, ModelSettings, Precision
-from lookalike.kernels.embedder import Embedder
-from lookalike.kernels.engines import Engine, forward_engine
-from lookalike.kernels.images import Decoded, decode
-from lookalike.kernels.models import load_model
+from lookalike.kernels.models.embedder import Embedder
+from lookalike.kernels.models.engines import Engine, forward_engine
+from lookalike.kernels.models.load import load_model
+from lookalike.kernels.pictures.images import Decoded, decode
 
 SHARED_IMAGES = Path(__file__).resolve().parents[3] / "shared" / "data" / "magento"
 

@@ -26,10 +26,10 @@ from tests.bench.operation import CHECKOUT, driver
 from tests.cluster.servers import spark_cluster
 
 from lookalike.config import IndexSettings
-from lookalike.kernels.models import load_model
-from lookalike.spark.build_index import Build, built_shards, plan
-from lookalike.spark.embed import image_outcomes
-from lookalike.spark.similar_items import similar_products
+from lookalike.kernels.models.load import load_model
+from lookalike.spark.catalog.build_index import Build, built_shards, plan
+from lookalike.spark.catalog.embed import image_outcomes
+from lookalike.spark.catalog.similar_items import similar_products
 
 ROUNDS = 2
 DIM = 128

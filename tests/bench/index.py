@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 from pyspark.sql import Row, SparkSession
 
 from lookalike.config import IndexSettings
-from lookalike.kernels.metrics import knn_recall
-from lookalike.spark.build_index import Build, built_shards, plan
-from lookalike.spark.similar_items import similar_products
+from lookalike.kernels.evaluation.metrics import knn_recall
+from lookalike.spark.catalog.build_index import Build, built_shards, plan
+from lookalike.spark.catalog.similar_items import similar_products
 
 DIM = 256
 CORES = 2

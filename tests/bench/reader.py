@@ -24,7 +24,9 @@ from deltalake import write_deltalake
 from numpy.typing import NDArray
 
 from lookalike import FORMAT_VERSION, config, reader, schemas
-from lookalike.kernels import index, metrics, shards
+from lookalike.kernels.evaluation import metrics
+from lookalike.kernels.index import build as index
+from lookalike.kernels.index import shards
 
 DIM = 256
 IMAGES_PER_PRODUCT = 2

@@ -13,7 +13,7 @@ from tests.spark.versions import MODEL, candidate, ledger, measured_rows
 from lookalike import schemas
 from lookalike.config import Settings
 from lookalike.errors import LookalikeError
-from lookalike.spark.publish import publish
+from lookalike.spark.catalog.publish import publish
 from lookalike.spark.run import Run, new_run_id
 from lookalike.spark.session import session
 

@@ -7,7 +7,7 @@ from tests.pipeline.conftest import PLAIN, Shop
 
 from lookalike import reader
 from lookalike.config import ModelSettings
-from lookalike.kernels import model_file
+from lookalike.kernels.models import model_file
 
 SETTINGS = [
     *('fine_tune.labels=["product", "category"]', "fine_tune.validation_share=0.3", "fine_tune.dim=8"),

@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from tests import catalogs
 from tests.hostile import FORMATS, mutated, padded_jpeg
 
-from lookalike.kernels.images import BEYOND_LIMITS
+from lookalike.kernels.pictures.images import BEYOND_LIMITS
 from lookalike.report.thumbnails import thumbnail
 
 SECRETS = ("s3cr3t-user", "s3cr3t-password", "s3cr3t-signature", "s3cr3t-conf", "s3cr3t-exif", "AKIAS3CR3T")

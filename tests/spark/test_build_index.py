@@ -14,8 +14,8 @@ from rich.console import Console
 
 from lookalike import schemas
 from lookalike.config import IndexSettings, Settings
-from lookalike.kernels.shards import open_shard, open_shards
-from lookalike.spark.build_index import Build, built_shards, plan, with_formers
+from lookalike.kernels.index.shards import open_shard, open_shards
+from lookalike.spark.catalog.build_index import Build, built_shards, plan, with_formers
 from lookalike.spark.run import Run
 
 SETTINGS = IndexSettings(exact_below=300, pq_above=700, shard_images=600, candidates=50, knn_recall_target=0.95)

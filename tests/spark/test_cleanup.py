@@ -12,12 +12,12 @@ from tests.spark.versions import MODEL, build, candidate, run_at
 
 from lookalike import reader
 from lookalike.errors import NotPublished, VersionUnusable
-from lookalike.spark import cleanup as module
-from lookalike.spark import pins
-from lookalike.spark.cleanup import cleanup
-from lookalike.spark.pins import pin, unpin
-from lookalike.spark.publish import publish
-from lookalike.spark.rollback import rollback
+from lookalike.spark.catalog.publish import publish
+from lookalike.spark.operations import cleanup as module
+from lookalike.spark.operations import pins
+from lookalike.spark.operations.cleanup import cleanup
+from lookalike.spark.operations.pins import pin, unpin
+from lookalike.spark.operations.rollback import rollback
 from lookalike.spark.tables import Tables
 
 WEEK = 7.0

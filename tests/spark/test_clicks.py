@@ -18,14 +18,14 @@ from tests.spark.rows import image, manifest_file, run_of
 from lookalike import files, schemas
 from lookalike.config import EmbedSettings, FineTuneSettings, ModelSettings
 from lookalike.errors import ClicksInvalid, TrainingImpossible
-from lookalike.kernels.images import Decoded, decode
-from lookalike.kernels.models import load_model
-from lookalike.kernels.networks import PACKAGED_PREPROCESSING
-from lookalike.kernels.training_data import TrainingData
-from lookalike.spark import clicks
+from lookalike.kernels.models.load import load_model
+from lookalike.kernels.models.networks import PACKAGED_PREPROCESSING
+from lookalike.kernels.pictures.images import Decoded, decode
+from lookalike.kernels.training.training_data import TrainingData
 from lookalike.spark.run import Run
 from lookalike.spark.tables import spark_schema
-from lookalike.spark.training_set import write_training_set
+from lookalike.spark.training import clicks
+from lookalike.spark.training.training_set import write_training_set
 
 PREPROCESSING = replace(PACKAGED_PREPROCESSING, size_px=24)
 MODEL = "m"

@@ -15,10 +15,10 @@ from tests.spark.test_embed import EMBED, model_of
 
 from lookalike.config import ModelSettings
 from lookalike.errors import ConfigInvalid, ManifestInvalid
-from lookalike.kernels.bootstrap import mean_intervals
-from lookalike.kernels.models import load_model
-from lookalike.spark.compare_models import compare_models, differences, model_settings
-from lookalike.spark.query_figures import METRICS
+from lookalike.kernels.evaluation.bootstrap import mean_intervals
+from lookalike.kernels.models.load import load_model
+from lookalike.spark.queries.compare_models import compare_models, differences, model_settings
+from lookalike.spark.queries.query_figures import METRICS
 
 
 def answers(ranks: list[int], products: list[str]) -> pd.DataFrame:

@@ -17,12 +17,12 @@ from tests.spark.rows import image, ledger, manifest_file, run_of
 
 from lookalike.config import EmbedSettings, ModelSettings
 from lookalike.errors import ManifestInvalid, ModelMismatch
-from lookalike.kernels.images import Decoded, decode
-from lookalike.kernels.models import load_model
+from lookalike.kernels.models.load import load_model
+from lookalike.kernels.pictures.images import Decoded, decode
 from lookalike.selection import Selection
-from lookalike.spark.embed import embed, task_count
-from lookalike.spark.ingest import ingest
-from lookalike.spark.model_id import embedding_model_id
+from lookalike.spark.catalog.embed import embed, task_count
+from lookalike.spark.catalog.ingest import ingest
+from lookalike.spark.catalog.model_id import embedding_model_id
 from lookalike.spark.run import Run
 from lookalike.spark.tables import Tables
 

@@ -15,10 +15,10 @@ from rich.console import Console
 from lookalike import schemas
 from lookalike.config import Settings
 from lookalike.errors import GateFailed
-from lookalike.kernels import shards
-from lookalike.spark.evaluate import evaluate
-from lookalike.spark.gallery import Version
-from lookalike.spark.publish import publish
+from lookalike.kernels.index import shards
+from lookalike.spark.catalog.evaluate import evaluate
+from lookalike.spark.catalog.publish import publish
+from lookalike.spark.catalog.versions import Version
 from lookalike.spark.run import Run, new_run_id
 from lookalike.spark.tables import spark_schema
 

@@ -18,13 +18,13 @@ from tests.spark.test_embed import EMBED, model_of
 
 from lookalike import schemas
 from lookalike.errors import ManifestInvalid, RootUnusable
-from lookalike.kernels.bootstrap import share_intervals
-from lookalike.kernels.models import load_model
-from lookalike.spark import evaluate_queries as evaluation
-from lookalike.spark import exact_search
-from lookalike.spark.evaluate_queries import evaluate_queries, gallery_fingerprint, gallery_images, measured
-from lookalike.spark.query_figures import METRICS
-from lookalike.spark.query_manifest import read_queries
+from lookalike.kernels.evaluation.bootstrap import share_intervals
+from lookalike.kernels.models.load import load_model
+from lookalike.spark.queries import evaluate_queries as evaluation
+from lookalike.spark.queries import exact_search
+from lookalike.spark.queries.evaluate_queries import evaluate_queries, gallery_fingerprint, gallery_images, measured
+from lookalike.spark.queries.query_figures import METRICS
+from lookalike.spark.queries.query_manifest import read_queries
 from lookalike.spark.run import Run
 
 MODEL, DIM = "m", 8

@@ -12,7 +12,7 @@ from tests.spark.rows import manifest_file, run_of
 from lookalike import schemas
 from lookalike.config import Settings
 from lookalike.selection import Selection
-from lookalike.spark.gallery import candidates, unpublished
+from lookalike.spark.catalog.versions import candidates, unpublished
 from lookalike.spark.run import Run
 from lookalike.spark.tables import spark_schema
 

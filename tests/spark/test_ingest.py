@@ -15,7 +15,7 @@ from tests.web_server import Server
 
 from lookalike.errors import ManifestInvalid
 from lookalike.selection import Selection
-from lookalike.spark.ingest import KEY, ingest
+from lookalike.spark.catalog.ingest import KEY, ingest
 from lookalike.spark.manifest import read_manifest
 
 MODEL = "model-1"

@@ -8,10 +8,10 @@ from pyspark.sql import functions as F
 from tests.spark.rows import image, manifest_file, run_of
 
 from lookalike import schemas
-from lookalike.spark.embed import embed
-from lookalike.spark.gallery import version_images
-from lookalike.spark.ingest import KEY, ingest
-from lookalike.spark.selected import bucket
+from lookalike.spark.catalog.embed import embed
+from lookalike.spark.catalog.gallery import version_images
+from lookalike.spark.catalog.ingest import KEY, ingest
+from lookalike.spark.category_conditions import bucket
 from lookalike.spark.tables import Tables, local_frame
 
 CATEGORIES = [f"c{number}" for number in range(12)]

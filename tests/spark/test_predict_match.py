@@ -16,12 +16,12 @@ from tests.spark.versions import run_at
 from lookalike import reader
 from lookalike.config import CategoriesSettings
 from lookalike.errors import ConfigInvalid, ManifestInvalid, NotPredictable
-from lookalike.kernels import shards
-from lookalike.spark import category_search
-from lookalike.spark.cleanup import cleanup
-from lookalike.spark.fit_categories import fit_categories, most_each
-from lookalike.spark.match_queries import match_queries
+from lookalike.kernels.index import shards
+from lookalike.spark.operations.cleanup import cleanup
+from lookalike.spark.queries import category_search
+from lookalike.spark.queries.match_queries import match_queries
 from lookalike.spark.run import Run
+from lookalike.spark.training.fit_categories import fit_categories, most_each
 
 DIM = 8
 MODEL = f"given-{DIM}"

@@ -10,14 +10,15 @@ from tests.spark.versions import MODEL, build, candidate, run_at
 
 from lookalike import __version__, delta_log
 from lookalike.errors import GateFailed, PublishConflict
-from lookalike.kernels.metrics import wilson_interval
-from lookalike.spark import publish as module
-from lookalike.spark.audit import Origin, actions, settle
-from lookalike.spark.churn import churn
-from lookalike.spark.gallery import candidates, unpublished
-from lookalike.spark.gate import gate_checks
-from lookalike.spark.publish import publish
-from lookalike.spark.rollback import rollback
+from lookalike.kernels.evaluation.metrics import wilson_interval
+from lookalike.spark.catalog import publish as module
+from lookalike.spark.catalog.audit import actions, settle
+from lookalike.spark.catalog.churn import churn
+from lookalike.spark.catalog.gate import gate_checks
+from lookalike.spark.catalog.publish import publish
+from lookalike.spark.catalog.versions import candidates, unpublished
+from lookalike.spark.operations.rollback import rollback
+from lookalike.spark.origin import Origin
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from tests.spark import versions
 from tests.spark.versions import MODEL, PRODUCTS, product
 
 from lookalike.report.thumbnails import thumbnail
-from lookalike.spark.evaluate_queries import gallery_fingerprint, gallery_images
-from lookalike.spark.query_figures import METRICS
-from lookalike.spark.query_report import query_evaluation
-from lookalike.spark.report import update_report
+from lookalike.spark.pages.query_report import query_evaluation
+from lookalike.spark.pages.report import update_report
+from lookalike.spark.queries.evaluate_queries import gallery_fingerprint, gallery_images
+from lookalike.spark.queries.query_figures import METRICS
 from lookalike.spark.run import Run
 
 Row = dict[str, Any]

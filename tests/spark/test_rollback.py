@@ -12,10 +12,10 @@ from tests.spark.versions import build, run_at
 from lookalike import reader
 from lookalike.errors import NotPublished, VersionUnusable
 from lookalike.selection import Selection
-from lookalike.spark.audit import live_moves
-from lookalike.spark.gallery import rolled_back
-from lookalike.spark.publish import publish
-from lookalike.spark.rollback import RunUndone, rollback, rollback_run
+from lookalike.spark.catalog.audit import live_moves
+from lookalike.spark.catalog.publish import publish
+from lookalike.spark.catalog.versions import rolled_back
+from lookalike.spark.operations.rollback import RunUndone, rollback, rollback_run
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from pyspark.sql import DataFrame, Row, SparkSession
 
 from lookalike import schemas
 from lookalike.config import IndexSettings
-from lookalike.kernels import search
-from lookalike.kernels.search import Gallery, SearchSpec
-from lookalike.kernels.shards import open_shard
-from lookalike.spark import similar_items
-from lookalike.spark.build_index import Build, built_shards, plan
-from lookalike.spark.similar_items import similar_products
+from lookalike.kernels.index import search
+from lookalike.kernels.index.search import Gallery, SearchSpec
+from lookalike.kernels.index.shards import open_shard
+from lookalike.spark.catalog import similar_items
+from lookalike.spark.catalog.build_index import Build, built_shards, plan
+from lookalike.spark.catalog.similar_items import similar_products
 
 DIM = 16
 K = 6

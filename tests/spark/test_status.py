@@ -9,13 +9,13 @@ from tests.spark import versions
 from tests.spark.versions import MODEL, build, run_at
 
 from lookalike.selection import Selection
-from lookalike.spark.audit import actions
-from lookalike.spark.gallery import candidates
-from lookalike.spark.history import history, print_history
-from lookalike.spark.pins import pin
-from lookalike.spark.publish import publish
-from lookalike.spark.rollback import rollback
-from lookalike.spark.status import print_rejected, print_status, status
+from lookalike.spark.catalog.audit import actions
+from lookalike.spark.catalog.publish import publish
+from lookalike.spark.catalog.versions import candidates
+from lookalike.spark.operations.history import history, print_history
+from lookalike.spark.operations.pins import pin
+from lookalike.spark.operations.rollback import rollback
+from lookalike.spark.operations.status import print_rejected, print_status, status
 
 
 def test_status_and_history(
@@ -57,7 +57,7 @@ def test_status_and_history(
     lines = [line for line in capsys.readouterr().out.splitlines() if "i-bad-" in line]
     assert len(lines) == 3
     assert "[red]" in lines[2]
-    monkeypatch.setattr("lookalike.spark.status._REJECTED", 1)
+    monkeypatch.setattr("lookalike.spark.operations.status._REJECTED", 1)
     print_rejected(run)
     assert "and 3 more: see the table images" in capsys.readouterr().out
 

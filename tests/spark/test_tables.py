@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from tests.spark.versions import append, measured_rows, run_at, similar_rows
 
 from lookalike import files, schemas
-from lookalike.spark.churn import CHURN_KEY
+from lookalike.spark.catalog.churn import CHURN_KEY
 from lookalike.spark.tables import Tables, arrow_rows, local_frame, of_versions
 
 SCHEMA = schemas.SIMILAR_ITEMS

@@ -14,12 +14,12 @@ from tests.spark.rows import image, manifest_file, run_of
 from lookalike import files, schemas
 from lookalike.config import FineTuneSettings
 from lookalike.errors import TrainingImpossible
-from lookalike.kernels.networks import PACKAGED_PREPROCESSING
-from lookalike.kernels.training_data import TrainingData
+from lookalike.kernels.models.networks import PACKAGED_PREPROCESSING
+from lookalike.kernels.training.training_data import TrainingData
 from lookalike.spark.run import Run
 from lookalike.spark.tables import spark_schema
-from lookalike.spark.training_rows import COPY, with_splits
-from lookalike.spark.training_set import GONE, write_training_set
+from lookalike.spark.training.training_rows import COPY, with_splits
+from lookalike.spark.training.training_set import GONE, write_training_set
 
 PREPROCESSING = replace(PACKAGED_PREPROCESSING, size_px=24)
 MODEL = "m"

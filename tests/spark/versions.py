@@ -13,9 +13,9 @@ from rich.console import Console
 
 from lookalike import schemas
 from lookalike.config import Settings
-from lookalike.kernels import shards
-from lookalike.spark import audit as audits
-from lookalike.spark.gallery import Version
+from lookalike.kernels.index import shards
+from lookalike.spark.catalog import audit as audits
+from lookalike.spark.catalog.versions import Version
 from lookalike.spark.run import Run, new_run_id
 from lookalike.spark.tables import spark_schema
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lookalike.kernels.augment import augmenter
+from lookalike.kernels.training.augment import augmenter
 
 THINGS = {"red": (200, 20, 30), "green": (30, 150, 60), "blue": (30, 60, 190), "yellow": (225, 200, 40)}
 

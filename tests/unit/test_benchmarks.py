@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lookalike.benchmarks import LAYOUTS, import_benchmark
 from lookalike.errors import ManifestInvalid
+from lookalike.import_benchmark import LAYOUTS, import_benchmark
 
 Row = dict[str, Any]
 

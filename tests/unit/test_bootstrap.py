@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lookalike.kernels.bootstrap import RESAMPLES, mean_intervals, share_intervals
+from lookalike.kernels.evaluation.bootstrap import RESAMPLES, mean_intervals, share_intervals
 
 
 def test_clusters_are_drawn_as_wholes() -> None:

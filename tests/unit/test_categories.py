@@ -8,9 +8,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from lookalike.errors import NotPredictable
-from lookalike.kernels import categories as predicting
-from lookalike.kernels.categories import Predictor
-from lookalike.kernels.category_fit import (
+from lookalike.kernels.categories import predictor as predicting
+from lookalike.kernels.categories.fit import (
     CALIBRATE,
     FIT,
     MIN_PRODUCTS,
@@ -20,6 +19,7 @@ from lookalike.kernels.category_fit import (
     fit,
     parted,
 )
+from lookalike.kernels.categories.predictor import Predictor
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from lookalike.config import EmbedSettings, ModelSettings
-from lookalike.kernels import images
-from lookalike.kernels.embedder import Embedder, embedder
-from lookalike.kernels.images import Decoded, decode
-from lookalike.kernels.models import load_model
+from lookalike.kernels.models.embedder import Embedder, embedder
+from lookalike.kernels.models.load import load_model
+from lookalike.kernels.pictures import images
+from lookalike.kernels.pictures.images import Decoded, decode
 
 
 def picture(seed: int) -> bytes:

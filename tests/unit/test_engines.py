@@ -10,9 +10,9 @@ import torch
 
 from lookalike.config import ModelSettings, Precision
 from lookalike.errors import ModelInvalid
-from lookalike.kernels.engines import Engine, forward_engine
-from lookalike.kernels.images import Decoded, decode
-from lookalike.kernels.models import Model, load_model
+from lookalike.kernels.models.engines import Engine, forward_engine
+from lookalike.kernels.models.load import Model, load_model
+from lookalike.kernels.pictures.images import Decoded, decode
 
 
 def tiny(folder: Path, name: str = "test_efficientnet") -> Model:

@@ -14,11 +14,12 @@ from PIL import Image
 from lookalike import schemas
 from lookalike.config import FineTuneSettings, ModelSettings
 from lookalike.errors import ModelInvalid, TrainingImpossible
-from lookalike.kernels import fine_tune, model_file
-from lookalike.kernels.augment import augmenter
-from lookalike.kernels.fine_tune import Training, checkpoint, train
-from lookalike.kernels.models import load_model
-from lookalike.kernels.training_data import TrainingData
+from lookalike.kernels.models import model_file
+from lookalike.kernels.models.load import load_model
+from lookalike.kernels.training import fine_tune
+from lookalike.kernels.training.augment import augmenter
+from lookalike.kernels.training.fine_tune import Training, checkpoint, train
+from lookalike.kernels.training.training_data import TrainingData
 
 NETWORK = "test_efficientnet"
 PRODUCTS, VIEWS = 12, 4

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.hostile import FORMATS, REFUSED, crashes_on_bad, encoded, good, hangs, mutated, padded_jpeg
 
-from lookalike.kernels import images
-from lookalike.kernels.decoder import Decoder, packed
-from lookalike.kernels.images import Decoded, Rejected, decode
-from lookalike.kernels.isolated import Ended, Isolated
-from lookalike.kernels.networks import Preprocessing
+from lookalike.kernels.models.networks import Preprocessing
+from lookalike.kernels.pictures import images
+from lookalike.kernels.pictures.decoder import Decoder, packed
+from lookalike.kernels.pictures.images import Decoded, Rejected, decode
+from lookalike.kernels.pictures.isolated import Ended, Isolated
 from lookalike.report.thumbnails import thumbnail
 
 SQUASH = Preprocessing(64, "squash", 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3)
@@ -197,14 +197,15 @@ def test_c_code_that_hangs_is_ended() -> None:
 
 
 def test_a_process_that_cannot_start_is_no_fault_of_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lookalike.kernels.isolated._SERVE", "import nosuchmodule")
+    monkeypatch.setattr("lookalike.kernels.pictures.isolated._SERVE", "import nosuchmodule")
     with pytest.raises(RuntimeError, match="ended with 1 as it was started"):
         Decoder(SQUASH, MAX_PIXELS, 4, SECONDS)(good("PNG")[0])
 
 
 def test_processes_end_with_the_one_that_started_them() -> None:
     program = (
-        "import time; from lookalike.kernels.isolated import Isolated; from tests.hostile import crashes_on_bad\n"
+        "import time; from lookalike.kernels.pictures.isolated import Isolated\n"
+        "from tests.hostile import crashes_on_bad\n"
         "isolated = Isolated(crashes_on_bad, {}, 60, 2**29); isolated(b'good')\n"
         "print(isolated._idle[0]._process.pid, flush=True); time.sleep(60)"
     )

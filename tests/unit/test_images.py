@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision import transforms
 
-from lookalike.kernels import images
-from lookalike.kernels.images import Decoded, Rejected, decode
-from lookalike.kernels.networks import Preprocessing
+from lookalike.kernels.models.networks import Preprocessing
+from lookalike.kernels.pictures import images
+from lookalike.kernels.pictures.images import Decoded, Rejected, decode
 
 SIDE = 32
 SQUASH = Preprocessing(SIDE, "squash", 1.0, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

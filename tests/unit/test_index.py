@@ -10,20 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lookalike.config import IndexSettings
-from lookalike.kernels import shards
-from lookalike.kernels.index import (
-    IndexSpec,
-    choose_search,
-    empty_index,
-    exact_search,
-    fill,
-    index_spec,
-    quantization_error,
-    subquantizers,
-    train,
-)
-from lookalike.kernels.search import SearchSpec
-from lookalike.kernels.shards import Shard, open_shard
+from lookalike.kernels.index import shards
+from lookalike.kernels.index.build import empty_index, fill, quantization_error, train
+from lookalike.kernels.index.choose_search import choose_search, exact_search
+from lookalike.kernels.index.search import SearchSpec
+from lookalike.kernels.index.shards import Shard, open_shard
+from lookalike.kernels.index.spec import IndexSpec, index_spec, subquantizers
 
 DEFAULT = IndexSettings()
 SMALL = IndexSettings(exact_below=500, pq_above=1_000, candidates=50, pack_below=1)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike import manifest, schemas
+from lookalike import make_manifest as manifest
+from lookalike import schemas
 from lookalike.errors import ManifestInvalid
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.kernels import metrics
+from lookalike.kernels.evaluation import metrics
 
 RNG = np.random.default_rng(7)
 

@@ -18,13 +18,13 @@ from tests.bench.recall import recall, same
 
 from lookalike.config import ModelSettings
 from lookalike.errors import ModelInvalid
-from lookalike.kernels import model_file
-from lookalike.kernels.colour import HUES, SATURATIONS, VALUES, ColourHistogram
-from lookalike.kernels.embedding import pool
-from lookalike.kernels.engines import forward_engine
-from lookalike.kernels.images import Decoded, decode
-from lookalike.kernels.models import load_model
-from lookalike.kernels.networks import Preprocessing
+from lookalike.kernels.models import model_file
+from lookalike.kernels.models.colour import HUES, SATURATIONS, VALUES, ColourHistogram
+from lookalike.kernels.models.embedding import pool
+from lookalike.kernels.models.engines import forward_engine
+from lookalike.kernels.models.load import load_model
+from lookalike.kernels.models.networks import Preprocessing
+from lookalike.kernels.pictures.images import Decoded, decode
 
 
 def saved(folder: Path, network: torch.nn.Module, name: str = "weights.pt") -> str:

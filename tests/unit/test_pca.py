@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lookalike.kernels.pca import Moments, projection
+from lookalike.kernels.models.pca import Moments, projection
 
 
 def embeddings(n: int, dim: int) -> np.ndarray:

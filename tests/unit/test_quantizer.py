@@ -8,9 +8,11 @@ import pyarrow as pa
 import pytest
 
 from lookalike.config import IndexSettings
-from lookalike.kernels import index, shards
-from lookalike.kernels.shards import Float32s, ShardRows
-from lookalike.spark.quantizer import Former, decision, fell, trained_index
+from lookalike.kernels.index import build as index
+from lookalike.kernels.index import shards
+from lookalike.kernels.index.shards import Float32s, ShardRows
+from lookalike.kernels.index.spec import index_spec
+from lookalike.spark.catalog.quantizer import Former, decision, fell, trained_index
 
 DIM = 16
 SETTINGS = IndexSettings(exact_below=300, pq_above=700)
@@ -28,7 +30,7 @@ def points(n: int, seed: int, drift: float = 0.0) -> Float32s:
 def former(request: Any, tmp_path: Path) -> Former:
     """An index that was trained on and holds points without drift."""
     vectors = points(request.param, seed=1)
-    spec = index.index_spec(len(vectors), DIM, SETTINGS)
+    spec = index_spec(len(vectors), DIM, SETTINGS)
     trained = index.train(spec, vectors, 0)
     error = index.quantization_error(trained, vectors)
     ids = np.arange(len(vectors)) * 2**40
@@ -51,7 +53,7 @@ def error_by_hand(found: Any, vectors: Float32s) -> float:
 @pytest.mark.parametrize("drift", [0.0, 0.02, 1.0])
 def test_it_is_kept_while_its_error_is_about_that_of_its_training(tmp_path: Path, former: Former, drift: float) -> None:
     vectors = points(former.row["ntotal"], seed=1, drift=drift)
-    spec = index.index_spec(len(vectors), DIM, SETTINGS)
+    spec = index_spec(len(vectors), DIM, SETTINGS)
     found, outcome = trained_index(str(tmp_path), spec, former, vectors, SETTINGS)
     assert found.ntotal == 0 and found.is_trained
     assert outcome.error == pytest.approx(error_by_hand(found, vectors), rel=1e-3)
@@ -67,7 +69,7 @@ def test_it_is_kept_while_its_error_is_about_that_of_its_training(tmp_path: Path
 
 def test_recall_that_fell_too_far_retrains(tmp_path: Path, former: Former) -> None:
     vectors = points(former.row["ntotal"], seed=1)
-    spec = index.index_spec(len(vectors), DIM, SETTINGS)
+    spec = index_spec(len(vectors), DIM, SETTINGS)
     _, outcome = trained_index(str(tmp_path), spec, former, vectors, SETTINGS)
     assert [fell(former, recall, SETTINGS) for recall in (0.99, 0.97, 0.95, None)] == [False, False, True, False]
     assert decision(former, outcome, 0.95, SETTINGS).startswith("retrained: ")
@@ -75,7 +77,7 @@ def test_recall_that_fell_too_far_retrains(tmp_path: Path, former: Former) -> No
 
 def test_without_a_sound_former_index_one_is_trained(tmp_path: Path, former: Former) -> None:
     vectors = points(former.row["ntotal"], seed=1)
-    spec = index.index_spec(len(vectors), DIM, SETTINGS)
+    spec = index_spec(len(vectors), DIM, SETTINGS)
     _, outcome = trained_index(str(tmp_path), spec, None, vectors, SETTINGS)
     assert not outcome.reused
     assert decision(None, outcome, None, SETTINGS).startswith("trained: no earlier index")

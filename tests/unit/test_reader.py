@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from lookalike import FORMAT_VERSION, config, errors, files, reader, schemas
-from lookalike.kernels import embedder, shards
-from lookalike.kernels.categories import Predictor, write
+from lookalike.kernels.categories.predictor import Predictor, write
+from lookalike.kernels.index import shards
+from lookalike.kernels.models import embedder
 
 DIM = 16
 NOW = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)

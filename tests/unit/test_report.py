@@ -15,7 +15,7 @@ from PIL import Image
 from tests.report_pages import EMPTY, LONG, MEASURED, MODEL_ID, ORDINARY, RETRAINED, STRAINED, picture_count
 
 import lookalike
-from lookalike.report import formats
+from lookalike import formats
 from lookalike.report.page import Gate, GateCheck, RejectExample, RejectReason, render
 from lookalike.report.thumbnails import thumbnail
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from lookalike.kernels.retrieval import (
+from lookalike.kernels.evaluation.retrieval import (
     NO_LABEL,
     Block,
     Nearest,

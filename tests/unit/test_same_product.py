@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests.unit.test_search import gallery_of, rows_of, unit
 
-from lookalike.kernels.category_fit import fit_same_product
-from lookalike.kernels.same_product import Pair, SameProduct, pairs
+from lookalike.kernels.categories.fit import fit_same_product
+from lookalike.kernels.categories.same_product import Pair, SameProduct, pairs
 
 
 def test_pairs_are_brute_force(tmp_path: Path) -> None:

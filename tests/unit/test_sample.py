@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
-from lookalike.kernels import images
+from lookalike.kernels.pictures import images
 from lookalike.sample import catalog, make_sample
 
 PRODUCTS = 48

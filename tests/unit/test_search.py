@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lookalike.kernels import shards
-from lookalike.kernels.search import Gallery, Matches, SearchSpec, as_float32, search, similar
-from lookalike.kernels.shards import ShardRows, open_shard
+from lookalike.kernels.index import shards
+from lookalike.kernels.index.search import Gallery, Matches, SearchSpec, as_float32, search, similar
+from lookalike.kernels.index.shards import ShardRows, open_shard
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

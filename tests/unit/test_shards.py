@@ -12,7 +12,16 @@ import pytest
 
 from lookalike import FORMAT_VERSION, files
 from lookalike.errors import FormatTooNew, ShardDamaged
-from lookalike.kernels.shards import Shard, ShardRows, open_merged, open_shard, open_shards, slug, write, write_pack
+from lookalike.kernels.index.shards import (
+    Shard,
+    ShardRows,
+    open_merged,
+    open_shard,
+    open_shards,
+    slug,
+    write,
+    write_pack,
+)
 
 NAMES = ["b", "a", "c", "a", "ä", "b", "B"]
 

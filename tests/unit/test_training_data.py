@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from lookalike import schemas
-from lookalike.kernels.training_data import UNKNOWN, TrainingData, balanced_batches
+from lookalike.kernels.training.training_data import UNKNOWN, TrainingData, balanced_batches
 
 COLOURS = {f"i{n}": (20 * n, 255 - 20 * n, 120) for n in range(10)}
 COLOURS |= {"q0": (0, 0, 250), "q1": (250, 0, 0)}

@@ -8,7 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lookalike.report.formats import shortened
+from lookalike.formats import shortened
 
 _INK = "#808080"  # to be read on paper and in the dark
 

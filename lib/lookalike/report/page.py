@@ -9,8 +9,8 @@ from typing import Literal
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
+from lookalike import formats
 from lookalike.files import redacted
-from lookalike.report import formats
 
 State = Literal["published", "unchanged", "gate failed", "live", "rolled back"]
 """What became of a run's versions."""

@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 from PIL import Image, ImageOps
 
-from lookalike.kernels.images import FORMATS
-from lookalike.kernels.isolated import Ended, Isolated
+from lookalike.kernels.pictures.images import FORMATS
+from lookalike.kernels.pictures.isolated import Ended, Isolated
 
 MAX_PIXELS = 100_000_000
 QUALITY = 82

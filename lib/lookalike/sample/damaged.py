@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from lookalike.kernels import images
+from lookalike.kernels.pictures import images
 
 
 @dataclass(frozen=True)

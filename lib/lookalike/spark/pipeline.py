@@ -1,18 +1,18 @@
 """All stages in order, then the report and a table of figures."""
 
 from lookalike.errors import GateFailed
-from lookalike.spark.build_index import build_index, plans
-from lookalike.spark.embed import embed
-from lookalike.spark.evaluate import evaluate
-from lookalike.spark.gallery import unpublished
-from lookalike.spark.gate import gate_checks
-from lookalike.spark.ingest import ingest
-from lookalike.spark.model_id import current_model_id
-from lookalike.spark.plan import print_plan
-from lookalike.spark.publish import publish
-from lookalike.spark.report import write_report
+from lookalike.spark.catalog.build_index import build_index, plans
+from lookalike.spark.catalog.embed import embed
+from lookalike.spark.catalog.evaluate import evaluate
+from lookalike.spark.catalog.gate import gate_checks
+from lookalike.spark.catalog.ingest import ingest
+from lookalike.spark.catalog.model_id import current_model_id
+from lookalike.spark.catalog.plan import print_plan
+from lookalike.spark.catalog.publish import publish
+from lookalike.spark.catalog.similar_items import similar_items
+from lookalike.spark.catalog.versions import unpublished
+from lookalike.spark.pages.report import write_report
 from lookalike.spark.run import Run
-from lookalike.spark.similar_items import similar_items
 
 
 def pipeline(run: Run) -> None:

@@ -12,6 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+Count = Callable[[int], None]
+"""Tells a progress bar how many more images are done."""
+
 _POLL_S = 0.5
 
 
@@ -25,7 +28,7 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress_bar(console: Console, context: SparkContext, stage: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(console: Console, context: SparkContext, stage: str, total: int) -> Iterator[Count]:
     """Show a bar for `total` images; gives the function with which tasks count the images that they have done."""
     done = context.accumulator(0)
     columns = (

@@ -22,7 +22,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from lookalike import delta_log, files, schemas
 from lookalike.errors import TableDamaged
-from lookalike.spark.selected import FEW, among
+from lookalike.spark.category_conditions import FEW, among
 
 
 class Overtaken(Exception):

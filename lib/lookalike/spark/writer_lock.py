@@ -22,7 +22,7 @@ from typing import Any
 
 from lookalike import files
 from lookalike.errors import RootBusy, RootUnusable
-from lookalike.spark.audit import Origin
+from lookalike.spark.origin import Origin
 
 LEASE = timedelta(minutes=2)
 _RENEWALS_PER_LEASE = 6

@@ -1,0 +1,132 @@
+"""A stream of encoded pictures becomes a stream of embeddings: threads read and decode ahead of the forward pass."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lookalike import files
+from lookalike.config import EmbedSettings, ModelSettings
+from lookalike.errors import ModelMismatch
+from lookalike.kernels.models.engines import forward_engine
+from lookalike.kernels.models.load import load_model
+from lookalike.kernels.pictures.decoder import Decoder
+from lookalike.kernels.pictures.images import Decoded, Rejected
+
+Source = bytes | Callable[[], bytes]
+"""A picture's bytes, or what reads them."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`embedding`: float32 (dim,), L2-normalised, or None and a `reason`. `width`, `height`: upright, pixels."""
+
+    key: Any
+    embedding: NDArray[np.float32] | None
+    width: int | None
+    height: int | None
+    reason: str | None
+
+
+def embedder(
+    model_settings: ModelSettings, embed_settings: EmbedSettings, threads: int, device: str, model_id: str | None = None
+) -> "Embedder":
+    """The Embedder of these settings, built once per process.
+
+    Raises ModelMismatch where it is not of the model `model_id`, if given.
+    """
+    # A forked process has lost its parent's engine threads, and a worker may live to see another model file.
+    found = _embedder(os.getpid(), model_id, model_settings, embed_settings, threads, device)
+    if model_id not in (None, found.model_id):
+        raise ModelMismatch(
+            f"this worker's model is {found.model_id}, the run's is {model_id}: give all machines the same model file"
+        )
+    return found
+
+
+@lru_cache(maxsize=2)  # not 1: a forked process that drops its parent's Embedder waits for threads it does not have
+def _embedder(
+    _process: int,
+    _model_id: str | None,
+    model_settings: ModelSettings,
+    embed_settings: EmbedSettings,
+    threads: int,
+    device: str,
+) -> "Embedder":
+    return Embedder(model_settings, embed_settings, threads, device)
+
+
+class Embedder:
+    """A loaded model with its engine: `threads` CPU threads, on `device` (`cpu`, `cuda`, `cuda:1`)."""
+
+    def __init__(self, model_settings: ModelSettings, embed_settings: EmbedSettings, threads: int, device: str) -> None:
+        torch.set_num_threads(threads)  # before the model is loaded: a pool of threads, once grown, never shrinks
+        model = load_model(model_settings)
+        self.model_id = model.model_id
+        self.dim = model.dim
+        self._settings = embed_settings
+        self._decode = Decoder(
+            model.preprocessing, embed_settings.max_pixels, embed_settings.min_side_px, embed_settings.decode_timeout_s
+        )
+        self._forward = forward_engine(model, embed_settings.engine, threads, device)
+        # More than cores, as a thread also waits for remote bytes.
+        self._decode_threads = embed_settings.decode_threads or 2 * threads + 2
+
+    def embed(self, images: Iterable[tuple[Any, Source]]) -> Iterator[Outcome]:
+        """One Outcome for each (key, source), in their order.
+
+        While one batch of `batch_images` is in the forward pass, the next is read and decoded. What is wrong with one
+        picture is its outcome's reason; what is wrong with the forward pass or with `images` itself is raised.
+        """
+        with ThreadPoolExecutor(self._decode_threads, thread_name_prefix="decode") as pool:
+            decoded = self._decode_ahead(images, pool)
+            try:
+                while batch := list(islice(decoded, self._settings.batch_images)):
+                    yield from self._embed_batch(batch)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _decode_ahead(
+        self, images: Iterable[tuple[Any, Source]], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[Any, Decoded | Rejected]]:
+        """Pictures in order, while up to `batch_images` more, of `batch_bytes` together, are under way."""
+        ahead: deque[tuple[Any, int, Future[Decoded | Rejected]]] = deque()
+        ahead_bytes = 0
+        for key, source in images:
+            # One still to be read will live in its thread only.
+            size_bytes = len(source) if isinstance(source, bytes) else 0
+            ahead.append((key, size_bytes, pool.submit(self._read_and_decode, source)))
+            ahead_bytes += size_bytes
+            while len(ahead) > self._settings.batch_images or (
+                len(ahead) > 1 and ahead_bytes > self._settings.batch_bytes
+            ):
+                first, first_bytes, future = ahead.popleft()
+                ahead_bytes -= first_bytes
+                yield first, future.result()
+        for key, _, future in ahead:
+            yield key, future.result()
+
+    def _read_and_decode(self, source: Source) -> Decoded | Rejected:
+        if not isinstance(source, bytes):
+            try:
+                source = source()
+            except Exception as error:  # every file system has its own
+                return Rejected(files.unreadable(error))
+        return self._decode(source)
+
+    def _embed_batch(self, batch: list[tuple[Any, Decoded | Rejected]]) -> Iterator[Outcome]:
+        pixels = [picture.pixels for _, picture in batch if isinstance(picture, Decoded)]
+        embeddings = iter(self._forward(np.stack(pixels)) if pixels else ())
+        for key, picture in batch:
+            if isinstance(picture, Decoded):
+                yield Outcome(key, next(embeddings), picture.width, picture.height, None)
+            else:
+                yield Outcome(key, None, picture.width, picture.height, picture.reason)

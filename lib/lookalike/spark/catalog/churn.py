@@ -1,0 +1,60 @@
+"""Churn: how many of the neighbours that shoppers see now a new version would take away."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+
+from lookalike import schemas
+from lookalike.kernels.evaluation.metrics import wilson_interval
+from lookalike.spark.catalog.versions import Version
+from lookalike.spark.run import Run
+from lookalike.spark.tables import VERSION, local_frame, of_versions
+
+CHURN_K = 10
+CHURN_KEY = ("category", "version", "metric", "against")
+
+_PLACES = pa.schema([*VERSION, pa.field("new", pa.string()), pa.field("against", pa.string())])
+
+
+def uncompared(run: Run, versions: Sequence[Version]) -> list[Version]:
+    """Those of `versions` whose churn against what is live is not measured yet."""
+    pairs = {(v.category, v.version, "churn", v.live_version): v for v in versions if v.live_version}
+    return [pairs[key] for key in run.tables.lacking("evaluations", CHURN_KEY, pairs)]
+
+
+def churn(run: Run, versions: Sequence[Version], products: DataFrame) -> pa.Table:
+    """Rows of `evaluations` for `versions`, each compared with the live version that it was found to replace.
+
+    A product's churn is the share of its CHURN_K nearest in the live version that are not among its CHURN_K nearest in
+    the new one. Measured on those of `products` (category, version, product_id) that have similar items in both.
+    """
+    pairs = [(v.category, v.version, v.live_version) for v in versions if v.live_version]
+    places = [(category, version, new, live) for category, new, live in pairs for version in (new, live)]
+    items = of_versions(run.tables.read("similar_items"), {place[:2] for place in places})
+    key = ["category", "new", "against", "product_id"]
+    compared = (
+        items.where(F.col("rank") <= CHURN_K)
+        .join(F.broadcast(local_frame(run.spark, places, _PLACES)), VERSION.names)
+        .join(products.withColumnRenamed("version", "new"), ["category", "new", "product_id"])
+    )
+    is_new = F.col("version") == F.col("new")
+    found = F.collect_list(F.when(is_new, F.col("similar_product_id")))
+    live = F.collect_list(F.when(~is_new, F.col("similar_product_id")))
+    by_product = compared.groupBy(*key).agg(found.alias("found"), live.alias("live"))
+    lost = F.size(F.array_except("live", "found")) / F.size("live")
+    shares = by_product.where((F.size("live") > 0) & (F.size("found") > 0)).select(*key[:3], lost.alias("lost"))
+    means = shares.groupBy(*key[:3]).agg(F.avg("lost").alias("value"), F.count("lost").alias("n")).collect()
+    by_pair = {tuple(row)[:3]: row for row in means}
+    return pa.Table.from_pylist([_row(run, *pair, by_pair.get(pair)) for pair in pairs], schemas.EVALUATIONS)
+
+
+def _row(run: Run, category: str, version: str, against: str, mean: Row | None) -> dict[str, Any]:
+    """With its interval; null where no product could be compared."""
+    row = {"category": category, "version": version, "metric": "churn", "against": against, "run_id": run.run_id}
+    if mean is None:
+        return row | {"n": 0}
+    low, high = wilson_interval(mean["value"], mean["n"])
+    return row | {"value": mean["value"], "low": low, "high": high, "n": mean["n"]}

@@ -1,0 +1,120 @@
+"""Similar items: every product's nearest other products, from the shards by path.
+
+A task is a list of blocks, each some rows of one shard; the products that begin in them are the queries. Nothing but
+its own file names goes to a task, and nothing but matches comes back. Blocks of small categories are put together, so
+that a task is about as much work whatever the catalog.
+"""
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import faiss
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, Row, SparkSession
+
+from lookalike import schemas
+from lookalike.kernels.index import search
+from lookalike.kernels.index.search import Gallery
+from lookalike.spark.catalog.versions import Version, missing_from
+from lookalike.spark.progress import Count, progress_bar
+from lookalike.spark.run import Run
+from lookalike.spark.tasks import TASK_IMAGES, together
+from lookalike.spark.tables import spark_schema
+
+BATCH_PRODUCTS = 2_048  # products whose matches are in hand at once
+
+
+@dataclass(frozen=True)
+class Block:
+    """Queries: the products of a version that begin in rows `start` to `stop` of one of its shards."""
+
+    shards: tuple[Row, ...]  # the version's rows of `shards`
+    place: int  # of the query shard in `shards`
+    start: int
+    stop: int
+
+
+def similar_items(run: Run, versions: Sequence[Version]) -> None:
+    """Find and store the similar items of `versions`, whose shards are registered."""
+    with run.stage("similar_items") as figures:
+        lacking_at = run.tables.version("similar_items")
+        # A lone product has no similar items: its version would be missing for ever.
+        todo = [v.key for v in missing_from(run, "similar_items", versions) if v.several_products]
+        rows = [Row(**row) for row in run.tables.rows_of("shards", todo)]
+        figures.images = sum(row["ntotal"] for row in rows)
+        with progress_bar(run.console, run.spark.sparkContext, "similar_items", figures.images) as count:
+            found = similar_products(run.spark, rows, run.settings.root, run.settings.similar_items.k, count)
+            if rows:
+                run.tables.append_new("similar_items", found, schemas.VERSION_KEY, lacking_at)
+        figures.counts = {"images": figures.images}
+
+
+def similar_products(spark: SparkSession, shard_rows: Sequence[Row], root: str, k: int, count: Count) -> DataFrame:
+    """Rows of `similar_items` for every product of the versions that `shard_rows` (of `shards`) describe.
+
+    `count` is told the images whose products are done.
+    """
+    tasks = list(together(_blocks(shard_rows), lambda block: block.stop - block.start, TASK_IMAGES))
+
+    def find(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        faiss.omp_set_num_threads(1)
+        for batch in batches:
+            for task in batch["blocks"]:
+                yield from _joined(_found(root, pickle.loads(task.as_py()), k, count))
+
+    # As data, since what a function refers to would go to every task.
+    pickled = spark.sparkContext.parallelize([(pickle.dumps(task),) for task in tasks], max(1, len(tasks)))
+    return spark.createDataFrame(pickled, "blocks binary").mapInArrow(find, spark_schema(schemas.SIMILAR_ITEMS))
+
+
+def _blocks(shard_rows: Sequence[Row]) -> Iterator[Block]:
+    versions: dict[tuple[str, str], list[Row]] = {}
+    for row in sorted(shard_rows, key=lambda row: (row["category"], row["version"], row["shard"])):
+        versions.setdefault((row["category"], row["version"]), []).append(row)
+    for shards in versions.values():
+        for place, row in enumerate(shards):
+            for start in range(0, row["ntotal"], TASK_IMAGES):
+                yield Block(tuple(shards), place, start, min(start + TASK_IMAGES, row["ntotal"]))
+
+
+def _found(root: str, blocks: Sequence[Block], k: int, count: Count) -> Iterator[pa.RecordBatch]:
+    versions = tuple({block.shards: None for block in blocks})
+    galleries = dict(zip(versions, _galleries(root, versions), strict=True))
+    for block in blocks:
+        yield from _matches(galleries[block.shards], block, k)
+        count(block.stop - block.start)
+
+
+@lru_cache(maxsize=4)
+def _galleries(root: str, versions: tuple[tuple[Row, ...], ...]) -> list[Gallery]:
+    """The versions, kept open from task to task of a Python worker."""
+    return search.open_galleries(root, [[row.asDict() for row in shards] for shards in versions])
+
+
+def _joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches worth their way to Spark."""
+    for some in together(batches, lambda batch: batch.num_rows, BATCH_PRODUCTS):
+        yield from pa.Table.from_batches(some).combine_chunks().to_batches()
+
+
+def _matches(gallery: Gallery, block: Block, k: int) -> Iterator[pa.RecordBatch]:
+    shard, row = gallery.shards[block.place], block.shards[block.place]
+    first, last = np.searchsorted(shard.product_starts[:-1], [block.start, block.stop]).tolist()
+    for start in range(first, last, BATCH_PRODUCTS):
+        products = range(start, min(start + BATCH_PRODUCTS, last))
+        found = search.similar(gallery, block.place, products, k)
+        first_row = shard.product_starts[start]
+        columns = {
+            "category": pa.repeat(row["category"], len(found.row)),
+            "version": pa.repeat(row["version"], len(found.row)),
+            "product_id": shard.product_ids.take(shard.product_starts[found.group + start]),
+            "rank": pa.array(found.rank.astype(np.int32)),
+            "similar_product_id": gallery.take("product_id", found.row),
+            "image_id": shard.image_ids.take(found.query + first_row),
+            "similar_image_id": gallery.take("image_id", found.row),
+            "score": pa.array(found.score),
+        }
+        yield pa.RecordBatch.from_pydict(columns, schema=schemas.SIMILAR_ITEMS)

@@ -1,0 +1,122 @@
+"""Status: per category what is live, since when, how good, what waits to go live, and what was rejected and why."""
+
+from datetime import UTC, datetime
+from functools import reduce
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+from rich.console import JustifyMethod
+from rich.markup import escape
+from rich.table import Column, Table
+
+from lookalike.formats import NOTHING, count, duration, share
+from lookalike.spark.catalog.audit import live_moves
+from lookalike.spark.catalog.versions import candidates, numbered, rolled_back
+from lookalike.spark.category_conditions import covered
+from lookalike.spark.operations.pins import pinned
+from lookalike.spark.run import Run, console
+from lookalike.spark.tables import local_frame
+
+_METRICS = ("images", "products", "knn_recall@10", "recall@10")
+_ALWAYS = ("category", "live", "since", "age", "model", *_METRICS)
+_SELDOM = ("pins", "next", "waiting", "rejected")
+_NUMBERS = (*_METRICS, "pins", "waiting")
+_REJECTED = 200  # lines
+_NEXT = pa.schema({"category": pa.string(), "next": pa.string(), "held": pa.bool_()})
+
+
+def print_status(run: Run) -> None:
+    """A line for each category of the selection that the ledger has, or that is live."""
+    lines = [_line(row) for row in status(run).orderBy("category").collect()]
+    models = {line["model"] for line in lines} - {NOTHING}
+    title = f"status (UTC), model {models.pop()}" if len(models) == 1 else "status (UTC)"
+    said = [name for name in _ALWAYS if name != "model" or models]
+    said += [name for name in _SELDOM if any(line[name] != NOTHING for line in lines)]
+    table = Table(title=title)
+    for name in said:
+        justify: JustifyMethod = "right" if name in _NUMBERS else "left"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=name == "live")
+    for line in lines:
+        table.add_row(*(escape(line[name]) for name in said))
+    console().print(table)
+
+
+def print_rejected(run: Run) -> None:
+    """A line for each rejected image of the selection, of many only the first."""
+    rows = run.tables.read("images").where(covered(run.selection)).where("status = 'rejected'")
+    names = ("category", "image_id", "reason", "uri", "run_id")
+    table = Table(*(Column(name, overflow="fold") for name in names), title="rejected images, each with its last run")
+    for row in rows.orderBy("category", "image_id", "occurrence").limit(_REJECTED).collect():
+        table.add_row(*(escape(row[name] or NOTHING) for name in names))
+    console().print(table)
+    if (others := rows.count() - _REJECTED) > 0:
+        console().print(f"and {others:,} more: see the table images, or give a --category")
+
+
+def status(run: Run) -> DataFrame:
+    """(category, version, since, model_id, pins, next, held, waiting, rejected, figures); null where none.
+
+    See `print_status`.
+    """
+    chosen = covered(run.selection)
+    images = run.tables.read("images").where(chosen)
+    live = run.tables.read("publications").where(chosen)
+    live = live.select("category", "version", F.unix_seconds("published_at").alias("since"), "model_id")
+    by_reason = images.where("status = 'rejected'").groupBy("category", "reason").count()
+    reasons = by_reason.groupBy("category").agg(
+        F.array_sort(F.collect_list(F.struct((-F.col("count")).alias("less"), "reason"))).alias("rejected")
+    )
+    waiting = images.where("status IS NULL AND NOT deleted").groupBy("category").agg(F.count("*").alias("waiting"))
+    pins = pinned(run).where(chosen).groupBy("category").agg(F.count("*").alias("pins"))
+    parts = [_measured(run, live), _next(run, images), waiting, reasons, pins]
+    joined = reduce(lambda left, right: left.join(_named(right), "category", "full"), parts, _named(live))
+    return joined.withColumn("category", F.nullif("category", F.lit("")))
+
+
+def _named(rows: DataFrame) -> DataFrame:
+    """With an empty name for what has no category, so that it joins."""
+    return rows.withColumn("category", F.coalesce("category", F.lit("")))
+
+
+def _measured(run: Run, live: DataFrame) -> DataFrame:
+    figures = run.tables.read("evaluations").join(F.broadcast(live), ["category", "version"], "left_semi")
+    return figures.groupBy("category").agg(
+        *(F.max(F.when(F.col("metric") == metric, F.col("value"))).alias(metric) for metric in _METRICS)
+    )
+
+
+def _next(run: Run, images: DataFrame) -> DataFrame:
+    """(category, next, held): the candidate that is not live, of the model of most images; held after a rollback."""
+    embedded = images.where("status IN ('embedded', 'reused')").groupBy("model_id").count()
+    model = embedded.orderBy(F.desc("count")).first()
+    moves = live_moves(run)
+    found = numbered(run, candidates(images, model["model_id"] if model else "", run.settings), moves)
+    held = rolled_back(moves)
+    new = [(v.category, v.version, v.key in held or None) for v in found if v.version != v.live_version]
+    return local_frame(run.spark, new, _NEXT)
+
+
+def _line(row: Row) -> dict[str, str]:
+    """Text by the name of the column."""
+    since = datetime.fromtimestamp(row["since"], UTC) if row["since"] else None
+    held = " (held, rolled back)" if row["held"] else ""
+    return {
+        "category": row["category"] or NOTHING,
+        "live": row["version"] or NOTHING,
+        "since": f"{since:%Y-%m-%d %H:%M}" if since else NOTHING,
+        "age": duration((datetime.now(UTC) - since).total_seconds()) if since else NOTHING,
+        "model": row["model_id"] or NOTHING,
+        "images": count(_whole(row["images"])),
+        "products": count(_whole(row["products"])),
+        "knn_recall@10": share(row["knn_recall@10"]),
+        "recall@10": share(row["recall@10"]),
+        "pins": count(row["pins"]),
+        "next": f"{row['next'] or NOTHING}{held}",
+        "waiting": count(row["waiting"]),
+        "rejected": "; ".join(f"{-reason['less']:,} {reason['reason']}" for reason in row["rejected"] or []) or NOTHING,
+    }
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)

@@ -1,0 +1,111 @@
+"""Search each query in its categories: the queries of a category together, so that a task opens few shards."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from lookalike import schemas
+from lookalike.kernels.index import search
+from lookalike.kernels.index.search import Gallery
+from lookalike.kernels.index.shards import Float32s
+from lookalike.spark.tables import local_frame, spark_schema
+from lookalike.spark.tasks import together
+
+TASK_PAIRS = 4_096
+"""Queries of a category that a task searches for; a task holds their embeddings in memory."""
+
+FOUND = pa.schema(
+    [schemas.MATCHES.field(name) for name in ("query_id", "category", "version", "product_id", "image_id", "score")]
+)
+
+_OPEN = 64  # galleries that a Python worker keeps open
+
+
+def found(spark: SparkSession, pairs: DataFrame, shards: DataFrame, root: str, k: int) -> DataFrame:
+    """Rows of `FOUND`: the best `k` products for each of `pairs` (query_id, category, embedding, ...).
+
+    `shards` are the rows of `shards` of one version of each category.
+    """
+    counts = {row["category"]: row["count"] for row in pairs.groupBy("category").count().collect()}
+    placed, tasks = _placed(counts)
+    if not placed:
+        return local_frame(spark, [], FOUND)
+    schema = pa.schema({"category": pa.string(), "first": pa.int32(), "parts": pa.int32()})
+    frames = [F.broadcast(local_frame(spark, placed, schema)) for _ in range(2)]  # Spark can't tell two uses apart
+    part = F.pmod(F.xxhash64("query_id"), F.col("parts")).cast("int")
+    asked = pairs.select("query_id", "category", "embedding").join(frames[0], "category")
+    asked = asked.withColumn("task", F.col("first") + part).drop("first", "parts")
+    every = F.explode(F.sequence(F.col("first"), F.col("first") + F.col("parts") - 1))
+    placed_shards = shards.join(frames[1], "category").withColumn("task", every).drop("first", "parts")
+    groups = [rows.repartitionById(tasks, "task").groupBy("task") for rows in (asked, placed_shards)]
+    find = partial(_search_task, root, k)
+    return groups[0].cogroup(groups[1]).applyInArrow(find, spark_schema(FOUND))
+
+
+def _placed(counts: Mapping[str, int]) -> tuple[list[tuple[str, int, int]], int]:
+    """(category, its first task, in how many tasks its pairs are), and how many tasks there are.
+
+    A category of many pairs has tasks of its own; neighbours of few share one.
+    """
+    placed: list[tuple[str, int, int]] = []
+    task = 0
+    for categories in together(sorted(counts), counts.__getitem__, TASK_PAIRS):
+        # Only the last of them can be large.
+        parts = -(-sum(counts[category] for category in categories) // TASK_PAIRS)
+        if parts > 1:
+            placed += [(category, task, 1) for category in categories[:-1]]
+            placed.append((categories[-1], task, parts))
+        else:
+            placed += [(category, task, 1) for category in categories]
+        task += parts
+    return placed, task
+
+
+def _search_task(root: str, k: int, asked: pa.Table, shards: pa.Table) -> pa.Table:
+    """Rows of `FOUND` for the pairs of a task, category by category."""
+    faiss.omp_set_num_threads(1)
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for row in sorted(shards.drop_columns("task").to_pylist(), key=lambda row: int(row["shard"])):
+        rows.setdefault(row["category"], []).append(row)
+    asked = asked.sort_by("category").combine_chunks()
+    ends = pc.run_end_encode(asked["category"].combine_chunks()).run_ends.to_pylist()
+    parts = [FOUND.empty_table()]
+    for start, end in zip([0, *ends], ends, strict=False):
+        some = asked.slice(start, end - start).combine_chunks()
+        parts.append(_searched(root, k, some, rows[some["category"][0].as_py()]))
+    return pa.concat_tables(parts)
+
+
+def _searched(root: str, k: int, asked: pa.Table, shards: Sequence[Mapping[str, Any]]) -> pa.Table:
+    category, version = shards[0]["category"], shards[0]["version"]
+    gallery = _galleries.get((root, category, version))
+    if gallery is None:
+        (gallery,) = search.open_galleries(root, [shards])
+        if len(_galleries) >= _OPEN:
+            del _galleries[next(iter(_galleries))]
+        _galleries[root, category, version] = gallery
+    found = search.search(gallery, matrix(asked["embedding"].chunk(0)), k)
+    columns = {
+        "query_id": asked["query_id"].take(pa.array(found.group)),
+        "category": pa.repeat(category, len(found.row)),
+        "version": pa.repeat(version, len(found.row)),
+        "product_id": gallery.take("product_id", found.row),
+        "image_id": gallery.take("image_id", found.row),
+        "score": pa.array(found.score),
+    }
+    return pa.table(columns, FOUND)
+
+
+_galleries: dict[tuple[str, str, str], Gallery] = {}  # of a Python worker, the ones last opened
+
+
+def matrix(embeddings: pa.ListArray) -> Float32s:
+    """(n, dim) of a column of n lists of equal length, none null."""
+    return np.asarray(embeddings.flatten()).reshape(len(embeddings), -1)

@@ -1,0 +1,341 @@
+"""Match queries: a Parquet of query photos in, a Delta table of their matches among what is live out.
+
+Queries go the way of the catalog's images: the same reading, limits, decoding and model; content that the catalog has
+embedded is not embedded again, and nothing of a query is stored but its matches. Each is searched in its category, or
+in the few that it most probably is of. The (query, category) pairs of a category are searched together: a task opens
+few shards. One commit replaces the whole table, so a rerun with the same inputs leaves the same rows.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import lru_cache, partial, reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from lookalike import delta_log, files, schemas
+from lookalike.errors import ConfigInvalid, ManifestInvalid, ModelMismatch, NotPredictable
+from lookalike.kernels.categories import predictor as predicting
+from lookalike.kernels.pictures.images import ZERO_BYTES
+from lookalike.spark.catalog.audit import live
+from lookalike.spark.catalog.category_predictors import latest_predictor
+from lookalike.spark.catalog.embed import given_outcomes, image_outcomes, task_count
+from lookalike.spark.catalog.gallery import live_images
+from lookalike.spark.catalog.ingest import digest_embeddings, hash_uris
+from lookalike.spark.catalog.model_id import live_model_id
+from lookalike.spark.parquet_input import ParquetInput, read_input
+from lookalike.spark.progress import Count, progress_bar
+from lookalike.spark.queries.category_search import found, matrix
+from lookalike.spark.run import Run, console
+from lookalike.spark.tables import conform, local_frame, of_versions, spark_schema, version_key
+
+File = tuple[tuple[str, Any], ...]
+"""What `open_predictor` needs of a row of `category_predictors`, hashable."""
+
+_PROBE = ("uri", "content", "embedding")
+_QUERIES = ParquetInput(
+    name="query manifest",
+    required=spark_schema(schemas.MATCH_QUERY_REQUIRED),
+    optional=spark_schema(schemas.MATCH_QUERY_OPTIONAL),
+    one_of=((_PROBE, "uri, content, embedding: all missing; a query needs one of them"),),
+    a_row="a row for each query",
+    not_parquet="not a Parquet file; write the queries as Parquet",
+    invalid=ManifestInvalid,
+)
+_PATHS = pa.schema({"path": pa.string(), "live_category": pa.string()})
+_PREDICTED = pa.schema(
+    [
+        pa.field("content_hash", pa.string()),
+        schemas.MATCHES.field("category"),
+        schemas.MATCHES.field("category_probability"),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Live:
+    """What is searched: the live versions of one model, by category their rows of `shards`."""
+
+    model_id: str
+    dim: int
+    versions: DataFrame  # (category, version)
+    shards: DataFrame
+    images: Mapping[str, int]  # by category
+
+
+def match_queries(run: Run, uri: str, out: str) -> None:
+    """Match the queries at `uri` and make the result all that the Delta table `out` holds.
+
+    Raises ManifestInvalid, NotPublished, NotPredictable, ModelMismatch, and ConfigInvalid where `out` is another thing.
+    """
+    with run.stage("match_queries") as figures, ExitStack() as held:
+        check_replaceable(out)
+        here = _live(run)
+        queries = read_input(run.spark, uri, _QUERIES)
+
+        def kept(rows: DataFrame) -> DataFrame:
+            rows = rows.persist(StorageLevel.DISK_ONLY)
+            held.callback(rows.unpersist)
+            return rows
+
+        total = queries.count()
+        figures.images = total
+        with progress_bar(run.console, run.spark.sparkContext, "match_queries", total) as count:
+            tasks = run.spark.sparkContext.defaultParallelism
+            slim = check(queries, here).repartition(tasks, "query_id")
+            checked = kept(hash_uris(slim, run.settings.ingest, _uncounted))
+            outcomes = kept(embedded(run, queries, checked.where("reason IS NULL"), here, count))
+            rows = kept(with_outcomes(checked, outcomes))
+            pairs = kept(_pairs(run, rows, outcomes, here))
+            matches = found(run.spark, pairs, here.shards, run.settings.root, run.settings.match.k)
+            matched = kept(ranked(run, matches, rows, pairs, here))
+            _write(conform(accounted(rows, matched, here.model_id), schemas.MATCHES), out)
+        written = run.spark.read.format("delta").load(out)
+        figures.counts = _counts(written)
+    said = ", ".join(f"{count:,} {name}" for name, count in figures.counts.items())
+    console().print(f"{total:,} queries: {said}", highlight=False)
+    if reasons := _reasons(written):
+        console().print(f"rejected: {reasons}", highlight=False, markup=False, soft_wrap=True)
+
+
+def check_replaceable(out: str) -> None:
+    """Raises ConfigInvalid unless there is nothing at `out`, or what an earlier run left there."""
+    if not files.listed(out):
+        return
+    if delta_log.commits(out):
+        fields = delta_log.opened(out).schema().fields
+        if [field.name for field in fields] == schemas.MATCHES.names:
+            return
+    raise ConfigInvalid(f"--out {out}: something else is there, and would be replaced; give a new place")
+
+
+def _live(run: Run) -> Live:
+    model_id = live_model_id(run)
+    versions = live(run).select("category", "version").localCheckpoint()
+    keys = [version_key(row) for row in versions.collect()]
+    shards = of_versions(run.tables.read("shards"), keys).localCheckpoint()
+    sizes = shards.groupBy("category", "dim").agg(F.sum("ntotal").alias("images")).collect()
+    return Live(model_id, sizes[0]["dim"], versions, shards, {row["category"]: row["images"] for row in sizes})
+
+
+def check(queries: DataFrame, here: Live) -> DataFrame:
+    """(query_id, occurrence, uri, category, content_hash, embedding_given, reason) of each query, without its bytes.
+
+    `content_hash` is null where the uri is still to be read for it.
+    """
+    blank = {name: F.nullif(F.trim(name), F.lit("")) for name in ("query_id", "uri", "category")}
+    queries = queries.withColumns(blank).withColumn("category", F.regexp_replace("category", "/+$", ""))
+    given = reduce(add, (F.col(name).isNotNull().cast("int") for name in _PROBE))
+    of_bytes = F.when(F.length("content") == 0, ZERO_BYTES)
+    brought = here.model_id.startswith("given-")
+    slim = queries.select(
+        "query_id", "uri", "category", "embedding", "content",
+        F.sha2("content", 256).alias("of_content"),
+        F.col("embedding").isNotNull().alias("embedding_given"),
+        F.when(given == 0, "none of uri, content and embedding")
+        .when(given > 1, "more than one of uri, content and embedding")
+        .when(F.lit(brought) & F.col("embedding").isNull(), "no embedding, and the catalog's were brought")
+        .otherwise(of_bytes)
+        .alias("wrong"),
+    )  # fmt: skip
+    digested = digest_embeddings(slim, here.dim, _uncounted).drop("carries_image")
+    reason = F.coalesce("wrong", F.when(F.col("embedding_given"), F.col("reason")))
+    content_hash = F.coalesce("of_content", F.when(F.col("embedding_given"), F.col("content_hash")))
+    rows = digested.withColumn("reason", reason).withColumn("content_hash", content_hash).drop("of_content", "wrong")
+    same_id = Window.partitionBy("query_id").orderBy("content_hash", "uri", "category")
+    rows = rows.withColumn("occurrence", F.row_number().over(same_id) - 1)
+    known = F.broadcast(_paths(here).select(F.col("path").alias("known")).distinct())
+    rows = rows.join(known, rows["category"] == known["known"], "left")
+    reason = (
+        F.when(F.col("query_id").isNull(), "no query_id")
+        .when(F.col("occurrence") > 0, "duplicate query_id")
+        .when(F.col("category").isNotNull() & F.col("known").isNull(), "category is not published")
+        .otherwise(F.col("reason"))
+    )
+    return rows.withColumn("reason", reason).drop("known")
+
+
+def _paths(here: Live) -> DataFrame:
+    """(path, live_category): each live category under its own path and under every path above it."""
+    paths = [
+        ("/".join(parts[: depth + 1]), category)
+        for category in sorted(here.images)
+        for parts in [category.split("/")]
+        for depth in range(len(parts))
+    ]
+    return local_frame(here.versions.sparkSession, paths, _PATHS)
+
+
+def embedded(run: Run, queries: DataFrame, accepted: DataFrame, here: Live, count: Count) -> DataFrame:
+    """(content_hash, embedding, reason) of each content of the `accepted` rows: an embedding, or why there is none."""
+    photos = accepted.where("NOT embedding_given").select("content_hash", "uri").dropDuplicates(["content_hash"])
+    ours = run.tables.read("embeddings").where(F.col("model_id") == here.model_id)
+    known = ours.join(photos, "content_hash", "left_semi")
+    todo = photos.join(known.select("content_hash"), "content_hash", "left_anti").localCheckpoint()
+    named = queries.withColumnRenamed("query_id", "image_id")
+    wanted = accepted.where("embedding_given").select("content_hash", F.col("query_id").alias("image_id"))
+    made = given_outcomes(named, wanted, here.dim, here.model_id, count).select("content_hash", "embedding", "reason")
+    made = made.unionByName(known.select("content_hash", "embedding"), allowMissingColumns=True)
+    if contents := todo.count():
+        _check_model(run, here)
+        carried = queries.where("content IS NOT NULL").select(F.sha2("content", 256).alias("content_hash"), "content")
+        photos = todo.where("uri IS NOT NULL").withColumn("content", F.lit(None).cast("binary"))
+        bytes_of = todo.where("uri IS NULL").join(carried, "content_hash").select(*photos.columns)
+        tasks = task_count(contents, run.spark.sparkContext.defaultParallelism, run.settings.embed)
+        images = photos.unionByName(bytes_of).repartition(tasks, "content_hash")
+        outcomes = image_outcomes(images, run.settings, here.model_id, count)
+        made = made.unionByName(outcomes.select("content_hash", "embedding", "reason"))
+    return made
+
+
+def _check_model(run: Run, here: Live) -> None:
+    # Here, as torch takes ten seconds to import.
+    from lookalike.kernels.models.load import load_model
+
+    ours = load_model(run.settings.model).model_id
+    if ours != here.model_id:
+        raise ModelMismatch(
+            f"what is live has embeddings of model {here.model_id}, the settings' model is {ours}: give the model "
+            "settings of the pipeline"
+        )
+
+
+def with_outcomes(checked: DataFrame, outcomes: DataFrame) -> DataFrame:
+    """`checked` with the reasons of those that could not be embedded."""
+    refused = outcomes.where("reason IS NOT NULL").select("content_hash", F.col("reason").alias("refused"))
+    rows = checked.join(refused.dropDuplicates(["content_hash"]), "content_hash", "left")
+    return rows.withColumn("reason", F.coalesce("reason", "refused")).drop("refused")
+
+
+def _pairs(run: Run, rows: DataFrame, outcomes: DataFrame, here: Live) -> DataFrame:
+    """(query_id, category, category_given, category_probability, embedding) of what is to be searched where."""
+    accepted = rows.where("reason IS NULL").select("query_id", "content_hash", "category")
+    vectors = outcomes.where("embedding IS NOT NULL").select("content_hash", "embedding")
+    named = accepted.where("category IS NOT NULL").withColumnRenamed("category", "path")
+    given = named.join(F.broadcast(_paths(here)), "path").select(
+        "query_id",
+        "content_hash",
+        F.col("live_category").alias("category"),
+        F.lit(True).alias("category_given"),
+        F.lit(None).cast("double").alias("category_probability"),
+    )
+    unnamed = accepted.where("category IS NULL").drop("category")
+    if not unnamed.isEmpty():
+        row = latest_predictor(run, here.model_id)
+        file = tuple((name, row[name]) for name in ("path", "sha256", "size_bytes", "format_version"))
+        predict = partial(_predict, run.settings.root, file, frozenset(here.images), run.settings.match.category_share)
+        asked = vectors.join(unnamed.select("content_hash").distinct(), "content_hash", "left_semi")
+        predicted = asked.mapInArrow(predict, spark_schema(_PREDICTED))
+        predicted = unnamed.join(predicted, "content_hash").withColumn("category_given", F.lit(False))
+        given = given.unionByName(predicted)
+    return given.join(vectors, "content_hash").drop("content_hash")
+
+
+def _predict(
+    root: str, file: File, live_categories: frozenset[str], share: float, batches: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """The most probable categories of each content, until their probabilities sum to `share`."""
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        embeddings = matrix(batch["embedding"])
+        names, probabilities = predicting.among(_predictor(root, file), embeddings, live_categories)
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        taken = [predicting.best(line, share) for line in probabilities]
+        query = np.repeat(np.arange(len(order)), taken)
+        place = np.concatenate([line[:most] for line, most in zip(order, taken, strict=True)])
+        columns = [
+            batch["content_hash"].take(pa.array(query)),
+            pa.array(names).take(pa.array(place)),
+            pa.array(probabilities[query, place]),
+        ]
+        yield pa.RecordBatch.from_arrays(columns, schema=_PREDICTED)
+
+
+@lru_cache(maxsize=1)
+def _predictor(root: str, file: File) -> predicting.Predictor:
+    """Kept open from task to task of a Python worker."""
+    return predicting.open_predictor(root, dict(file))
+
+
+def ranked(run: Run, matches: DataFrame, rows: DataFrame, pairs: DataFrame, here: Live) -> DataFrame:
+    """The best `match.k` products of each query over all its categories."""
+    per_product = Window.partitionBy("query_id", "product_id").orderBy(F.desc("score"), "category")
+    per_query = Window.partitionBy("query_id").orderBy(F.desc("score"), "product_id")
+    best = matches.withColumn("place", F.row_number().over(per_product)).where("place = 1").drop("place")
+    best = best.withColumn("rank", F.row_number().over(per_query)).where(F.col("rank") <= run.settings.match.k)
+    why = pairs.select("query_id", "category", "category_given", "category_probability")
+    equal = _equal_content(run, rows, here).withColumn("equal", F.lit(True))
+    probability = _exact_probability(run, here)
+    exact = F.col("equal").isNotNull() | F.coalesce(probability >= run.settings.match.exact_probability, F.lit(False))
+    return (
+        best.join(why, ["query_id", "category"])
+        .join(equal, ["query_id", "product_id"], "left")
+        .withColumn("exact_probability", probability)
+        .withColumn("exact", exact)
+        .drop("equal")
+    )
+
+
+def _equal_content(run: Run, rows: DataFrame, here: Live) -> DataFrame:
+    """(query_id, product_id) of queries whose very content is an image of the product."""
+    accepted = rows.where("reason IS NULL").select("query_id", "content_hash")
+    images = live_images(run.tables.read("images"), here.model_id).select("content_hash", "product_id")
+    return images.join(accepted, "content_hash").select("query_id", "product_id").distinct()
+
+
+def _exact_probability(run: Run, here: Live) -> Column:
+    """By `score`; null where nothing was fitted, or nothing could be learnt."""
+    try:
+        row = latest_predictor(run, here.model_id)
+    except NotPredictable:
+        return F.lit(None).cast("double")
+    if row["same_product_slope"] is None:
+        return F.lit(None).cast("double")
+    return 1 / (1 + F.exp(-(F.lit(row["same_product_slope"]) * F.col("score") + row["same_product_intercept"])))
+
+
+def accounted(rows: DataFrame, matched: DataFrame, model_id: str) -> DataFrame:
+    """`matched`, and one row with rank 0 for each query that is not in it."""
+    names = ["query_id", "occurrence", "reason"]
+    first = matched.withColumn("occurrence", F.lit(0)).withColumn("status", F.lit("matched"))
+    left = rows.select(*names).join(
+        matched.select(F.col("query_id").alias("found_id")).distinct(),
+        (F.col("query_id") == F.col("found_id")) & (F.col("occurrence") == 0),
+        "left_anti",
+    )
+    status = F.when(F.col("reason").isNull(), "unmatched").otherwise("rejected")
+    others = left.withColumn("rank", F.lit(0)).withColumn("status", status)
+    return first.unionByName(others, allowMissingColumns=True).withColumn("model_id", F.lit(model_id))
+
+
+def _write(rows: DataFrame, out: str) -> None:
+    """Replace all that the table holds by `rows`, in one commit."""
+    empty = rows.sparkSession.createDataFrame([], spark_schema(schemas.MATCHES))
+    empty.write.format("delta").mode("ignore").save(out)  # so that the comments stand
+    rows.write.format("delta").mode("overwrite").save(out)
+
+
+def _counts(written: DataFrame) -> dict[str, int]:
+    """Queries by status, of the table as it stands, and how many rows they have."""
+    counts = {"matched": 0, "unmatched": 0, "rejected": 0}
+    for row in written.where("rank <= 1").groupBy("status").count().collect():
+        counts[row["status"]] = row["count"]
+    exact = written.where("exact").select("query_id").distinct().count()
+    return {**counts, "with an exact match": exact, "rows": written.count()}
+
+
+def _reasons(written: DataFrame) -> str:
+    """Why how many queries were rejected, the most frequent reason first."""
+    counts = written.where("status = 'rejected'").groupBy("reason").count().orderBy(F.desc("count"), "reason").collect()
+    return "; ".join(f"{row['count']:,} {row['reason']}" for row in counts)
+
+
+def _uncounted(_images: int) -> None:
+    """Where no progress is shown."""

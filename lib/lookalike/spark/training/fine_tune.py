@@ -1,0 +1,95 @@
+"""Fine-tune the configured model on the catalog: the training set by Spark, the training by TorchDistributor."""
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from pyspark.ml.torch.distributor import TorchDistributor
+
+from lookalike import config, files
+from lookalike.errors import LookalikeError
+from lookalike.kernels.models.load import load_model
+from lookalike.kernels.training.fine_tune import Progress, Training, checkpoint, train
+from lookalike.model_card import model_card
+from lookalike.spark.origin import Origin
+from lookalike.spark.run import Run, console
+from lookalike.spark.training.training_set import TrainingCounts, write_training_set
+
+_STORED = 1.15  # side of a stored picture, of the model's input: crops and rotations take from the rest
+
+
+def fine_tune(run: Run, out: str) -> str:
+    """Train on what the run's selection and manifest have, write the model file `out` and its card; gives its model_id.
+
+    Raises TrainingImpossible, ClicksInvalid, ModelInvalid.
+    """
+    model = load_model(run.settings.model)
+    size_px = run.settings.fine_tune.size_px or model.preprocessing.size_px
+    stored = replace(model.preprocessing, size_px=round(_STORED * size_px))
+    folder = files.join(run.settings.root, "staging", run.run_id, "training")
+    try:
+        counts = write_training_set(run, stored, model.model_id, folder)
+        with run.stage("fine_tune") as figures:
+            progress = _trained(run, Training(folder, out, run.settings.model, run.settings.fine_tune, _threads(run)))
+            figures.counts = {"epochs": len(progress.epochs) - 1, "best_epoch": progress.best}
+            figures.images = counts.pictures["train"] * (len(progress.epochs) - 1)
+    finally:
+        files.remove(folder)
+    model_id = load_model(config.ModelSettings(name=out)).model_id
+    with files.written_atomically(out.removesuffix(config.MODEL_FILE_SUFFIX) + ".md") as path:
+        path.write_text(_card(run, model_id, model.model_id, counts, progress), encoding="utf-8")
+    files.remove(checkpoint(out))
+    if not progress.best:
+        console().print("no epoch found more than the model before training, so that is what was written")
+    return model_id
+
+
+def _trained(run: Run, training: Training) -> Progress:
+    settings = run.settings.fine_tune
+    is_local = _is_local(run)
+    uses_gpus = not is_local and run.spark.conf.get("spark.executor.resource.gpu.amount", "0") != "0"
+    distributor = TorchDistributor(num_processes=settings.processes, local_mode=is_local, use_gpu=uses_gpus)
+    ended: Any = distributor.run(_ended, training)
+    if isinstance(ended, LookalikeError):
+        raise ended
+    progress: Progress = ended
+    return progress
+
+
+def _ended(training: Training) -> Progress | LookalikeError:
+    """Of a process that raises, TorchDistributor tells only that it did."""
+    try:
+        return train(training)
+    except LookalikeError as error:
+        return error
+
+
+def _threads(run: Run) -> int:
+    """CPU threads of each process."""
+    if _is_local(run):
+        return max(1, (os.cpu_count() or 1) // run.settings.fine_tune.processes)
+    return int(run.spark.conf.get("spark.task.cpus", "1") or 1)
+
+
+def _is_local(run: Run) -> bool:
+    return str(run.spark.sparkContext.master).startswith("local")
+
+
+def _card(run: Run, model_id: str, base: str, counts: TrainingCounts, progress: Progress) -> str:
+    origin = Origin.here()
+    return model_card(
+        model_id=model_id,
+        base=base,
+        settings=run.settings.fine_tune.model_dump(mode="json"),
+        manifest=files.redacted(run.settings.manifest or ""),
+        code_version=origin.code_version or "",
+        counts={
+            "ledger rows": counts.rows,
+            **{f"pictures, {split}": n for split, n in counts.pictures.items()},
+            **{f"products, {split}": n for split, n in counts.products.items()},
+            **{f"classes of {kind}": n for kind, n in counts.classes.items()},
+            **{f"left out: {reason}": n for reason, n in counts.skipped.items()},
+        },
+        epochs=progress.epochs,
+        best=progress.best,
+    )
