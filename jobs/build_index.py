@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lookalike import cli
 from lookalike.spark.catalog.build_index import build_index, plans
-from lookalike.spark.catalog.model_id import embedding_model_id
+from lookalike.spark.catalog.model_id import check_embedded_by_run_model
 from lookalike.spark.catalog.versions import unpublished
 from lookalike.spark.start import start
 
@@ -15,8 +15,8 @@ def main(argv: Sequence[str]) -> int:
 
     def job() -> None:
         run = start(cli.settings(options), "build_index", cli.selection(options))
-        model_id = embedding_model_id(run)
-        build_index(run, plans(run, unpublished(run, model_id), model_id), model_id)
+        check_embedded_by_run_model(run)
+        build_index(run, plans(run, unpublished(run)))
 
     return cli.exit_code(job)
 

@@ -5,8 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli, files
-from lookalike.spark.catalog.model_id import current_model_id
-from lookalike.spark.pages.report import update_report
+from lookalike.spark.pages.report import RunSummary, update_report
 from lookalike.spark.queries.compare_models import compare_models
 from lookalike.spark.start import start
 
@@ -17,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
     def job() -> None:
         run = start(cli.settings(options), "compare_models", cli.selection(options))
         compare_models(run, files.absolute(options.queries), options.models)
-        update_report(run, current_model_id(run))
+        update_report(run, RunSummary("live"))
 
     return cli.exit_code(job)
 

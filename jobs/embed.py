@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from lookalike import cli
 from lookalike.spark.catalog.embed import embed
-from lookalike.spark.catalog.model_id import current_model_id
 from lookalike.spark.start import start
 
 
@@ -14,7 +13,7 @@ def main(argv: Sequence[str]) -> int:
 
     def job() -> None:
         run = start(cli.settings(options), "embed", cli.selection(options))
-        embed(run, current_model_id(run))
+        embed(run)
 
     return cli.exit_code(job)
 

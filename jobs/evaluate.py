@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from lookalike import cli, files
 from lookalike.spark.catalog.evaluate import evaluate
-from lookalike.spark.catalog.model_id import embedding_model_id
+from lookalike.spark.catalog.model_id import check_embedded_by_run_model
 from lookalike.spark.catalog.versions import unpublished
-from lookalike.spark.pages.report import update_report
+from lookalike.spark.pages.report import RunSummary, update_report
 from lookalike.spark.queries.evaluate_queries import evaluate_queries
 from lookalike.spark.start import start
 
@@ -18,12 +18,12 @@ def main(argv: Sequence[str]) -> int:
 
     def job() -> None:
         run = start(cli.settings(options), "evaluate", cli.selection(options))
-        model_id = embedding_model_id(run, of_all=bool(options.queries))
+        check_embedded_by_run_model(run, of_all=bool(options.queries))
         if options.queries:
-            evaluate_queries(run, files.absolute(options.queries), model_id)
-            update_report(run, model_id)
+            evaluate_queries(run, files.absolute(options.queries))
+            update_report(run, RunSummary("live"))
         else:
-            evaluate(run, unpublished(run, model_id), model_id)
+            evaluate(run, unpublished(run))
 
     return cli.exit_code(job)
 

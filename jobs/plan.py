@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lookalike import cli
 from lookalike.spark.catalog.build_index import plans
-from lookalike.spark.catalog.model_id import embedding_model_id
+from lookalike.spark.catalog.model_id import check_embedded_by_run_model
 from lookalike.spark.catalog.plan import check_selected, print_plan
 from lookalike.spark.catalog.versions import unpublished
 from lookalike.spark.start import start_on_catalog
@@ -17,8 +17,8 @@ def main(argv: Sequence[str]) -> int:
     def job() -> None:
         run = start_on_catalog(cli.settings(options), "plan", writes=False, selection=cli.selection(options))
         check_selected(run)
-        model_id = embedding_model_id(run)
-        print_plan(run, plans(run, unpublished(run, model_id), model_id))
+        check_embedded_by_run_model(run)
+        print_plan(run, plans(run, unpublished(run)))
 
     return cli.exit_code(job)
 

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.catalog.model_id import embedding_model_id
+from lookalike.spark.catalog.model_id import check_embedded_by_run_model
 from lookalike.spark.catalog.publish import publish
 from lookalike.spark.catalog.versions import unpublished
-from lookalike.spark.pages.report import update_report
+from lookalike.spark.pages.report import RunSummary, update_report
 from lookalike.spark.start import start
 
 
@@ -17,12 +17,11 @@ def main(argv: Sequence[str]) -> int:
 
     def job() -> None:
         run = start(cli.settings(options), "publish", cli.selection(options))
-        model_id = embedding_model_id(run)
-        versions = unpublished(run, model_id, options.force)
-        checks = publish(run, versions, model_id, options.why)
-        counts = run.stages[-1].counts
-        print(f"{counts['published']:,} categories published, {counts['withdrawn']:,} withdrawn")
-        update_report(run, model_id, versions, checks)
+        check_embedded_by_run_model(run)
+        versions = unpublished(run, options.force)
+        published = publish(run, versions, options.why)
+        print(f"{published.published:,} categories published, {published.withdrawn:,} withdrawn")
+        update_report(run, RunSummary("published" if versions else "unchanged", versions, published.checks))
 
     return cli.exit_code(job)
 

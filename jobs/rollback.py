@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lookalike import cli
 from lookalike.selection import Selection
 from lookalike.spark.operations.rollback import rollback, rollback_run
-from lookalike.spark.pages.report import update_report
+from lookalike.spark.pages.report import RunSummary, update_report
 from lookalike.spark.start import start_on_catalog
 
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
             (category,) = chosen.categories
             version, model_id = rollback(run, category, options.to)
             print(f"{category}: version {version} is live")
-        update_report(run, model_id, configured=False)
+        update_report(run, RunSummary("rolled back", live_model_id=model_id))
 
     return cli.exit_code(job)
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.catalog.model_id import embedding_model_id
+from lookalike.spark.catalog.model_id import check_embedded_by_run_model
 from lookalike.spark.catalog.similar_items import similar_items
 from lookalike.spark.catalog.versions import unpublished
 from lookalike.spark.start import start
@@ -15,7 +15,8 @@ def main(argv: Sequence[str]) -> int:
 
     def job() -> None:
         run = start(cli.settings(options), "similar_items", cli.selection(options))
-        similar_items(run, unpublished(run, embedding_model_id(run)))
+        check_embedded_by_run_model(run)
+        similar_items(run, unpublished(run))
 
     return cli.exit_code(job)
 

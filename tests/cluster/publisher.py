@@ -8,6 +8,7 @@ import sys
 
 import pyarrow as pa
 from rich.console import Console
+from tests.spark.rows import with_model
 from tests.spark.versions import MODEL, candidate, ledger, measured_rows
 
 from lookalike import schemas
@@ -22,7 +23,7 @@ def main(name: str) -> None:
     spark = session(name)
     for line in sys.stdin:
         root, number, *categories = line.split()
-        run = Run(spark, Settings(root=root), new_run_id(), Console(quiet=True))
+        run = with_model(Run(spark, Settings(root=root), new_run_id(), Console(quiet=True)), MODEL)
         if run.tables.read("images").isEmpty():
             ledger(run, **dict.fromkeys("abcd", "embedded"))  # a category without images would be withdrawn
         found = [candidate(run, category, f"{name}-{number}") for category in categories]
@@ -31,7 +32,7 @@ def main(name: str) -> None:
         print("looked", flush=True)
         sys.stdin.readline()
         try:
-            publish(run, found, MODEL)
+            publish(run, found)
         except LookalikeError as error:
             print(type(error).__name__, flush=True)
         else:

@@ -11,7 +11,7 @@ from tests.pipeline.conftest import PLAIN, Shop
 
 from lookalike import reader
 from lookalike.errors import TableDamaged
-from lookalike.spark import pipeline
+from lookalike.spark.run import Run
 
 Untouched = Callable[[Path], Callable[[], None]]
 
@@ -62,7 +62,7 @@ def test_a_worker_with_another_model_than_the_run_stops_it(
     check = untouched(own_shop.root)
     manifest = catalogs.write_manifest(tmp_path / "new.parquet", catalogs.images("new", 3))
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "current_model_id", lambda _: "another")
+        patched.setattr(Run, "model_id", "another")
         ended = catalogs.run("pipeline", own_shop.root, manifest, own_shop.settings)
     assert ended.code == 2
     assert "the run's is another: give all machines the same model file" in ended.error

@@ -25,9 +25,24 @@ def manifest_file(path: Path, rows: list[dict[str, Any]], **kinds: pa.DataType) 
     return str(path)
 
 
-def run_of(spark: Any, root: Path, manifest: str, selection: Selection | None = None, **settings: Any) -> Run:
+def run_of(
+    spark: Any,
+    root: Path,
+    manifest: str,
+    selection: Selection | None = None,
+    model_id: str | None = None,
+    **settings: Any,
+) -> Run:
+    """By the model of the settings, or as if that were `model_id`."""
     known = Settings(root=f"file://{root}", manifest=manifest, **settings)
-    return Run(spark, known, new_run_id(), Console(quiet=True), selection=selection or Selection())
+    run = Run(spark, known, new_run_id(), Console(quiet=True), selection=selection or Selection())
+    return run if model_id is None else with_model(run, model_id)
+
+
+def with_model(run: Run, model_id: str) -> Run:
+    """`run`, as if `model_id` were its model, whatever its settings and its manifest say."""
+    vars(run)["model_id"] = model_id  # where the cached property would keep it
+    return run
 
 
 def ledger(run: Run) -> list[dict[str, Any]]:

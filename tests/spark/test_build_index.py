@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from rich.console import Console
+from tests.spark.rows import with_model
 
 from lookalike import schemas
 from lookalike.config import IndexSettings, Settings
@@ -214,7 +215,7 @@ def test_an_index_of_another_kind_or_model_is_not_kept(spark: SparkSession, tmp_
     run.tables.append_new_rows("shards", built.shards, schemas.VERSION_KEY)
 
     def former(images: int, model_id: str = "model") -> Any:
-        return with_formers(run, plan([("sq8", "v2", images)], DIM, SETTINGS), model_id)[0].former
+        return with_formers(with_model(run, model_id), plan([("sq8", "v2", images)], DIM, SETTINGS))[0].former
 
     assert former(420).row["version"] == "v1"
     assert [former(800), former(100), former(420, "another")] == [None] * 3

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 from tests.spark import versions
-from tests.spark.versions import MODEL, build, candidate, run_at
+from tests.spark.versions import build, candidate, run_at
 
 from lookalike import reader
 from lookalike.errors import NotPublished, VersionUnusable
@@ -167,7 +167,7 @@ def test_nothing_comes_back_that_cleanup_is_removing(spark: Any, two: Path, monk
         with pytest.raises(VersionUnusable, match=refused):
             pin(run_at(spark, two), "a", "v1", "to compare")
         with pytest.raises(VersionUnusable, match=refused):
-            publish(run_at(spark, two), [old], MODEL, force="it was right")
+            publish(run_at(spark, two), [old], force="it was right")
         delete(*given)
 
     monkeypatch.setattr(Tables, "delete", too_late)

@@ -56,7 +56,8 @@ def catalog(
     """A catalog of one image a product, with embeddings by hand; and a product whose only image was rejected."""
     numbers = {name: number for number, name in enumerate(FOLDS)}
     manifest = [image(name, content=picture(number)) for name, number in numbers.items()] + [image("bad")]
-    run = run_of(spark, folder / "root", manifest_file(folder / "m.parquet", manifest), fine_tune=spec, **settings)
+    path = manifest_file(folder / "m.parquet", manifest)
+    run = run_of(spark, folder / "root", path, model_id=model_id, fine_tune=spec, **settings)
     common = {"occurrence": 0, "available": True, "deleted": False, "vector_id": 0, "model_id": model_id, "run_id": "r"}
     rows = [
         {
@@ -118,7 +119,7 @@ def test_every_row_of_the_log_is_used_or_counted(spark: Any, tmp_path: Path) -> 
     ]
     spec = SPEC.model_copy(update={"clicks": write_log(tmp_path / "log.parquet", log)})
     folder = f"file://{tmp_path}/training"
-    counts = write_training_set(catalog(spark, tmp_path, spec), PREPROCESSING, MODEL, folder).clicks
+    counts = write_training_set(catalog(spark, tmp_path, spec), PREPROCESSING, folder).clicks
 
     assert counts is not None
     assert counts.skipped == {
@@ -163,7 +164,7 @@ def test_a_log_without_use_is_refused(spark: Any, tmp_path: Path, log: Any, erro
         write_log(path, log)
     run = catalog(spark, tmp_path, SPEC.model_copy(update={"clicks": str(path)}))
     with pytest.raises(error, match=message):
-        write_training_set(run, PREPROCESSING, MODEL, f"file://{tmp_path}/training")
+        write_training_set(run, PREPROCESSING, f"file://{tmp_path}/training")
 
 
 def test_queries_that_shoppers_bring_are_stored_and_embedded(spark: Any, tmp_path: Path) -> None:
@@ -179,7 +180,7 @@ def test_queries_that_shoppers_bring_are_stored_and_embedded(spark: Any, tmp_pat
     more = {"model": model, "embed": EmbedSettings(engine="torch")}
     folder = f"file://{tmp_path}/training"
     run = catalog(spark, tmp_path, spec, loaded.model_id, loaded.dim, **more)
-    counts = write_training_set(run, PREPROCESSING, loaded.model_id, folder).clicks
+    counts = write_training_set(run, PREPROCESSING, folder).clicks
 
     assert counts is not None
     # Clicked and in training are back, far and mid; the others there are near, q and twin: nine pairs a query.

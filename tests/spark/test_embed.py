@@ -22,7 +22,7 @@ from lookalike.kernels.pictures.images import Decoded, decode
 from lookalike.selection import Selection
 from lookalike.spark.catalog.embed import embed, task_count
 from lookalike.spark.catalog.ingest import ingest
-from lookalike.spark.catalog.model_id import embedding_model_id
+from lookalike.spark.catalog.model_id import check_embedded_by_run_model
 from lookalike.spark.run import Run
 from lookalike.spark.tables import Tables
 
@@ -68,10 +68,9 @@ def embedded(
 ) -> tuple[Run, str]:
     """A run of ingest and embed, and its model_id."""
     run = run_of(spark, root, manifest, selection, model=model, embed=EMBED)
-    model_id = load_model(model).model_id
-    ingest(run, model_id)
-    embed(run, model_id)
-    return run, model_id
+    ingest(run)
+    embed(run)
+    return run, run.model_id
 
 
 def stored(run: Run) -> dict[tuple[str, str], Any]:
@@ -150,12 +149,12 @@ def test_a_crash_between_embeddings_and_ledger_loses_nothing(spark: Any, tmp_pat
     rows = [image(f"i{number}", content=content) for number, content in enumerate(contents)]
     run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows), model=model, embed=EMBED)
     model_id = load_model(model).model_id
-    ingest(run, model_id)
+    ingest(run)
     # What the crashed run left: other vectors than the model's, so that a second computation would show.
     kept = [(content_hash(content), model_id, [1.0, 0.0], 7, 7, "crashed") for content in contents[:4]]
     schema = "content_hash string, model_id string, embedding array<float>, width int, height int, run_id string"
     run.tables.append("embeddings", spark.createDataFrame(kept, schema))
-    embed(run, model_id)
+    embed(run)
     assert Counter(row["run_id"] for row in stored(run).values()) == {"crashed": 4, run.run_id: 2}
     assert [row["status"] for row in ledger(run)] == ["reused"] * 4 + ["embedded"] * 2
     assert [row["width"] for row in ledger(run)] == [7] * 4 + [60] * 2
@@ -193,12 +192,12 @@ def test_a_new_model_leaves_no_image_of_a_category_behind(spark: Any, tmp_path: 
     gone = [{**row, "content": None, "deleted": True} if row["image_id"] == "a2" else row for row in rows[:3]]
     run, other_id = embedded(spark, root, manifest_file(tmp_path / "a.parquet", gone), other)
     assert run.stages[-1].counts == {"embedded": 2, "reused": 0, "rejected": 0}
-    assert embedding_model_id(run) == other_id
+    check_embedded_by_run_model(run)
     with pytest.raises(ModelMismatch, match=rf"{other_id}, .* embedded 2 of these images, .* 6 by {model_id}: give"):
-        embedding_model_id(run, of_all=True)
+        check_embedded_by_run_model(run, of_all=True)
     only_b = run_of(spark, root, some, Selection.of(["b"]), model=other, embed=EMBED)
     with pytest.raises(ModelMismatch, match=rf"{other_id}, .* embedded 0 of these images, .* 3 by {model_id}: give"):
-        embedding_model_id(only_b)
+        check_embedded_by_run_model(only_b)
     models = {row["image_id"]: row["model_id"] for row in ledger(run) if not row["deleted"]}
     assert models == {"a0": other_id, "a1": other_id, "new": None} | {
         f"{c}{i}": model_id for c in "bc" for i in range(3)
@@ -239,15 +238,15 @@ def test_what_another_job_stores_meanwhile_is_not_left_waiting(
 def test_an_image_that_the_manifest_has_elsewhere_waits_for_ingest(
     spark: Any, tmp_path: Path, model: ModelSettings
 ) -> None:
-    run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", [image("i", content=picture(1))]))
-    model_id = load_model(model).model_id
-    ingest(run, model_id)
+    manifest = manifest_file(tmp_path / "m.parquet", [image("i", content=picture(1))])
+    run = run_of(spark, tmp_path / "root", manifest, model=model, embed=EMBED)
+    ingest(run)
     moved = manifest_file(tmp_path / "moved.parquet", [image("i", content=picture(1), category="other")])
     later = run_of(spark, tmp_path / "root", moved, model=model, embed=EMBED)
-    embed(later, model_id)
+    embed(later)
     assert [row["status"] for row in ledger(later)] == [None]
-    ingest(later, model_id)
-    embed(later, model_id)
+    ingest(later)
+    embed(later)
     assert [(row["status"], row["category"]) for row in ledger(later)] == [("embedded", "other")]
 
 

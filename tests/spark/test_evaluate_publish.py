@@ -10,19 +10,16 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from rich.console import Console
+from tests.spark.versions import MODEL, run_at
 
 from lookalike import schemas
-from lookalike.config import Settings
 from lookalike.errors import GateFailed
 from lookalike.kernels.index import shards
 from lookalike.spark.catalog.evaluate import evaluate
 from lookalike.spark.catalog.publish import publish
 from lookalike.spark.catalog.versions import Version
-from lookalike.spark.run import Run, new_run_id
 from lookalike.spark.tables import spark_schema
 
-MODEL = "m"
 PRODUCTS = 30
 IMAGES = 2 * PRODUCTS
 
@@ -31,7 +28,7 @@ class Catalog:
     """One category of 30 products with two images each, the last product unavailable, in two shards."""
 
     def __init__(self, spark: Any, root: Path) -> None:
-        self.run = Run(spark, Settings(root=f"file://{root}"), new_run_id(), Console(quiet=True))
+        self.run = run_at(spark, root)
         rng = np.random.default_rng(5)
         vectors = rng.normal(size=(IMAGES, 8)).astype(np.float32)
         # A product's second image is a neighbour of its first for the first ten products only.
@@ -101,7 +98,7 @@ class Catalog:
     def measured(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         if items:
             self.append("similar_items", [self._row(schemas.SIMILAR_ITEMS, **item) for item in items])
-        evaluate(self.run, [self.version], MODEL)
+        evaluate(self.run, [self.version])
         return {row["metric"]: row for row in self.run.tables.read("evaluations").collect()}
 
 
@@ -117,7 +114,7 @@ def test_exact_items_measure_as_perfect_and_go_live(catalog: Catalog) -> None:
     assert figures["coverage"]["value"] == 1.0
     assert figures["dangling"]["value"] == 0.0
     assert (figures["products"]["value"], figures["images"]["value"]) == (PRODUCTS, IMAGES)
-    publish(catalog.run, [catalog.version], MODEL)
+    publish(catalog.run, [catalog.version])
     (row,) = catalog.run.tables.read("publications").collect()
     assert (row["category"], row["version"], row["replaced_version"]) == ("a/b", "v1", None)
 
@@ -155,7 +152,7 @@ def test_ids_that_the_version_does_not_hold_fail_the_gate(catalog: Catalog) -> N
     figures = catalog.measured(items)
     assert figures["dangling"]["value"] == 2.0
     with pytest.raises(GateFailed, match=r"a/b: dangling is 2\.0000, must be <= 0"):
-        publish(catalog.run, [catalog.version], MODEL)
+        publish(catalog.run, [catalog.version])
     assert catalog.run.tables.read("publications").count() == 0
 
 
@@ -164,20 +161,20 @@ def test_missing_rows_fail_the_gate(catalog: Catalog) -> None:
     figures = catalog.measured(items)
     assert figures["coverage"]["value"] == pytest.approx(24 / 30)
     with pytest.raises(GateFailed) as error:
-        publish(catalog.run, [catalog.version], MODEL)
+        publish(catalog.run, [catalog.version])
     assert "a/b: coverage is 0.8000, must be >= 0.9900" in str(error.value)
     assert "a/b: knn_recall@10 is 0.8000, must be >= 0.9500" in str(error.value)
 
 
 def test_nothing_goes_live_unmeasured(catalog: Catalog) -> None:
     with pytest.raises(GateFailed, match="a/b was not evaluated"):
-        publish(catalog.run, [catalog.version], MODEL)
+        publish(catalog.run, [catalog.version])
 
 
 def test_a_second_evaluation_adds_nothing(catalog: Catalog) -> None:
     first = catalog.measured(catalog.exact_items())
     version = catalog.run.tables.version("evaluations")
-    evaluate(catalog.run, [catalog.version], MODEL)
+    evaluate(catalog.run, [catalog.version])
     assert catalog.run.tables.version("evaluations") == version
     assert catalog.run.tables.read("evaluations").count() == len(first)
 

@@ -27,7 +27,7 @@ from lookalike.spark.queries.query_figures import METRICS
 from lookalike.spark.queries.query_manifest import read_queries
 from lookalike.spark.run import Run
 
-MODEL, DIM = "m", 8
+MODEL, DIM = versions.MODEL, 8
 PRODUCTS, VIEWS = 40, 3
 QUERIES = pa.schema([*schemas.QUERY_REQUIRED, *schemas.QUERY_OPTIONAL])
 
@@ -114,7 +114,7 @@ def test_figures_are_those_of_sorting_everything_and_a_rerun_adds_nothing(
     monkeypatch.setattr(exact_search, "_LEAST_TASK_IMAGES", 50)  # two tasks
     queries = gallery.queries()
     path = write(tmp_path / "queries.parquet", queries)
-    evaluate_queries(gallery.run, path, MODEL)
+    evaluate_queries(gallery.run, path)
     found = figures(gallery.run)
     assert gallery.run.stages[-1].counts == {"queries": len(queries)}
 
@@ -162,7 +162,7 @@ def test_figures_are_those_of_sorting_everything_and_a_rerun_adds_nothing(
     tables = {name: gallery.run.tables.version(name) for name in ("query_answers", "query_evaluations")}
     printed = capsys.readouterr().out
     assert "recall@1" in printed
-    evaluate_queries(gallery.run, path, MODEL)
+    evaluate_queries(gallery.run, path)
     assert {name: gallery.run.tables.version(name) for name in tables} == tables
     assert capsys.readouterr().out == printed
 
@@ -204,14 +204,14 @@ def test_without_an_answer_there_are_no_figures(gallery: Gallery, tmp_path: Path
         evaluate_queries(gallery.run, path, "other")
     monkeypatch.setattr(evaluation, "_answer", lambda *_: {"zero bytes": 2})
     with pytest.raises(ManifestInvalid, match="is of the product or category of any of the 3 queries, 2 of which were"):
-        evaluate_queries(gallery.run, path, MODEL)
+        evaluate_queries(gallery.run, path)
 
 
 def test_photos_go_the_way_of_the_catalog(spark: Any, tmp_path: Path) -> None:
     """A photo that is a gallery image by its bytes does not find it, and bad photos are left out with a reason."""
     model = model_of(tmp_path, 0)
     model_id = load_model(model).model_id
-    run = versions.run_at(spark, tmp_path / "root", model=model, embed=EMBED)
+    run = versions.run_at(spark, tmp_path / "root", model_id, model=model, embed=EMBED)
     pictures = [catalogs.picture(seed) for seed in range(6)]
     hashes = [hashlib.sha256(picture).hexdigest() for picture in pictures]
     known = {"model_id": model_id, "run_id": "r"}
@@ -233,7 +233,7 @@ def test_photos_go_the_way_of_the_catalog(spark: Any, tmp_path: Path) -> None:
         {"query_id": "gone", "uri": str(tmp_path / "gone.jpg"), **right},
         {"query_id": "brought", "embedding": np.ones(3), **right},
     ]
-    evaluate_queries(run, write(tmp_path / "queries.parquet", photos), model_id)
+    evaluate_queries(run, write(tmp_path / "queries.parquet", photos))
     assert run.stages[-1].counts == {
         "queries": 8,
         "embedding has 3 values, most others 256": 1,
@@ -261,14 +261,14 @@ def test_figures_without_photos_that_a_later_run_may_read_are_not_kept(
     monkeypatch.setattr(evaluation, "read_answers", lambda *_: answers)
     for reason, kept in (("unreadable uri: timed out", False), ("unreadable uri: not found", True)):
         monkeypatch.setattr(evaluation, "_answer", lambda *_, reason=reason: {reason: 1})
-        found = measured(gallery.run, queries, gallery_images(gallery.run, MODEL), MODEL)
+        found = measured(gallery.run, queries, gallery_images(gallery.run))
         assert found.skipped == {reason: 1}
         assert [row["value"] for row in found.figures] == [0, 1, 1, 1, 0.5, 0.5]
         assert gallery.run.tables.read("query_evaluations").isEmpty() is not kept
 
 
 def test_other_images_are_another_gallery(gallery: Gallery) -> None:
-    images = gallery_images(gallery.run, MODEL)
+    images = gallery_images(gallery.run)
     before = gallery_fingerprint(images)
     assert gallery_fingerprint(images.repartition(3)) == before
     assert before["images"] == len(gallery.products)

@@ -81,8 +81,8 @@ def test_a_full_build_is_another_version_until_the_next(spark: Any, tmp_path: Pa
     manifest = manifest_file(tmp_path / "m.parquet", [row_of("x")])
 
     def candidate(full: bool = False) -> list[str]:
-        run = run_of(spark, tmp_path / "root", manifest, Selection(full=full))
-        return [version.version for version in unpublished(run, "m")]
+        run = run_of(spark, tmp_path / "root", manifest, Selection(full=full), "m")
+        return [version.version for version in unpublished(run)]
 
     run = run_of(spark, tmp_path / "root", manifest)
     rows = ledger(spark, [image(i) for i in range(4)])
@@ -106,8 +106,8 @@ def test_candidates_are_those_of_the_selection(spark: Any, tmp_path: Path) -> No
     run_of(spark, tmp_path / "root", manifest).tables.append("images", ledger(spark, rows))
 
     def found(*paths: str) -> list[str]:
-        run = run_of(spark, tmp_path / "root", manifest, Selection(paths))
-        return [version.category for version in unpublished(run, "m")]
+        run = run_of(spark, tmp_path / "root", manifest, Selection(paths), "m")
+        return [version.category for version in unpublished(run)]
 
     assert found() == sorted(categories)
     assert found("women") == ["women", "women/dresses"]

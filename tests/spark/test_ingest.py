@@ -3,6 +3,7 @@
 import hashlib
 import io
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
-from tests.spark.rows import image, ledger, manifest_file, run_of
+from tests.spark import rows as manifests
+from tests.spark.rows import image, ledger, manifest_file
 from tests.web_server import Server
 
 from lookalike.errors import ManifestInvalid
@@ -19,6 +21,8 @@ from lookalike.spark.catalog.ingest import KEY, ingest
 from lookalike.spark.manifest import read_manifest
 
 MODEL = "model-1"
+
+run_of = partial(manifests.run_of, model_id=MODEL)
 
 
 def test_each_bad_row_is_rejected_for_its_reason(spark: Any, tmp_path: Path) -> None:
@@ -34,7 +38,7 @@ def test_each_bad_row_is_rejected_for_its_reason(spark: Any, tmp_path: Path) -> 
         "uri not allowed: scheme": image("8", content=None, uri="nosuchscheme://x/y"),
     }
     run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", [image("ok"), *bad.values()]))
-    ingest(run, MODEL)
+    ingest(run)
     rows = ledger(run)
     assert {row["reason"] for row in rows if row["status"] == "rejected"} == set(bad)
     assert [row["image_id"] for row in rows if row["status"] is None] == ["ok"]
@@ -47,7 +51,7 @@ def test_categories_are_paths(spark: Any, tmp_path: Path) -> None:
     bad = ["..", "a/./b", "/a", "a/", "a//b", " a", "a /b", "a\nb", "x" * 513, "../../etc/passwd"]
     rows = [image(category, category=category) for category in good + bad]
     run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows))
-    ingest(run, MODEL)
+    ingest(run)
     assert {row["category"] for row in ledger(run) if row["reason"] is None} == set(good)
     assert {row["category"] for row in ledger(run) if row["reason"] == "malformed category"} == set(bad)
 
@@ -56,7 +60,7 @@ def test_hash_and_vector_id_are_those_of_hashlib(spark: Any, tmp_path: Path) -> 
     (tmp_path / "picture 1.jpg").write_bytes(b"some bytes")
     rows = [image("ä 1", content=b"some bytes"), image("b", content=None, uri=str(tmp_path / "picture 1.jpg"))]
     run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows))
-    ingest(run, MODEL)
+    ingest(run)
     found = {row["image_id"]: row for row in ledger(run)}
     for image_id in ("ä 1", "b"):
         assert found[image_id]["vector_id"] == int(hashlib.sha256(image_id.encode()).hexdigest()[:15], 16)
@@ -67,7 +71,7 @@ def test_of_equal_image_ids_the_newest_row_stays(spark: Any, tmp_path: Path) -> 
     days = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 3, 2)]
     rows = [image("a", product_id=f"p{day.day}", updated_at=day) for day in days]
     run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows))
-    ingest(run, MODEL)
+    ingest(run)
     assert [(row["product_id"], row["occurrence"], row["reason"]) for row in ledger(run)] == [
         ("p3", 0, None),
         ("p2", 1, "duplicate image_id"),
@@ -78,15 +82,15 @@ def test_of_equal_image_ids_the_newest_row_stays(spark: Any, tmp_path: Path) -> 
 def test_a_rerun_changes_nothing_and_a_change_is_one_row(spark: Any, tmp_path: Path) -> None:
     rows = [image(str(i), content=bytes([i + 1]), attributes=[("color", "red"), ("size", "m")]) for i in range(5)]
     first = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows))
-    ingest(first, MODEL)
+    ingest(first)
     version = first.tables.version("images")
     again = run_of(spark, tmp_path / "root", first.settings.manifest or "")
-    ingest(again, MODEL)
+    ingest(again)
     assert again.tables.version("images") == version
     rows[2]["title"] = "new"
     rows[3]["content"] = b"new"
     changed = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "m2.parquet", rows))
-    ingest(changed, MODEL)
+    ingest(changed)
     assert [row["image_id"] for row in ledger(changed) if row["run_id"] == changed.run_id] == ["2", "3"]
 
 
@@ -95,10 +99,10 @@ def test_an_unchanged_uri_and_date_is_not_read_again(spark: Any, tmp_path: Path)
     picture.write_bytes(b"before")
     row = image("a", content=None, uri=str(picture), updated_at=datetime(2026, 1, 1, tzinfo=UTC))
     manifest = manifest_file(tmp_path / "m.parquet", [row])
-    ingest(run_of(spark, tmp_path / "root", manifest), MODEL)
+    ingest(run_of(spark, tmp_path / "root", manifest))
     picture.unlink()
     run = run_of(spark, tmp_path / "root", manifest)
-    ingest(run, MODEL)
+    ingest(run)
     assert [r["content_hash"] for r in ledger(run)] == [hashlib.sha256(b"before").hexdigest()]
 
 
@@ -113,7 +117,7 @@ def by_uri(folder: Path, image_id: str, content: bytes | None = None, **columns:
 def ingested(spark: Any, folder: Path, rows: list[dict[str, Any]], selection: Selection | None = None) -> Any:
     """Ingest `rows`, and take them for embedded by MODEL if they were accepted; gives the run."""
     run = run_of(spark, folder / "root", manifest_file(folder / "m.parquet", rows), selection)
-    ingest(run, MODEL)
+    ingest(run)
     done = {"status": F.lit("embedded"), "model_id": F.lit(MODEL)}
     waiting = run.tables.read("images").where("status IS NULL").withColumns(done).persist()
     if waiting.count():
@@ -139,7 +143,7 @@ def test_an_image_whose_hash_the_manifest_says_is_not_read(spark: Any, tmp_path:
         image("wrong", content=b"picture", content_hash=sha256(b"another")),
     ]
     run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows))
-    ingest(run, MODEL)
+    ingest(run)
     found = {row["image_id"]: row["reason"] or row["content_hash"] for row in ledger(run)}
     assert found == {
         "unread": sha256(b"anything"), "upper": sha256(b"other"), "md5": "content_hash is no sha256 in hex",
@@ -154,7 +158,7 @@ def test_a_changed_hash_or_date_is_a_changed_image(spark: Any, tmp_path: Path) -
     rows[0]["content_hash"] = sha256(b"2")
     rows[1] = by_uri(tmp_path, "dated", b"2", updated_at=day.replace(day=2))
     run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows))
-    ingest(run, MODEL)
+    ingest(run)
     assert [(row["status"], row["content_hash"]) for row in ledger(run)] == [(None, sha256(b"2"))] * 2
     assert run.stages[0].counts == {"rows": 2, "waiting": 2, "reused": 0, "rejected": 0}
 
@@ -258,7 +262,7 @@ def test_bad_embeddings_are_rejected(spark: Any, tmp_path: Path) -> None:
     vectors = [[1.0, 0.0], [0.0, 0.0], [float("nan"), 1.0], [1.0, 2.0, 3.0], None, [0.5, 0.5]]
     rows = [{**image(str(i)), "content": None, "embedding": vector} for i, vector in enumerate(vectors)]
     run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows))
-    ingest(run, MODEL)
+    ingest(run)
     assert [row["reason"] for row in ledger(run)] == [
         None,
         "embedding is zero or not finite",
@@ -324,7 +328,7 @@ def test_an_embedded_image_outlasts_a_server_that_fails(spark: Any, tmp_path: Pa
     def run(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         manifest = manifest_file(tmp_path / "m.parquet", rows)
         found = run_of(spark, tmp_path / "root", manifest, ingest={"hosts": ["127.0.0.1"], "image_timeout_s": 20})
-        ingest(found, MODEL)
+        ingest(found)
         return {row["image_id"]: row for row in ledger(found)}
 
     run(rows[:2])

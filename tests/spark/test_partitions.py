@@ -9,7 +9,7 @@ from tests.spark.rows import image, manifest_file, run_of
 
 from lookalike import schemas
 from lookalike.spark.catalog.embed import embed
-from lookalike.spark.catalog.gallery import version_images
+from lookalike.spark.catalog.gallery import live_images, version_images
 from lookalike.spark.catalog.ingest import KEY, ingest
 from lookalike.spark.category_conditions import bucket
 from lookalike.spark.tables import Tables, local_frame
@@ -55,9 +55,9 @@ def test_a_changed_category_leaves_the_files_of_others_alone(spark: Any, tmp_pat
     ]
 
     def run(name: str) -> Tables:
-        run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / name, given))
-        ingest(run, "m")
-        embed(run, "m")
+        run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / name, given), model_id="m")
+        ingest(run)
+        embed(run)
         assert {row["status"] for row in run.tables.read("images").collect()} <= {"embedded", "reused"}
         return run.tables
 
@@ -83,7 +83,7 @@ def test_the_images_of_a_version_are_those_of_its_category_in_any_bucket(spark: 
     run.tables.append("images", frame(run.tables, given))
     older = [row | done for category in CATEGORIES for row in rows(f"{category}-old", category=category)]
     run.tables.append("images", frame(run.tables, older).withColumn("bucket", F.lit(None)))
-    found = version_images(run, [("c2", "v"), ("c7", "v")], "m").collect()
+    found = version_images(live_images(run.tables.read("images"), "m"), [("c2", "v"), ("c7", "v")]).collect()
     assert {row["image_id"] for row in found} == {"c2-new", "c2-old", "c7-new", "c7-old"}
 
 

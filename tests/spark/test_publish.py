@@ -33,7 +33,7 @@ def test_a_publication_explains_itself(spark: Any, root: Path, tmp_path: Path, m
     # Spark and fsspec would take the query for a part of the name; so the file is there under both.
     shutil.copy(manifest, f"{manifest}?token=secret")
     build(run, ("a/b", "v1", None))
-    publish(run, [candidate(run, "a/b", "v1")], MODEL)
+    publish(run, [candidate(run, "a/b", "v1")])
     (row,) = run.tables.read("publications").collect()
     (said,) = run.tables.read("audit").collect()
     for found in (row, said):
@@ -62,7 +62,7 @@ def test_a_crash_between_pointer_and_audit_loses_nothing(
 ) -> None:
     run = run_at(spark, root)
     build(run, ("a", "v1", None), ("gone", "v1", None))
-    publish(run, [candidate(run, c, "v1") for c in ("a", "gone")], MODEL)
+    publish(run, [candidate(run, c, "v1") for c in ("a", "gone")])
     build(run, ("a", "v2", "v1"))
     versions.ledger(run, a="embedded", gone="deleted")
 
@@ -73,7 +73,7 @@ def test_a_crash_between_pointer_and_audit_loses_nothing(
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         version = candidate(crashed, "a", "v2")
         patched.setattr(module, "settle", lambda _: patched.setattr(module, "settle", crash))  # the first one works
-        publish(crashed, [version], MODEL)
+        publish(crashed, [version])
     assert len(versions.audit(run)) == 2
     assert {
         tuple(r) for r in actions(run).where(f"run_id = '{crashed.run_id}'").select("action", "category").collect()
@@ -95,16 +95,16 @@ def test_what_another_job_published_meanwhile_is_not_replaced(spark: Any, root: 
     """Neither the category in conflict nor the others of the same run go live; run again, they do."""
     first, second = run_at(spark, root), run_at(spark, root)
     build(first, ("a", "v1", None), ("b", "v1", None), ("a", "v2", "v1"), ("a", "v3", "v1"), ("a", "v3", "v2"))
-    publish(first, [candidate(first, c, "v1") for c in ("a", "b")], MODEL)
+    publish(first, [candidate(first, c, "v1") for c in ("a", "b")])
     slow, fast = candidate(second, "a", "v3"), candidate(second, "a", "v2")
-    publish(second, [fast], MODEL)
+    publish(second, [fast])
     with pytest.raises(PublishConflict, match="what is live of a meanwhile") as error:
-        publish(first, [slow], MODEL)
+        publish(first, [slow])
     assert error.value.exit_code == 1
     assert versions.live(first) == {"a": "v2", "b": "v1"}
     assert len(versions.audit(first)) == 3
     again = run_at(spark, root)
-    publish(again, [candidate(again, "a", "v3")], MODEL)
+    publish(again, [candidate(again, "a", "v3")])
     assert versions.live(first) == {"a": "v3", "b": "v1"}
 
 
@@ -157,9 +157,9 @@ def test_a_force_is_recorded_with_who_and_why(spark: Any, root: Path, monkeypatc
     run = run_at(spark, root, gate={"min_recall_at_10": 0.99})
     build(run, ("a", "v1", None))
     with pytest.raises(GateFailed, match=r"a: recall@10 is 0\.8000, must be >= 0\.9900"):
-        publish(run, [candidate(run, "a", "v1")], MODEL)
+        publish(run, [candidate(run, "a", "v1")])
     assert versions.live(run) == {}
-    publish(run, [candidate(run, "a", "v1")], MODEL, force="sale starts today")
+    publish(run, [candidate(run, "a", "v1")], force="sale starts today")
     (row,) = run.tables.read("publications").collect()
     assert (row["forced"], row["who"], row["why"]) == (True, "ann", "sale starts today")
     (said,) = run.tables.read("audit").collect()
@@ -172,8 +172,8 @@ def test_a_force_brings_back_what_was_never_compared_with_live(spark: Any, root:
     versions.went_live(run, a=("v1", "v2", "v3"))
     rollback(run_at(spark, root), "a", "v1")
     with pytest.raises(GateFailed, match="a was not evaluated"):
-        publish(run_at(spark, root), [candidate(run, "a", "v3")], MODEL)
-    publish(run_at(spark, root), [candidate(run, "a", "v3")], MODEL, force="it was right")
+        publish(run_at(spark, root), [candidate(run, "a", "v3")])
+    publish(run_at(spark, root), [candidate(run, "a", "v3")], force="it was right")
     assert versions.live(run) == {"a": "v3"}
 
 
@@ -201,17 +201,17 @@ def candidate_against(category: str, version: str, live: str) -> versions.Versio
 def test_a_category_without_images_is_withdrawn(spark: Any, root: Path) -> None:
     run = run_at(spark, root)
     build(run, *((c, "v1", None) for c in ("kept", "emptied", "unreadable")))
-    publish(run, [candidate(run, c, "v1") for c in ("kept", "emptied", "unreadable")], MODEL)
+    publish(run, [candidate(run, c, "v1") for c in ("kept", "emptied", "unreadable")])
     versions.ledger(run, kept="embedded", emptied="deleted", unreadable="rejected")
     again = run_at(spark, root)
-    publish(again, [], MODEL)
+    publish(again, [])
     assert versions.live(run) == {"kept": "v1", "unreadable": "v1"}
     assert versions.audit(run)[-1] == ("withdraw", "emptied", "v1", "v1")
     before = run.tables.version("publications")
-    publish(run_at(spark, root), [], MODEL)
+    publish(run_at(spark, root), [])
     assert run.tables.version("publications") == before
     rollback(run_at(spark, root), "emptied")
-    publish(run_at(spark, root), [], MODEL)
+    publish(run_at(spark, root), [])
     assert versions.live(run)["emptied"] == "v1"
 
 
@@ -220,20 +220,20 @@ def test_a_version_that_was_rolled_back_from_waits_for_a_force(spark: Any, root:
     versions.ledger(run, a="embedded")
     (now,) = candidates(run.tables.read("images"), MODEL, run.settings).collect()
     build(run, ("a", "old", None), ("a", now["version"], "old"))
-    publish(run, [candidate(run, "a", "old")], MODEL)
-    (found,) = unpublished(run, MODEL)
+    publish(run, [candidate(run, "a", "old")])
+    (found,) = unpublished(run)
     assert (found.version, found.live_version) == (now["version"], "old")
-    publish(run_at(spark, root), [found], MODEL)
-    assert unpublished(run, MODEL) == []
+    publish(run_at(spark, root), [found])
+    assert unpublished(run) == []
     rollback(run_at(spark, root), "a")
-    assert unpublished(run, MODEL) == []
-    (forced,) = unpublished(run, MODEL, force=True)
-    publish(run_at(spark, root), [forced], MODEL, force="it was the shop's fault")
+    assert unpublished(run) == []
+    (forced,) = unpublished(run, force=True)
+    publish(run_at(spark, root), [forced], force="it was the shop's fault")
     assert versions.live(run) == {"a": now["version"]}
     rollback(run_at(spark, root), "a")
     run.tables.upsert("images", run.tables.read("images").replace("i-a-0", "i-b"), ["vector_id"])
-    assert [v.version for v in unpublished(run, MODEL)] != [now["version"]]
-    assert len(unpublished(run, MODEL)) == 1
+    assert [v.version for v in unpublished(run)] != [now["version"]]
+    assert len(unpublished(run)) == 1
 
 
 def test_a_table_of_an_older_release_gets_the_new_columns(spark: Any, root: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_table_of_an_older_release_gets_the_new_columns(spark: Any, root: Path
     row.withColumn("run_id", row.category).select(old.columns).write.format("delta").save(
         run.tables.path("publications")
     )
-    publish(run, [candidate(run, "a", "v2")], MODEL)
+    publish(run, [candidate(run, "a", "v2")])
     assert versions.live(run) == {"a": "v2"}
     assert versions.audit(run) == [("publish", "a", "v1", None), ("publish", "a", "v2", "v1")]
 
@@ -254,5 +254,5 @@ def test_a_table_of_an_older_release_gets_the_new_columns(spark: Any, root: Path
 def test_switch_is_one_commit_for_all_categories(spark: Any, root: Path) -> None:
     run = run_at(spark, root)
     build(run, *((c, "v1", None) for c in ("a", "b", "c")))
-    publish(run, [candidate(run, c, "v1") for c in ("a", "b", "c")], MODEL)
+    publish(run, [candidate(run, c, "v1") for c in ("a", "b", "c")])
     assert delta_log.commits(run.tables.path("publications")) == [0, 1]  # the first made it, empty

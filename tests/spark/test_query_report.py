@@ -12,7 +12,7 @@ from tests.spark.versions import MODEL, PRODUCTS, product
 
 from lookalike.report.thumbnails import thumbnail
 from lookalike.spark.pages.query_report import query_evaluation
-from lookalike.spark.pages.report import update_report
+from lookalike.spark.pages.report import RunSummary, update_report
 from lookalike.spark.queries.evaluate_queries import gallery_fingerprint, gallery_images
 from lookalike.spark.queries.query_figures import METRICS
 from lookalike.spark.run import Run
@@ -51,7 +51,7 @@ def with_images(run: Run, folder: Path) -> str:
         row = versions.image_row("a", "embedded", n) | {"image_id": product(n), "uri": str(folder / f"{n}.jpg")}
         rows.append(row | {"product_id": product(n), "title": f"Title {n}"})
     versions.append(run, "images", rows)
-    return str(gallery_fingerprint(gallery_images(run, MODEL))["gallery"])
+    return str(gallery_fingerprint(gallery_images(run))["gallery"])
 
 
 def test_the_page_shows_figures_by_model_and_the_worst_answers(spark: Any, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_the_page_shows_figures_by_model_and_the_worst_answers(spark: Any, tmp_p
     ]  # fmt: skip
 
     Path(uri).unlink()  # the page is written without the photos that are gone
-    update_report(run, MODEL)
+    update_report(run, RunSummary("live"))
     page = (tmp_path / "root" / "report.html").read_text()
     assert "This run only measured it." in page
     assert "Answered worst" in page

@@ -94,7 +94,7 @@ def test_a_run_is_undone_where_it_still_stands(spark: Any, tmp_path: Path) -> No
     versions.went_live(run, **dict.fromkeys(categories, ("v1", "v2")), **{"shop/new": ("v1",)})
     bad = run_at(spark, root)
     versions.ledger(run, **{"shop/left": "deleted"})
-    publish(bad, [versions.candidate(bad, c, "v3") for c in (*categories[:2], "shop/moved", "home/c")], versions.MODEL)
+    publish(bad, [versions.candidate(bad, c, "v3") for c in (*categories[:2], "shop/moved", "home/c")])
     since = run_at(spark, root)
     rollback(since, "shop/moved")
     with pytest.raises(NotPublished, match="run unheard changed nothing that is live"):

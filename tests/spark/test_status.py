@@ -71,7 +71,7 @@ def test_status_and_history(
         ("rollback", "a", "old"),
         ("pin", "a", found["a"]),
     ]
-    publish(run_at(spark, root), [versions.candidate(run, "a", found["a"])], MODEL, force="sale starts")
+    publish(run_at(spark, root), [versions.candidate(run, "a", found["a"])], force="sale starts")
     last = history(actions(run), by_run=True).collect()[-1]
     assert (last["action"], last["why"]) == ("publish (forced)", "sale starts")
     assert {row["who"] for row in by_run} == {"ann"}

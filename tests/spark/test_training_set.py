@@ -55,7 +55,7 @@ def run_with(spark: Any, folder: Path, rows: list[dict[str, Any]], contents: dic
         image(row["image_id"], content=contents.get(row["image_id"], picture(row["vector_id"])), uri=row.get("uri"))
         for row in rows
     ]
-    run = run_of(spark, folder / "root", manifest_file(folder / "m.parquet", manifest), fine_tune=spec)
+    run = run_of(spark, folder / "root", manifest_file(folder / "m.parquet", manifest), model_id=MODEL, fine_tune=spec)
     schema = spark_schema(schemas.IMAGES)
     run.tables.append("images", spark.createDataFrame([tuple(r.get(n) for n in schema.names) for r in rows], schema))
     return run
@@ -83,7 +83,7 @@ def test_every_row_is_in_the_set_or_counted(spark: Any, tmp_path: Path) -> None:
     contents = dict.fromkeys(("i48", "i49", "i51")) | {"i47": picture(0), "i50": picture(98)}
     run = run_with(spark, tmp_path, rows, contents, SPEC)
     folder = f"file://{tmp_path}/training"
-    counts = write_training_set(run, PREPROCESSING, MODEL, folder)
+    counts = write_training_set(run, PREPROCESSING, folder)
 
     assert counts.skipped == {
         "deleted": 1, "rejected": 1, "not embedded by this model": 2, "no label": 1,
@@ -152,7 +152,7 @@ def test_what_is_no_training_set_is_said(spark: Any, tmp_path: Path, spec: dict[
     settings = FineTuneSettings(**({"labels": ("color",), "classes_per_batch": 2, "validation_share": 0.3} | spec))
     run = run_with(spark, tmp_path, rows, {}, settings)
     with pytest.raises(TrainingImpossible) as error:
-        write_training_set(run, PREPROCESSING, MODEL, f"file://{tmp_path}/training")
+        write_training_set(run, PREPROCESSING, f"file://{tmp_path}/training")
     assert str(error.value).startswith(message)
     assert "left out are: 1 deleted" in str(error.value)
 
@@ -164,7 +164,7 @@ def test_a_catalog_that_this_model_never_saw_is_said(spark: Any, tmp_path: Path)
     with pytest.raises(
         TrainingImpossible, match=r"no picture can be used.*3 not embedded by this model.*pipeline first"
     ):
-        write_training_set(run, PREPROCESSING, MODEL, f"file://{tmp_path}/training")
+        write_training_set(run, PREPROCESSING, f"file://{tmp_path}/training")
 
 
 def test_products_that_share_a_picture_are_on_one_side(spark: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 from rich.console import Console
+from tests.spark.rows import with_model
 
 from lookalike import schemas
 from lookalike.config import Settings
@@ -35,8 +36,9 @@ FIGURES = {
 Figures = dict[str, tuple[float, float | None, float | None]]
 
 
-def run_at(spark: Any, root: Path, **settings: Any) -> Run:
-    return Run(spark, Settings(root=f"file://{root}", **settings), new_run_id(), Console(quiet=True))
+def run_at(spark: Any, root: Path, model_id: str = MODEL, **settings: Any) -> Run:
+    known = Settings(root=f"file://{root}", **settings)
+    return with_model(Run(spark, known, new_run_id(), Console(quiet=True)), model_id)
 
 
 def append(run: Run, table: str, rows: Sequence[dict[str, Any]]) -> None:

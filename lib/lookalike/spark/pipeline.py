@@ -6,12 +6,11 @@ from lookalike.spark.catalog.embed import embed
 from lookalike.spark.catalog.evaluate import evaluate
 from lookalike.spark.catalog.gate import gate_checks
 from lookalike.spark.catalog.ingest import ingest
-from lookalike.spark.catalog.model_id import current_model_id
 from lookalike.spark.catalog.plan import print_plan
 from lookalike.spark.catalog.publish import publish
 from lookalike.spark.catalog.similar_items import similar_items
 from lookalike.spark.catalog.versions import unpublished
-from lookalike.spark.pages.report import write_report
+from lookalike.spark.pages.report import RunSummary, write_report
 from lookalike.spark.run import Run
 
 
@@ -20,19 +19,18 @@ def pipeline(run: Run) -> None:
 
     Raises GateFailed, after the report is written, where a figure is beyond its limit.
     """
-    model_id = current_model_id(run)
-    ingest(run, model_id)
-    embed(run, model_id)
-    versions = unpublished(run, model_id)
-    planned = plans(run, versions, model_id)
+    ingested, embedded = ingest(run), embed(run)
+    rows = {status: count + ingested.get(status, 0) for status, count in embedded.items()}
+    versions = unpublished(run)
+    planned = plans(run, versions)
     print_plan(run, planned)
     if versions:
-        build_index(run, planned, model_id)
+        build_index(run, planned)
         similar_items(run, versions)
-        evaluate(run, versions, model_id)
+        evaluate(run, versions)
     try:
-        checks = publish(run, versions, model_id)
+        published = publish(run, versions)
     except GateFailed:
-        write_report(run, versions, model_id, gate_checks(run, versions), gate_failed=True)
+        write_report(run, RunSummary("gate failed", versions, gate_checks(run, versions), rows))
         raise
-    write_report(run, versions, model_id, checks)
+    write_report(run, RunSummary("published" if versions else "unchanged", versions, published.checks, rows))

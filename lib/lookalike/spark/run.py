@@ -62,6 +62,15 @@ class Run:
         """Dimensions of the embeddings that the manifest brings; None where it brings none, as the sample's."""
         return given_dim(self.manifest) if self.settings.manifest else None
 
+    @cached_property
+    def model_id(self) -> str:
+        """The configured model's, or `given-DIM` where the manifest brings embeddings."""
+        if self.given_dim:
+            return f"given-{self.given_dim}"
+        from lookalike.kernels.models.load import load_model  # here, as torch takes ten seconds to import
+
+        return load_model(self.settings.model).model_id
+
     @property
     def tables(self) -> Tables:
         return Tables(self.spark, self.settings.root)

@@ -6,7 +6,7 @@ none waits behind another, and the number of Spark jobs is the same for any numb
 to the driver; the trained index goes by path.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,16 +18,17 @@ from pyspark.sql import functions as F
 
 from lookalike import files, schemas
 from lookalike.config import IndexSettings
-from lookalike.kernels.index import choose_search, build as index, shards
+from lookalike.kernels.index import build as index
+from lookalike.kernels.index import choose_search, shards
 from lookalike.kernels.index.build import PACK_BYTES
 from lookalike.kernels.index.spec import PACKED, IndexSpec, index_spec
-from lookalike.spark.catalog.versions import Version, missing_from
 from lookalike.spark.catalog.gallery import gallery
-from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.catalog.quantizer import Former, Outcome, decision, fell, formers, trained_index
+from lookalike.spark.catalog.versions import Version, missing_from
+from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.run import Run
-from lookalike.spark.tasks import assigned, together
 from lookalike.spark.tables import local_frame, spark_schema
+from lookalike.spark.tasks import assigned, together
 
 _TRAINED = pa.schema(
     [
@@ -86,28 +87,28 @@ class Built:
     decisions: dict[str, str]
 
 
-def build_index(run: Run, planned: Sequence[Plan], model_id: str) -> None:
+def build_index(run: Run, planned: Sequence[Plan]) -> None:
     """Build and register the shards of what is `planned`."""
     with run.stage("build_index") as figures:
-        planned = with_formers(run, planned, model_id)
-        build = Build(run.settings.root, run.run_id, model_id, run.settings.index, {p.category: p for p in planned})
+        planned = with_formers(run, planned)
+        build = Build(run.settings.root, run.run_id, run.model_id, run.settings.index, {p.category: p for p in planned})
         sizes = {(p.category, p.version): p.images for p in planned}
         figures.images = sum(sizes.values())
         figures.counts = {"categories": len(planned), "shards": 0, "images": figures.images}
         with progress_bar(run.console, run.spark.sparkContext, "build_index", figures.images) as count:
             if planned:
-                built = built_shards(gallery(run, sizes, model_id), build, count)
+                built = built_shards(gallery(run, sizes), build, count)
                 run.tables.append_new_rows("shards", built.shards, schemas.VERSION_KEY)
                 figures.counts["shards"] = built.shards.num_rows
                 figures.decisions = built.decisions
 
 
-def plans(run: Run, versions: Sequence[Version], model_id: str) -> list[Plan]:
+def plans(run: Run, versions: Sequence[Version]) -> list[Plan]:
     """What will be built for each of `versions` that has no shards."""
     todo = missing_from(run, "shards", versions)
     if not todo:
         return []
-    ours = run.tables.read("embeddings").where(F.col("model_id") == model_id)
+    ours = run.tables.read("embeddings").where(F.col("model_id") == run.model_id)
     first = ours.select(F.size("embedding").alias("dim")).first()
     sizes = [(version.category, version.version, version.images) for version in todo]
     return plan(sizes, first["dim"], run.settings.index) if first else []
@@ -121,7 +122,7 @@ def plan(versions: Iterable[tuple[str, str, int]], dim: int, settings: IndexSett
     ]
 
 
-def with_formers(run: Run, planned: Sequence[Plan], model_id: str) -> list[Plan]:
+def with_formers(run: Run, planned: Sequence[Plan]) -> list[Plan]:
     """`planned` with the trained indexes of earlier versions that may be kept.
 
     Which index that is does not enter a version's fingerprint, although its files depend on it: a fingerprint names
@@ -129,7 +130,7 @@ def with_formers(run: Run, planned: Sequence[Plan], model_id: str) -> list[Plan]
     would find another name for them, and build for ever. The files of a version are registered once, so all readers of
     it see the same ones.
     """
-    found = formers(run, {(p.category, p.spec.factory, p.dim) for p in planned if p.spec.train_images}, model_id)
+    found = formers(run, {(p.category, p.spec.factory, p.dim) for p in planned if p.spec.train_images})
     return [replace(p, former=found.get(p.category)) for p in planned]
 
 

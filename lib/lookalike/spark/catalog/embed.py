@@ -5,7 +5,6 @@ Python worker.
 Embeddings are committed in chunks, then the ledger once. A crash costs at most one chunk.
 """
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from itertools import chain
@@ -13,20 +12,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from pyspark import StorageLevel, TaskContext
+from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from lookalike import fetch, files, schemas
+from lookalike import files, schemas
 from lookalike.config import EmbedSettings, IngestSettings, Settings
 from lookalike.errors import ManifestInvalid, first_few
-from lookalike.spark.contents.sources import sources, task_share
 from lookalike.spark.catalog.gallery import embedded_images
 from lookalike.spark.catalog.ingest import KEY, checked_embeddings, hash_rows, known_partitions
+from lookalike.spark.category_conditions import among, covered, in_buckets_of
+from lookalike.spark.contents.sources import sources, task_share
 from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.run import Run, StageFigures
 from lookalike.spark.secrets import is_withheld, stored_uri
-from lookalike.spark.category_conditions import among, covered, in_buckets_of
 from lookalike.spark.tables import conform, local_frame, spark_schema, written
 
 if TYPE_CHECKING:
@@ -40,40 +39,40 @@ _OUTCOMES = pa.schema(
 _BATCH = 256
 
 
-def embed(run: Run, model_id: str) -> None:
+def embed(run: Run) -> dict[str, int]:
     """Give every waiting image of the selection and the manifest its embedding and its status.
 
-    Raises ManifestInvalid where a category would lose images by that, see `check_left_behind`.
+    Returns how many there were of each status. Raises ManifestInvalid where a category would lose images by that, see
+    `check_left_behind`.
     """
     with run.stage("embed") as figures:
         figures.counts, figures.images = {"embedded": 0, "reused": 0, "rejected": 0}, 0
-        waiting = waiting_images(run, model_id).persist(StorageLevel.DISK_ONLY)
+        waiting = waiting_images(run).persist(StorageLevel.DISK_ONLY)
         try:
             # Once these are read Spark knows how few they are, and needs not shuffle the large tables to meet them.
             categories = {row["category"] for row in waiting.select("category").distinct().collect()}
             if categories:
-                check_left_behind(run, waiting, categories, model_id)
-                _embed_waiting(run, waiting, categories, model_id, figures)
+                check_left_behind(run, waiting, categories)
+                _embed_waiting(run, waiting, categories, figures)
         finally:
             waiting.unpersist()
+    return figures.counts
 
 
-def _embed_waiting(
-    run: Run, waiting: DataFrame, categories: Collection[str], model_id: str, figures: StageFigures
-) -> None:
+def _embed_waiting(run: Run, waiting: DataFrame, categories: Collection[str], figures: StageFigures) -> None:
     staging = files.join(run.settings.root, "staging", run.run_id)
     manifest = run.manifest.where(among(categories))
     lacking_at = run.tables.version("embeddings")
-    known = known_contents(waiting, run.tables.read("embeddings"), model_id).persist(StorageLevel.DISK_ONLY)
+    known = known_contents(waiting, run.tables.read("embeddings"), run.model_id).persist(StorageLevel.DISK_ONLY)
     todo = unknown_contents(waiting, known).persist(StorageLevel.DISK_ONLY)
     try:
         figures.images = todo.count()
         with progress_bar(run.console, run.spark.sparkContext, "embed", figures.images) as count:
             if run.given_dim and figures.images:
-                outcomes = _take_given(run, manifest, todo, lacking_at, run.given_dim, model_id, count)
+                outcomes = _take_given(run, manifest, todo, lacking_at, run.given_dim, count)
             else:
-                outcomes = embed_contents(run, manifest, todo, figures.images, model_id, staging, count)
-        settled = settle(waiting, known, outcomes, model_id, run.run_id).persist(StorageLevel.DISK_ONLY)
+                outcomes = embed_contents(run, manifest, todo, figures.images, staging, count)
+        settled = settle(waiting, known, outcomes, run.model_id, run.run_id).persist(StorageLevel.DISK_ONLY)
         rows = settled.groupBy("status", "bucket").count().collect()
         if rows:
             buckets = {row["bucket"] for row in rows}  # where the ledger has these rows already
@@ -87,7 +86,7 @@ def _embed_waiting(
         known.unpersist()
 
 
-def waiting_images(run: Run, model_id: str) -> DataFrame:
+def waiting_images(run: Run) -> DataFrame:
     """Ledger rows of the selection and the manifest that ingest accepted and this model has not yet seen.
 
     An image that the manifest has in another category waits for ingest. What ingest rejected has no model_id. A run
@@ -95,17 +94,17 @@ def waiting_images(run: Run, model_id: str) -> DataFrame:
     """
     waits = F.col("status").isNull()
     if not run.selection.retry:
-        waits |= F.col("model_id") != model_id
+        waits |= F.col("model_id") != run.model_id
     rows = run.tables.read("images").where(waits & ~F.col("deleted") & covered(run.selection))
     return rows.join(run.manifest.select("image_id", "category"), ["image_id", "category"], "left_semi")
 
 
-def check_left_behind(run: Run, waiting: DataFrame, categories: Collection[str], model_id: str) -> None:
+def check_left_behind(run: Run, waiting: DataFrame, categories: Collection[str]) -> None:
     """Raises ManifestInvalid where the `categories` of `waiting` have images of another model that do not wait.
 
     The categories' next versions would be of this model, so without these images.
     """
-    images = run.tables.read("images").where((F.col("model_id") != model_id) & in_buckets_of(categories))
+    images = run.tables.read("images").where((F.col("model_id") != run.model_id) & in_buckets_of(categories))
     others = embedded_images(images)
     if others.isEmpty():  # as a rule; Delta then reads nothing
         return
@@ -117,8 +116,8 @@ def check_left_behind(run: Run, waiting: DataFrame, categories: Collection[str],
         without = "without --retry-rejected and " if run.selection.retry else ""
         raise ManifestInvalid(
             f"another model embedded images that this run leaves out, so categories would lose them: {named}; if "
-            f"model {model_id} is no mistake, run {without}with a manifest of all images of these categories, in which "
-            "those that are gone are `deleted`"
+            f"model {run.model_id} is no mistake, run {without}with a manifest of all images of these categories, in "
+            "which those that are gone are `deleted`"
         )
 
 
@@ -136,7 +135,7 @@ def unknown_contents(waiting: DataFrame, known: DataFrame) -> DataFrame:
 
 
 def embed_contents(
-    run: Run, manifest: DataFrame, todo: DataFrame, contents: int, model_id: str, staging: str, count: Count
+    run: Run, manifest: DataFrame, todo: DataFrame, contents: int, staging: str, count: Count
 ) -> DataFrame:
     """Store the embeddings of `todo`, as `unknown_contents` gives it; gives all outcomes, see `image_outcomes`.
 
@@ -153,7 +152,7 @@ def embed_contents(
     for chunk in range(chunks):
         part = images.where(F.col("chunk") == chunk).repartition(tasks, "content_hash")
         # Written before they are used, so that nothing is computed again when an executor is lost.
-        found = written(image_outcomes(part, run.settings, model_id, count), files.join(outcomes, f"chunk={chunk}"))
+        found = written(image_outcomes(part, run.settings, run.model_id, count), files.join(outcomes, f"chunk={chunk}"))
         embedded = found.where("embedding IS NOT NULL")
         if not embedded.isEmpty():
             run.tables.insert("embeddings", embedded.withColumn("run_id", F.lit(run.run_id)), schemas.EMBEDDINGS_KEY)
@@ -230,8 +229,6 @@ def _embed_batches(
         count(len(outcomes))
 
 
-
-
 def _distinct(
     batches: Iterable[pa.RecordBatch], settings: IngestSettings
 ) -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
@@ -242,8 +239,6 @@ def _distinct(
             if key not in seen:
                 seen.add(key)
                 yield key, source
-
-
 
 
 def _outcome_batch(outcomes: list["Outcome"], model_id: str) -> pa.RecordBatch:
@@ -259,16 +254,14 @@ def _outcome_batch(outcomes: list["Outcome"], model_id: str) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=_OUTCOMES)
 
 
-def _take_given(
-    run: Run, manifest: DataFrame, todo: DataFrame, lacking_at: int, dim: int, model_id: str, count: Count
-) -> DataFrame:
+def _take_given(run: Run, manifest: DataFrame, todo: DataFrame, lacking_at: int, dim: int, count: Count) -> DataFrame:
     """Store the embeddings that the manifest brings, in one commit, as nothing costly could be lost; gives outcomes.
 
     `lacking_at`: see `Tables.insert`.
     """
-    found = given_outcomes(manifest, todo, dim, model_id, count).withColumn("run_id", F.lit(run.run_id))
+    found = given_outcomes(manifest, todo, dim, run.model_id, count).withColumn("run_id", F.lit(run.run_id))
     run.tables.insert("embeddings", found, schemas.EMBEDDINGS_KEY, lacking_at)
-    stored = run.tables.read("embeddings").where(F.col("model_id") == model_id)
+    stored = run.tables.read("embeddings").where(F.col("model_id") == run.model_id)
     if run.tables.version("embeddings") == lacking_at + 1:  # else another job may have stored some of these meanwhile
         stored = stored.where(F.col("run_id") == run.run_id)
     return stored.join(todo, "content_hash", "left_semi").withColumn("reason", F.lit(None).cast("string"))

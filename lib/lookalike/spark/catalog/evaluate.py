@@ -6,7 +6,7 @@ wrong row can't vouch for itself. Small categories share a task; only a sample o
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,12 @@ from lookalike import schemas
 from lookalike.kernels.evaluation import metrics
 from lookalike.kernels.index.search import Gallery, open_galleries
 from lookalike.spark.catalog.churn import CHURN_KEY, churn, uncompared
+from lookalike.spark.catalog.gallery import live_images, version_images
 from lookalike.spark.catalog.versions import Version, missing_from
-from lookalike.spark.catalog.gallery import version_images
 from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.run import Run
-from lookalike.spark.tasks import assigned
 from lookalike.spark.tables import local_frame, of_versions, spark_schema
+from lookalike.spark.tasks import assigned
 
 KNN_K = 10
 RECALL_KS = (1, 5, 10)
@@ -34,6 +34,7 @@ RECALL_KS = (1, 5, 10)
 _TASKS = pa.schema({"category": pa.string(), "task": pa.int32()})
 
 ShardRow = Mapping[str, Any]
+
 
 @dataclass(frozen=True)
 class EvaluationSpec:
@@ -45,7 +46,7 @@ class EvaluationSpec:
     seed: int
 
 
-def evaluate(run: Run, versions: Sequence[Version], model_id: str) -> None:
+def evaluate(run: Run, versions: Sequence[Version]) -> None:
     """Measure `versions`, each for itself and against what is live, and store the figures."""
     with run.stage("evaluate") as figures:
         lacking = {v.key for v in missing_from(run, "evaluations", versions)}
@@ -55,7 +56,8 @@ def evaluate(run: Run, versions: Sequence[Version], model_id: str) -> None:
             sizes[row["category"]] = sizes.get(row["category"], 0) + row["ntotal"]
         todo = {key for key in lacking if key[0] in sizes}
         compared = uncompared(run, [v for v in versions if v.key not in lacking or v.key in todo])
-        images = version_images(run, {*todo, *(v.key for v in compared)}, model_id)
+        ledger = live_images(run.tables.read("images"), run.model_id)
+        images = version_images(ledger, {*todo, *(v.key for v in compared)})
         products = sampled_products(images, run.settings.evaluate.queries).persist(StorageLevel.DISK_ONLY)
         total = sum(sizes.values())
         try:

@@ -1,23 +1,15 @@
 """The gallery: embedded images of the ledger with their embeddings; and each category's candidate version."""
 
-import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from datetime import datetime
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from lookalike import FORMAT_VERSION, schemas
-from lookalike.config import Settings
-from lookalike.spark.catalog.audit import live, live_moves
+from lookalike.spark.category_conditions import in_buckets_of
 from lookalike.spark.run import Run
-from lookalike.spark.category_conditions import covered, in_buckets_of
-from lookalike.spark.tables import VERSION, VersionKey, local_frame, of_versions, version_key
+from lookalike.spark.tables import VERSION, VersionKey, local_frame
 
 _FEW = 50_000  # images that every task can be given, without their embeddings: some MB
-
-
 
 
 def embedded_images(images: DataFrame) -> DataFrame:
@@ -36,30 +28,18 @@ def fingerprint(hashed: Column, *also: Column) -> Column:
     return F.substring(F.sha2(F.concat_ws(":", *parts), 256), 1, 16)
 
 
-
-
-def gallery(run: Run, versions: Mapping[VersionKey, int], model_id: str) -> DataFrame:
+def gallery(run: Run, versions: Mapping[VersionKey, int]) -> DataFrame:
     """Every image of `versions`, each with its number of images, with its embedding."""
-    embeddings = run.tables.read("embeddings").where(F.col("model_id") == model_id)
-    images = version_images(run, versions, model_id)
+    embeddings = run.tables.read("embeddings").where(F.col("model_id") == run.model_id)
+    images = version_images(live_images(run.tables.read("images"), run.model_id), versions)
     if sum(versions.values()) < _FEW:  # else all embeddings would be shuffled to meet them
         images = F.broadcast(images)
     return embeddings.select("content_hash", "embedding").join(images, "content_hash", "inner").drop("content_hash")
 
 
-def version_images(run: Run, versions: Collection[VersionKey], model_id: str) -> DataFrame:
-    """Every image of `versions`: (category, version, product_id, image_id, vector_id, available, content_hash)."""
-    rows = live_images(run.tables.read("images"), model_id).where(in_buckets_of({category for category, _ in versions}))
-    wanted = F.broadcast(local_frame(run.spark, sorted(versions), VERSION))
+def version_images(images: DataFrame, versions: Collection[VersionKey]) -> DataFrame:
+    """(category, version, product_id, image_id, vector_id, available, content_hash) of each of the live `images`."""
+    rows = images.where(in_buckets_of({category for category, _ in versions}))
+    wanted = F.broadcast(local_frame(images.sparkSession, sorted(versions), VERSION))
     columns = ("category", "version", "product_id", "image_id", "vector_id", "available", "content_hash")
     return rows.join(wanted, "category", "inner").select(*columns)
-
-
-
-
-
-
-
-
-
-

@@ -24,10 +24,10 @@ from lookalike.config import IngestSettings
 from lookalike.errors import ManifestInvalid
 from lookalike.kernels.pictures.images import ZERO_BYTES
 from lookalike.selection import Retry
+from lookalike.spark.category_conditions import bucket, covered
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
 from lookalike.spark.secrets import stored_uri
-from lookalike.spark.category_conditions import bucket, covered
 from lookalike.spark.tables import spark_schema
 
 DELETED = "deleted"
@@ -51,11 +51,13 @@ _DOTS = r"(^|/)\.{1,2}(/|$)"
 _MAX_CATEGORY = 512
 
 
-def ingest(run: Run, model_id: str) -> None:
+def ingest(run: Run) -> dict[str, int]:
     """Bring the ledger up to date with the selected manifest rows, in one commit.
 
-    Rows new to this model wait for embed. Raises ManifestInvalid where nothing is in the selected categories.
+    Rows new to the run's model wait for embed. Returns how many rows there were of each outcome. Raises ManifestInvalid
+    where nothing is in the selected categories.
     """
+    model_id = run.model_id  # before any work, as a model may not load
     with run.stage("ingest") as figures:
         ledger_version = run.tables.version("images")
         ledger = run.tables.read("images")
@@ -94,6 +96,7 @@ def ingest(run: Run, model_id: str) -> None:
             figures.counts[outcome["outcome"]] += outcome["count"]
             figures.counts["rows"] += outcome["count"]
         figures.images = figures.counts["rows"]
+    return figures.counts
 
 
 def known_partitions(buckets: set[int | None]) -> set[int] | None:

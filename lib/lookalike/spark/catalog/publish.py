@@ -1,6 +1,7 @@
 """Publish: hold each new version against the gate, then make all of them live in one commit."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,28 +9,39 @@ import pyarrow as pa
 
 from lookalike import FORMAT_VERSION, log, schemas
 from lookalike.errors import GateFailed, PublishConflict
-from lookalike.spark.origin import Origin
 from lookalike.spark.catalog.audit import live, safe_from_cleanup, settle
-from lookalike.spark.catalog.versions import Version
 from lookalike.spark.catalog.gate import GateCheck, failures, gate_checks
-from lookalike.spark.run import Run
+from lookalike.spark.catalog.versions import Version
 from lookalike.spark.category_conditions import covered
+from lookalike.spark.origin import Origin
+from lookalike.spark.run import Run
 from lookalike.spark.tables import RowChanged
 
 Pointer = dict[str, Any]
 """Those columns of a row of `publications` that are its own, and `expected`: the run_id of the row that it replaces."""
 
 
-def publish(run: Run, versions: Sequence[Version], model_id: str, force: str | None = None) -> list[GateCheck]:
+@dataclass(frozen=True)
+class Published:
+    """How many categories a run made live, and how many it withdrew; and what the gate checked."""
+
+    published: int
+    withdrawn: int
+    checks: Sequence[GateCheck]
+
+
+def publish(run: Run, versions: Sequence[Version], force: str | None = None) -> Published:
     """Make `versions` live, and withdraw every live category of which no image is left: all of it, or nothing.
 
-    Gives what the gate checked. Only categories of the run's selection are withdrawn. With `force`, the reason why, the
-    gate stops nothing. Raises GateFailed with the figures that are beyond their limits, PublishConflict where another
-    job was faster, and VersionUnusable where cleanup is removing a version that was there before.
+    Only categories of the run's selection are withdrawn. With `force`, the reason why, the gate stops nothing. Raises
+    GateFailed with the figures that are beyond their limits, PublishConflict where another job was faster, and
+    VersionUnusable where cleanup is removing a version that was there before.
     """
     with run.stage("publish") as figures:
         # Read before the audit is settled, as what is replaced below must stand in the audit by then.
-        rows = [pointer(v.category, v.version, v.live_version, v.live_run_id, "publish", model_id) for v in versions]
+        rows = [
+            pointer(v.category, v.version, v.live_version, v.live_run_id, "publish", run.model_id) for v in versions
+        ]
         withdrawn = _emptied(run)
         settle(run)
         with safe_from_cleanup(run, [v.key for v in versions]):
@@ -37,7 +49,7 @@ def publish(run: Run, versions: Sequence[Version], model_id: str, force: str | N
             if rows or withdrawn:
                 switch(run, rows + withdrawn, Origin.here(force).with_manifest(run), forced=force is not None)
         figures.counts = {"published": len(rows), "withdrawn": len(withdrawn)}
-    return checks
+    return Published(len(rows), len(withdrawn), checks)
 
 
 def _hold_against_gate(run: Run, versions: Sequence[Version], force: bool) -> list[GateCheck]:

@@ -13,12 +13,13 @@ from pyspark.sql import functions as F
 from lookalike import FORMAT_VERSION
 from lookalike.config import IndexSettings
 from lookalike.errors import ShardDamaged
-from lookalike.kernels.index import build as index, shards
-from lookalike.kernels.index.spec import IndexSpec
+from lookalike.kernels.index import build as index
+from lookalike.kernels.index import shards
 from lookalike.kernels.index.search import SearchSpec
 from lookalike.kernels.index.shards import Float32s
-from lookalike.spark.run import Run
+from lookalike.kernels.index.spec import IndexSpec
 from lookalike.spark.category_conditions import among
+from lookalike.spark.run import Run
 from lookalike.spark.tables import version_key
 
 
@@ -42,15 +43,15 @@ class Former:
 TRAINING = ("trained_version", "trained_error", "trained_nprobe", "trained_candidates", "trained_recall")
 
 
-def formers(run: Run, wanted: Collection[tuple[str, str, int]], model_id: str) -> dict[str, Former]:
+def formers(run: Run, wanted: Collection[tuple[str, str, int]]) -> dict[str, Former]:
     """By category, its live version's index, or else its latest one, where that suits.
 
     `wanted` are categories with the factory string and dim of the index that is to be filled.
     """
     if not wanted:
         return {}
-    usable = (F.col("model_id") == model_id) & (F.col("format_version") == FORMAT_VERSION) & (F.col("shard") == 0)
-    trained = run.tables.read("shards").where(usable & F.col("trained_version").isNotNull())
+    usable = (F.col("format_version") == FORMAT_VERSION) & (F.col("shard") == 0) & F.col("trained_version").isNotNull()
+    trained = run.tables.read("shards").where(usable & (F.col("model_id") == run.model_id))
     rows = [
         row
         for row in trained.where(among({category for category, _, _ in wanted})).collect()

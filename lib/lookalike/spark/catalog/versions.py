@@ -53,14 +53,14 @@ def candidates(images: DataFrame, model_id: str, settings: Settings) -> DataFram
     )
 
 
-def unpublished(run: Run, model_id: str, force: bool = False) -> list[Version]:
+def unpublished(run: Run, force: bool = False) -> list[Version]:
     """Candidate versions of the selection that are not live, by category: what the stages after embed have to work on.
 
     A version that was rolled back from is none, unless `force`.
     """
     rows = run.tables.read("images").where(covered(run.selection))
     moves = live_moves(run)
-    found = numbered(run, candidates(rows, model_id, run.settings), moves, ahead=int(run.selection.full))
+    found = numbered(run, candidates(rows, run.model_id, run.settings), moves, ahead=int(run.selection.full))
     held = set() if force else rolled_back(moves)
     return [v for v in found if v.version != v.live_version and v.key not in held]
 

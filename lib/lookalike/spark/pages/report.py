@@ -1,6 +1,7 @@
 """Gather what the report shows, from the tables as they stand, and write it: `<root>/report.html` and the console."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,28 +31,31 @@ Estimates = Mapping[str, pages.Estimate]
 TableRow = Mapping[str, Any]
 
 
-def write_report(
-    run: Run, candidates: Sequence[Version], model_id: str, checks: Sequence[GateCheck], gate_failed: bool = False
-) -> None:
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did: what became of its candidate `versions` by these `checks` of the gate.
+
+    `rows`: its manifest rows by status, or None where it took in none. `live_model_id`: the model of what a rollback
+    made live, which need not be the run's.
+    """
+
+    state: pages.State
+    versions: Sequence[Version] = ()
+    checks: Sequence[GateCheck] = ()
+    rows: Mapping[str, int] | None = None
+    live_model_id: str | None = None
+
+
+def write_report(run: Run, summary: RunSummary) -> None:
     """Show the published catalog, or the candidates that failed the gate, as `<root>/report.html` and as a table."""
-    page = report_page(run, candidates, model_id, checks, gate_failed)
+    page = report_page(run, summary)
     _print(page, _save(run, page))
 
 
-def update_report(
-    run: Run,
-    model_id: str,
-    published: Sequence[Version] = (),
-    checks: Sequence[GateCheck] = (),
-    configured: bool = True,
-) -> None:
-    """Write `<root>/report.html` anew after a run that built nothing; nothing happens where nothing is live.
-
-    `published`: what it made live, but for a rollback, by these `checks`. `configured`: whether `model_id` is known to
-    be the settings'.
-    """
+def update_report(run: Run, summary: RunSummary) -> None:
+    """Write `<root>/report.html` anew after a run that built nothing; nothing happens where nothing is live."""
     if not run.tables.read("publications").isEmpty():
-        page = report_page(run, published, model_id, checks, configured=configured)
+        page = report_page(run, summary)
         console().print(f"report: {_save(run, page)}", soft_wrap=True)
 
 
@@ -63,34 +67,27 @@ def _save(run: Run, page: pages.ReportPage) -> str:
     return files.redacted(uri)
 
 
-def report_page(
-    run: Run,
-    candidates: Sequence[Version],
-    model_id: str,
-    checks: Sequence[GateCheck],
-    gate_failed: bool = False,
-    configured: bool = True,
-) -> pages.ReportPage:
-    """Everything on the page. `configured`: see `update_report`."""
-    by_settings = configured and not run.given_dim
-    shown = [v.key for v in candidates] if gate_failed else _live(run)
+def report_page(run: Run, summary: RunSummary) -> pages.ReportPage:
+    """Everything on the page."""
+    model_id = summary.live_model_id or run.model_id
+    is_configured = not (summary.live_model_id or run.given_dim)
+    shown = [v.key for v in summary.versions] if summary.state == "gate failed" else _live(run)
     evaluations = run.tables.rows_of("evaluations", shown)
-    state = _state(run, bool(candidates), gate_failed)
-    new = {v.version for v in candidates}
-    categories = category_figures(run, shown, evaluations, new, state)
+    new = {v.version for v in summary.versions}
+    categories = category_figures(run, shown, evaluations, new, summary.state)
     replaced = replaced_by_model(run, shown, model_id)
     return pages.ReportPage(
         catalog=files.filesystem(run.settings.root)[1].rstrip("/").rpartition("/")[2] or "catalog",
         root=run.settings.root,
         run_id=run.run_id,
         finished_at=datetime.now(UTC),
-        model=run.settings.model.name if by_settings else None,
+        model=run.settings.model.name if is_configured else None,
         model_id=model_id,
-        headline=_headline(run, categories, evaluations),
-        gate=pages.Gate(state, _nearest(checks) if candidates else ()),
+        headline=_headline(run, summary.rows, categories, evaluations),
+        gate=pages.Gate(summary.state, _nearest(summary.checks) if summary.versions else ()),
         comparison=_comparison(run, replaced),
         queries=query_rows(run, replaced, categories),
-        training=_training(run) if by_settings else None,
+        training=_training(run) if is_configured else None,
         evaluation=query_evaluation(run, model_id),
         categories=tuple(categories[:_CATEGORIES]),
         rejects=reject_reasons(run.tables.read("images")),
@@ -100,16 +97,6 @@ def report_page(
 
 def _live(run: Run) -> list[VersionKey]:
     return [version_key(row) for row in run.tables.read("publications").collect()]
-
-
-def _state(run: Run, candidates: bool, gate_failed: bool) -> pages.State:
-    """What became of the run's candidates. One that never got as far as publish only shows what is live."""
-    if gate_failed:
-        return "gate failed"
-    stages = {figures.stage for figures in run.stages}
-    if "publish" in stages:
-        return "published" if candidates else "unchanged"
-    return "rolled back" if "rollback" in stages else "live"
 
 
 def _nearest(checks: Sequence[GateCheck]) -> tuple[pages.GateCheck, ...]:
@@ -170,8 +157,13 @@ def _quality(figures: Estimates) -> pages.Quality:
     return pages.Quality(*(figures.get(metric, pages.Estimate()) for metric in _METRICS))
 
 
-def _headline(run: Run, categories: Sequence[pages.CategoryFigures], evaluations: Sequence[TableRow]) -> pages.Headline:
-    rows = _rows(run)
+def _headline(
+    run: Run,
+    rows_of_run: Mapping[str, int] | None,
+    categories: Sequence[pages.CategoryFigures],
+    evaluations: Sequence[TableRow],
+) -> pages.Headline:
+    rows = _ledger_rows(run) if rows_of_run is None else rows_of_run
     return pages.Headline(
         images=sum(category.images for category in categories),
         products=sum(category.products for category in categories),
@@ -181,18 +173,14 @@ def _headline(run: Run, categories: Sequence[pages.CategoryFigures], evaluations
         rejected=rows.get("rejected", 0),
         quality=_overall(evaluations),
         seconds=sum(figures.seconds for figures in run.stages),
-        of_run=any(figures.stage == "ingest" for figures in run.stages),
+        of_run=rows_of_run is not None,
     )
 
 
-def _rows(run: Run) -> dict[str, int]:
-    """Manifest rows by status: of this run, or of the whole ledger where the run took in none."""
-    counts = {figures.stage: figures.counts for figures in run.stages}
-    if "ingest" not in counts:
-        statuses = run.tables.read("images").where("status IS NOT NULL").groupBy("status").count()
-        return {row["status"]: row["count"] for row in statuses.collect()}
-    ingested, embedded = counts["ingest"], counts.get("embed", {})
-    return {name: ingested.get(name, 0) + embedded.get(name, 0) for name in ("embedded", "reused", "rejected")}
+def _ledger_rows(run: Run) -> dict[str, int]:
+    """Rows of the whole ledger by status."""
+    statuses = run.tables.read("images").where("status IS NOT NULL").groupBy("status").count()
+    return {row["status"]: row["count"] for row in statuses.collect()}
 
 
 def _overall(evaluations: Sequence[TableRow]) -> pages.Quality:

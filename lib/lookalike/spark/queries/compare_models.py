@@ -22,7 +22,6 @@ from lookalike.errors import ConfigInvalid, ManifestInvalid, RootUnusable
 from lookalike.kernels.evaluation.bootstrap import mean_intervals
 from lookalike.spark.catalog.embed import embed_contents, known_contents, unknown_contents
 from lookalike.spark.catalog.gallery import embedded_images
-from lookalike.spark.catalog.model_id import current_model_id
 from lookalike.spark.category_conditions import covered
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.queries.evaluate_queries import Evaluation, accounted, measured, read_answers, searchable
@@ -37,7 +36,10 @@ class Candidate:
 
     name: str
     run: Run
-    model_id: str
+
+    @property
+    def model_id(self) -> str:
+        return self.run.model_id
 
 
 def compare_models(run: Run, uri: str, models: Sequence[str]) -> None:
@@ -58,7 +60,7 @@ def compare_models(run: Run, uri: str, models: Sequence[str]) -> None:
         images = embedded_images(run.tables.read("images")).where(covered(run.selection)).localCheckpoint()
         figures.counts = {f"embedded: {c.name}": _embed_missing(c, images) for c in candidates}
         gallery = searchable(_embedded_by_all(run, images, candidates)).localCheckpoint()
-        evaluations = [measured(c.run, queries, gallery, c.model_id) for c in candidates]
+        evaluations = [measured(c.run, queries, gallery) for c in candidates]
         figures.counts["queries"] = queries.count
     _print(run, queries, candidates, evaluations)
 
@@ -66,7 +68,7 @@ def compare_models(run: Run, uri: str, models: Sequence[str]) -> None:
 def _candidate(run: Run, name: str) -> Candidate:
     model = model_settings(run.settings.model, name)
     other = replace(run, settings=run.settings.model_copy(update={"model": model}))
-    return Candidate(name, other, current_model_id(other))
+    return Candidate(name, other)
 
 
 def model_settings(current: ModelSettings, name: str) -> ModelSettings:
@@ -88,7 +90,7 @@ def _embed_missing(candidate: Candidate, images: DataFrame) -> int:
     staging = files.join(run.settings.root, "staging", run.run_id)
     try:
         with progress_bar(run.console, run.spark.sparkContext, candidate.name, contents) as count:
-            outcomes = embed_contents(run, run.manifest, todo, contents, model_id, files.join(staging, model_id), count)
+            outcomes = embed_contents(run, run.manifest, todo, contents, files.join(staging, model_id), count)
             left_out = outcomes.where("reason IS NOT NULL").count()
     finally:
         files.remove(staging)

@@ -49,22 +49,22 @@ class Evaluation:
         return same_inputs & (F.col("model_id") == self.model_id)
 
 
-def evaluate_queries(run: Run, uri: str, model_id: str) -> None:
+def evaluate_queries(run: Run, uri: str) -> None:
     """Measure the answers to the queries at `uri` on the gallery of the model, store the figures and print them.
 
     Raises ManifestInvalid, and RootUnusable where the gallery is empty.
     """
     with run.stage("evaluate_queries") as figures:
         queries = read_queries(run, uri)
-        found = measured(run, queries, gallery_images(run, model_id), model_id)
+        found = measured(run, queries, gallery_images(run))
         figures.counts = {"queries": queries.count, **found.skipped}
-    print_figures(f"{queries.name}, model {model_id}, gallery {found.gallery}", found.figures)
+    print_figures(f"{queries.name}, model {run.model_id}, gallery {found.gallery}", found.figures)
     console().print(accounted(queries.count, found), highlight=False, soft_wrap=True)
 
 
-def gallery_images(run: Run, model_id: str) -> DataFrame:
+def gallery_images(run: Run) -> DataFrame:
     """Live images of the selection: (image_id, product_id, category, content_hash)."""
-    return searchable(live_images(run.tables.read("images"), model_id).where(covered(run.selection)))
+    return searchable(live_images(run.tables.read("images"), run.model_id).where(covered(run.selection)))
 
 
 def searchable(images: DataFrame) -> DataFrame:
@@ -80,7 +80,7 @@ def gallery_fingerprint(images: DataFrame) -> Row:
     return found
 
 
-def measured(run: Run, queries: Queries, images: DataFrame, model_id: str) -> Evaluation:
+def measured(run: Run, queries: Queries, images: DataFrame) -> Evaluation:
     """The evaluation of `queries` on the gallery `images`, made now or before.
 
     Queries without a usable photo are left out and counted. Where one could not be read for a cause that may pass, the
@@ -89,15 +89,17 @@ def measured(run: Run, queries: Queries, images: DataFrame, model_id: str) -> Ev
     gallery = gallery_fingerprint(images)
     if not gallery["images"]:
         raise RootUnusable(
-            f"{run.settings.root} holds no image of model {model_id} in the selected categories: run the pipeline first"
+            f"{run.settings.root} holds no image of model {run.model_id} in the selected categories: "
+            "run the pipeline first"
         )
-    evaluation = Evaluation(queries.checksum, model_id, gallery["gallery"])
+    evaluation = Evaluation(queries.checksum, run.model_id, gallery["gallery"])
     known = run.tables.read("query_evaluations").where(evaluation.chosen).collect()
     if known:
         return replace(evaluation, figures=[row.asDict() for row in known])
     staging = files.join(run.settings.root, "staging", run.run_id)
+    search = files.join(staging, "search", run.model_id)
     try:
-        skipped = _answer(run, queries, images, gallery["images"], evaluation, files.join(staging, "search", model_id))
+        skipped = _answer(run, queries, images, gallery["images"], evaluation, search)
     finally:
         files.remove(staging)
     answers = read_answers(run, evaluation)
@@ -120,7 +122,7 @@ def _answer(
     embedded = images.join(ours.select("content_hash", "embedding"), "content_hash", "inner")
     first = embedded.select(F.size("embedding").alias("dim")).head()
     assert first is not None
-    found = embedded_queries(run, queries, evaluation.model_id, first["dim"]).persist(StorageLevel.DISK_ONLY)
+    found = embedded_queries(run, queries, first["dim"]).persist(StorageLevel.DISK_ONLY)
     try:
         skipped = found.where("reason IS NOT NULL").groupBy("reason").count().orderBy("reason").collect()
         labels = queries.rows.select("query_id", "product_id", "category", "image_id")

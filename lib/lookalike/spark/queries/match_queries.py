@@ -28,7 +28,7 @@ from lookalike.spark.catalog.category_predictors import latest_predictor
 from lookalike.spark.catalog.embed import given_outcomes, image_outcomes, task_count
 from lookalike.spark.catalog.gallery import live_images
 from lookalike.spark.catalog.ingest import digest_embeddings, hash_uris
-from lookalike.spark.catalog.model_id import live_model_id
+from lookalike.spark.catalog.model_id import read_live_model_id
 from lookalike.spark.parquet_input import ParquetInput, read_input
 from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.queries.category_search import found, matrix
@@ -116,7 +116,7 @@ def check_replaceable(out: str) -> None:
 
 
 def _live(run: Run) -> Live:
-    model_id = live_model_id(run)
+    model_id = read_live_model_id(run)
     versions = live(run).select("category", "version").localCheckpoint()
     keys = [version_key(row) for row in versions.collect()]
     shards = of_versions(run.tables.read("shards"), keys).localCheckpoint()

@@ -93,7 +93,7 @@ def query_contents(run: Run, uri: str, query_ids: Sequence[str]) -> list[Row]:
     return rows.select("query_id", "uri", "content").collect()
 
 
-def embedded_queries(run: Run, queries: Queries, model_id: str, dim: int) -> DataFrame:
+def embedded_queries(run: Run, queries: Queries, dim: int) -> DataFrame:
     """(query_id, content_hash, embedding, reason) of each query: an embedding, or the reason why there is none.
 
     Photos go the way of the catalog's images: the same reading, limits, decoding and model; and their embeddings are
@@ -101,14 +101,15 @@ def embedded_queries(run: Run, queries: Queries, model_id: str, dim: int) -> Dat
     """
     named = queries.rows.withColumnRenamed("image_id", "own_image_id").withColumnRenamed("query_id", "image_id")
     named = named.select("image_id", *_PROBE, F.lit(None).cast("string").alias("content_hash"))
-    brought = _brought(named.where("embedding IS NOT NULL"), model_id, dim)
+    brought = _brought(named.where("embedding IS NOT NULL"), run.model_id, dim)
     photos = named.where("embedding IS NULL")
     if photos.isEmpty():
         return brought
-    return _photos(run, photos, model_id).unionByName(brought)
+    return _photos(run, photos).unionByName(brought)
 
 
-def _photos(run: Run, photos: DataFrame, model_id: str) -> DataFrame:
+def _photos(run: Run, photos: DataFrame) -> DataFrame:
+    model_id = run.model_id
     digested = digest_contents(photos, run.settings.ingest)
     tasks = run.spark.sparkContext.defaultParallelism
     hashed = hash_uris(digested.repartition(tasks, "image_id"), run.settings.ingest, _uncounted).localCheckpoint()
@@ -118,7 +119,7 @@ def _photos(run: Run, photos: DataFrame, model_id: str) -> DataFrame:
     contents = todo.count()
     staging = files.join(run.settings.root, "staging", run.run_id, "queries", model_id)
     with progress_bar(run.console, run.spark.sparkContext, "embed queries", contents) as count:
-        outcomes = embed_contents(run, photos, todo, contents, model_id, staging, count)
+        outcomes = embed_contents(run, photos, todo, contents, staging, count)
     embeddings = run.tables.read("embeddings").where(F.col("model_id") == model_id).select("content_hash", "embedding")
     rejected = outcomes.where("reason IS NOT NULL")
     reasons = rejected.groupBy("content_hash").agg(F.min("reason").alias("rejected"))

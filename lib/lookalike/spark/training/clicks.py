@@ -84,7 +84,7 @@ def read_clicks(run: Run) -> DataFrame | None:
 
 
 def write_triplets(
-    run: Run, log: DataFrame, judged: DataFrame, preprocessing: "Preprocessing", model_id: str, folder: str
+    run: Run, log: DataFrame, judged: DataFrame, preprocessing: "Preprocessing", folder: str
 ) -> ClickCounts:
     """Write `queries` and `triplets` of a click log to `folder`, where `pictures` stand.
 
@@ -102,7 +102,7 @@ def write_triplets(
     shown = stored(seen(whole, judged, images, spec), "shown")
     asked = stored(_asked(run, whole, shown), "asked")
     brought = _brought(run, asked, preprocessing, files.join(staging, "queries"))
-    vectors = _vectors(run, brought, model_id, files.join(staging, "vectors"))
+    vectors = _vectors(run, brought, files.join(staging, "vectors"))
     scored = stored(_scored(shown, _queries(asked, brought, images), images, vectors), "scored")
     typical = _typical(scored)
     sided = stored(_sided(scored, spec, typical), "sided")
@@ -232,9 +232,9 @@ def _queries(asked: DataFrame, brought: DataFrame, images: DataFrame) -> DataFra
     return found.join(catalog, "content_hash", "left").withColumnRenamed("content_hash", "query_hash")
 
 
-def _vectors(run: Run, brought: DataFrame, model_id: str, path: str) -> DataFrame:
-    """(content_hash, embedding) of this model: of the catalog, and of what queries brought, from files at `path`."""
-    known = run.tables.read("embeddings").where(F.col("model_id") == model_id).select("content_hash", "embedding")
+def _vectors(run: Run, brought: DataFrame, path: str) -> DataFrame:
+    """(content_hash, embedding) by the run's model: the catalog's, and of what queries brought, from files at `path`."""
+    known = run.tables.read("embeddings").where(F.col("model_id") == run.model_id).select("content_hash", "embedding")
     new = brought.where("picture IS NOT NULL").dropDuplicates(["content_hash"]).join(known, "content_hash", "left_anti")
     # Embedded as stored, so that bytes behind a uri need not be read again.
     stored = F.sha2("picture", 256).alias("content_hash"), F.lit(None).cast("string").alias("uri")
@@ -243,7 +243,7 @@ def _vectors(run: Run, brought: DataFrame, model_id: str, path: str) -> DataFram
     tasks = task_count(total, run.spark.sparkContext.defaultParallelism, run.settings.embed)
     with progress_bar(run.console, run.spark.sparkContext, "embed queries", total) as count:
         pictures = pictures.repartition(tasks, "content_hash")
-        outcomes = written(image_outcomes(pictures, run.settings, model_id, count), path)
+        outcomes = written(image_outcomes(pictures, run.settings, run.model_id, count), path)
     outcomes = outcomes.where("embedding IS NOT NULL").select(F.col("content_hash").alias("stored_hash"), "embedding")
     hashes = new.select("content_hash", F.sha2("picture", 256).alias("stored_hash"))
     return known.unionByName(hashes.join(outcomes, "stored_hash").select("content_hash", "embedding"))

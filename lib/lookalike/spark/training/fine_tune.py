@@ -28,7 +28,7 @@ def fine_tune(run: Run, out: str) -> str:
     stored = replace(model.preprocessing, size_px=round(_STORED * size_px))
     folder = files.join(run.settings.root, "staging", run.run_id, "training")
     try:
-        counts = write_training_set(run, stored, model.model_id, folder)
+        counts = write_training_set(run, stored, folder)
         with run.stage("fine_tune") as figures:
             progress = _trained(run, Training(folder, out, run.settings.model, run.settings.fine_tune, _threads(run)))
             figures.counts = {"epochs": len(progress.epochs) - 1, "best_epoch": progress.best}

@@ -29,7 +29,7 @@ from lookalike.kernels.index import search
 from lookalike.spark.catalog.audit import live
 from lookalike.spark.catalog.category_predictors import PredictorRow, latest_predictor
 from lookalike.spark.catalog.gallery import fingerprint, live_images
-from lookalike.spark.catalog.model_id import live_model_id
+from lookalike.spark.catalog.model_id import read_live_model_id
 from lookalike.spark.run import Run, console
 from lookalike.spark.tables import arrow_rows, of_versions, spark_schema, version_key
 from lookalike.spark.tasks import TASK_IMAGES, together
@@ -68,7 +68,7 @@ def fit_categories(run: Run) -> None:
     Raises NotPublished, ModelMismatch, NotPredictable.
     """
     with run.stage("fit_categories") as figures:
-        model_id = live_model_id(run)
+        model_id = read_live_model_id(run)
         versions = live(run).select("category", "version")
         images = live_images(run.tables.read("images"), model_id)
         images = images.join(F.broadcast(versions.select("category")), "category", "left_semi")

@@ -16,7 +16,6 @@ from lookalike.config import ModelSettings
 from lookalike.errors import ModelInvalid
 from lookalike.kernels.models.pca import Moments, projection
 from lookalike.spark.catalog.gallery import live_images
-from lookalike.spark.catalog.model_id import current_model_id
 from lookalike.spark.category_conditions import covered
 from lookalike.spark.run import Run
 from lookalike.spark.tables import spark_schema
@@ -35,15 +34,14 @@ def fit_pca(run: Run, dim: int, whitening: float, out: str) -> str:
     if run.given_dim:
         raise ModelInvalid("the manifest brings embeddings, which no model of ours makes: there is none to project")
     with run.stage("fit_pca") as figures:
-        model_id = current_model_id(run)
-        images = live_images(run.tables.read("images"), model_id).where(covered(run.selection))
+        images = live_images(run.tables.read("images"), run.model_id).where(covered(run.selection))
         contents = images.select("content_hash").distinct()
-        embeddings = run.tables.read("embeddings").where(F.col("model_id") == model_id)
+        embeddings = run.tables.read("embeddings").where(F.col("model_id") == run.model_id)
         found = moments(embeddings.join(contents, "content_hash", "left_semi"))
         if found is None or not 0 < dim < min(found.n, found.dim):
             n, had = (found.n, found.dim) if found else (0, 0)
             raise ModelInvalid(
-                f"{n:,} embeddings of {had} dimensions of the model {model_id} can't be projected to {dim}: "
+                f"{n:,} embeddings of {had} dimensions of the model {run.model_id} can't be projected to {dim}: "
                 "run the pipeline with this model first, and ask for fewer dimensions than it and the catalog have"
             )
         figures.images = found.n

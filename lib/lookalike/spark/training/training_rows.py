@@ -27,7 +27,7 @@ _STARTS = pa.schema({"kind": pa.string(), "unseen": pa.bool_(), "bucket": pa.int
 _SHARED_BY = 10
 
 
-def judged_images(run: Run, model_id: str) -> DataFrame:
+def judged_images(run: Run) -> DataFrame:
     """Ledger rows of the run's selection and manifest, each with its `labels`, its `unit`, and the `reason` to skip it.
 
     `labels`: kind -> value. `unit`: the product, or the value of the attribute to split by.
@@ -39,7 +39,7 @@ def judged_images(run: Run, model_id: str) -> DataFrame:
     kinds = F.create_map(*[part for kind in spec.labels for part in (F.lit(kind), _label(kind))])
     rows = rows.withColumn("labels", F.map_filter(kinds, lambda _, value: value.isNotNull()))
     rows = rows.withColumn("unit", _attribute(spec.split_by) if spec.split_by else F.col("product_id"))
-    embedded = F.col("status").isin("embedded", "reused") & (F.col("model_id") == model_id)
+    embedded = F.col("status").isin("embedded", "reused") & (F.col("model_id") == run.model_id)
     reason = (
         F.when(F.col("deleted"), "deleted")
         .when(F.col("status") == "rejected", "rejected")

@@ -39,10 +39,10 @@ class TrainingCounts:
     clicks: ClickCounts | None = None
 
 
-def write_training_set(run: Run, preprocessing: "Preprocessing", model_id: str, folder: str) -> TrainingCounts:
+def write_training_set(run: Run, preprocessing: "Preprocessing", folder: str) -> TrainingCounts:
     """Write `pictures`, and with a click log `queries` and `triplets`, as Parquet below `folder`, a URI.
 
-    By `run.settings.fine_tune`, of what the run's selection and manifest have and the model `model_id` embedded.
+    By `run.settings.fine_tune`, of what the run's selection and manifest have and its model embedded.
     `preprocessing` is the model's with the `size_px` to store. Raises TrainingImpossible, ClicksInvalid.
     """
     if run.given_dim:
@@ -56,13 +56,13 @@ def write_training_set(run: Run, preprocessing: "Preprocessing", model_id: str, 
         for name in ("staging", "pictures", "queries", "triplets"):  # of another run
             files.remove(files.join(folder, name))
         try:
-            judged = with_splits(judged_images(run, model_id), run.settings.fine_tune)
+            judged = with_splits(judged_images(run), run.settings.fine_tune)
             judged = written(judged, files.join(staging, "judged"))
             counts = _write_pictures(run, judged, preprocessing, folder)
             figures.counts = {"rows": counts.rows, **counts.pictures, **counts.skipped}
             figures.images = sum(counts.pictures.values())
             if log is not None:
-                clicks = write_triplets(run, log, judged, preprocessing, model_id, folder)
+                clicks = write_triplets(run, log, judged, preprocessing, folder)
                 counts = replace(counts, clicks=clicks)
         finally:
             files.remove(staging)
