@@ -208,6 +208,7 @@ def test_given_embeddings_are_normalised(spark: Any, tmp_path: Path, model: Mode
     vectors = [[3.0, 4.0], [1e30, 0.0], [0.0, 0.0], [3.0, 4.0], [1.0, 1.0]]
     rows = [{**image(str(i)), "content": None, "embedding": vector} for i, vector in enumerate(vectors)]
     run, model_id = embedded(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows), model)
+    assert model_id == "given-2"
     hashes = {row["image_id"]: row["content_hash"] for row in ledger(run)}
     assert len(stored(run)) == 3
     for image_id, expected in {"0": [0.6, 0.8], "1": [1.0, 0.0], "4": [0.5**0.5, 0.5**0.5]}.items():

@@ -201,10 +201,12 @@ def candidate_against(category: str, version: str, live: str) -> versions.Versio
 def test_a_category_without_images_is_withdrawn(spark: Any, root: Path) -> None:
     run = run_at(spark, root)
     build(run, *((c, "v1", None) for c in ("kept", "emptied", "unreadable")))
-    publish(run, [candidate(run, c, "v1") for c in ("kept", "emptied", "unreadable")])
+    done = publish(run, [candidate(run, c, "v1") for c in ("kept", "emptied", "unreadable")])
+    assert (done.published, done.withdrawn) == (3, 0)
     versions.ledger(run, kept="embedded", emptied="deleted", unreadable="rejected")
     again = run_at(spark, root)
-    publish(again, [])
+    done = publish(again, [])
+    assert (done.published, done.withdrawn) == (0, 1)
     assert versions.live(run) == {"kept": "v1", "unreadable": "v1"}
     assert versions.audit(run)[-1] == ("withdraw", "emptied", "v1", "v1")
     before = run.tables.version("publications")

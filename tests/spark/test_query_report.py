@@ -90,3 +90,8 @@ def test_the_page_shows_figures_by_model_and_the_worst_answers(spark: Any, tmp_p
     assert "This run only measured it." in page
     assert "Answered worst" in page
     assert f">{PRODUCTS + 1} embedded<" in page, "rows of the ledger, as this run took in none"
+    update_report(run, RunSummary("unchanged", rows={"embedded": 2, "reused": 1_234, "rejected": 0}))
+    page = (tmp_path / "root" / "report.html").read_text()
+    assert "Same inputs as what is live" in page
+    assert ">1,234 reused<" in page
+    assert "Manifest rows" in page

@@ -233,7 +233,7 @@ def _queries(asked: DataFrame, brought: DataFrame, images: DataFrame) -> DataFra
 
 
 def _vectors(run: Run, brought: DataFrame, path: str) -> DataFrame:
-    """(content_hash, embedding) by the run's model: the catalog's, and of what queries brought, from files at `path`."""
+    """(content_hash, embedding) by the run's model: of the catalog, and of what queries brought, by files at `path`."""
     known = run.tables.read("embeddings").where(F.col("model_id") == run.model_id).select("content_hash", "embedding")
     new = brought.where("picture IS NOT NULL").dropDuplicates(["content_hash"]).join(known, "content_hash", "left_anti")
     # Embedded as stored, so that bytes behind a uri need not be read again.
