@@ -188,12 +188,12 @@ def test_a_quantizer_is_kept_until_it_no_longer_fits(
         gallery(spark, {"pq": 1_500}), Build(str(tmp_path), "r1", "m", known, {"pq": planned}), lambda _: None
     )
     assert first.decisions["pq"].startswith("trained: no earlier index")
-    run = Run(spark, Settings(root=f"file://{tmp_path}"), "r2", Console(quiet=True))
+    run = with_model(Run(spark, Settings(root=f"file://{tmp_path}"), "r2", Console(quiet=True)), "m")
     run.tables.append_new_rows("shards", first.shards, schemas.VERSION_KEY)
     (old,) = first.shards.to_pylist()
     assert old["trained_recall"] == old["knn_recall@10"] and old["trained_nprobe"] == old["nprobe"]
 
-    (planned,) = with_formers(run, plan([("pq", "v2", len(points))], DIM, known), "m")
+    (planned,) = with_formers(run, plan([("pq", "v2", len(points))], DIM, known))
     assert planned.former is not None
     points = points / np.linalg.norm(points, axis=1, keepdims=True)
     build = Build(f"file://{tmp_path}", "r2", "m", known, {"pq": planned})

@@ -309,10 +309,10 @@ def test_a_retry_embeds_only_what_was_rejected(spark: Any, tmp_path: Path, model
 
 def test_a_worker_with_another_model_file_fails_the_job(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
     manifest = manifest_file(tmp_path / "m.parquet", [image("a", content=picture(1))])
-    run = run_of(spark, tmp_path / "root", manifest, model=model, embed=EMBED)
-    ingest(run, "the driver's")
+    run = run_of(spark, tmp_path / "root", manifest, model_id="the driver's", model=model, embed=EMBED)
+    ingest(run)
     with pytest.raises(PythonException, match="the run's is the driver's: give all machines the same model file"):
-        embed(run, "the driver's")
+        embed(run)
     assert [row["status"] for row in ledger(run)] == [None]
 
 

@@ -201,7 +201,7 @@ def test_bad_queries_are_named_all_at_once(gallery: Gallery, tmp_path: Path) -> 
 def test_without_an_answer_there_are_no_figures(gallery: Gallery, tmp_path: Path, monkeypatch: Any) -> None:
     path = write(tmp_path / "queries.parquet", gallery.queries(3))
     with pytest.raises(RootUnusable, match="holds no image of model other"):
-        evaluate_queries(gallery.run, path, "other")
+        evaluate_queries(versions.run_at(gallery.run.spark, tmp_path / "root", "other"), path)
     monkeypatch.setattr(evaluation, "_answer", lambda *_: {"zero bytes": 2})
     with pytest.raises(ManifestInvalid, match="is of the product or category of any of the 3 queries, 2 of which were"):
         evaluate_queries(gallery.run, path)

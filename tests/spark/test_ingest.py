@@ -173,8 +173,8 @@ def test_deleted_images_are_not_read(spark: Any, tmp_path: Path) -> None:
     assert {row["deleted"] for row in ledger(run)} == {True}
     assert run.stages[0].counts == {"rows": 3, "waiting": 0, "reused": 2, "rejected": 1}
     # For another model, too, a deleted image has nothing to wait for.
-    again = run_of(spark, tmp_path / "root", run.settings.manifest)
-    ingest(again, "model-2")
+    again = run_of(spark, tmp_path / "root", run.settings.manifest, model_id="model-2")
+    ingest(again)
     assert again.stages[0].counts == run.stages[0].counts
     back = ingested(spark, tmp_path, [by_uri(tmp_path, "known", b"1"), image("carried"), by_uri(tmp_path, "new", b"3")])
     assert back.stages[0].counts == {"rows": 3, "waiting": 1, "reused": 2, "rejected": 0}
