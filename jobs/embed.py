@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from lookalike import cli
 from lookalike.spark.catalog.embed import embed
+from lookalike.spark.catalog.ingest import check_ingested, compare_manifest
 from lookalike.spark.start import start
 
 
@@ -13,7 +14,8 @@ def main(argv: Sequence[str]) -> int:
 
     def job() -> None:
         run = start(cli.settings(options), "embed", cli.selection(options))
-        embed(run)
+        check_ingested(run)
+        embed(run, compare_manifest(run))
 
     return cli.exit_code(job)
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
+from lookalike.spark.catalog.ingest import check_ingested
 from lookalike.spark.catalog.model_id import check_embedded_by_run_model
 from lookalike.spark.catalog.publish import publish
 from lookalike.spark.catalog.versions import unpublished
@@ -17,6 +18,7 @@ def main(argv: Sequence[str]) -> int:
 
     def job() -> None:
         run = start(cli.settings(options), "publish", cli.selection(options))
+        check_ingested(run)
         check_embedded_by_run_model(run)
         versions = unpublished(run, options.force)
         published = publish(run, versions, options.why)

@@ -29,6 +29,12 @@ class ManifestInvalid(LookalikeError):
     exit_code = 2
 
 
+class ManifestChanged(LookalikeError):
+    """The manifest is not what the run, or the last `ingest`, began with, so nothing was published."""
+
+    exit_code = 2
+
+
 class RootUnusable(LookalikeError):
     """The root can't be written to, or is not a catalog."""
 

@@ -1,6 +1,5 @@
 """Images by uri: only from where the settings allow, with limits on size and time. Every image uri is read here."""
 
-import hashlib
 import re
 import time
 from fnmatch import fnmatchcase
@@ -12,9 +11,9 @@ from aiohttp import ClientTimeout
 from fsspec.implementations.local import LocalFileSystem
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from lookalike import files, web
+from lookalike import files, reasons, web
 from lookalike.config import IngestSettings
-from lookalike.files import Changed, Refused, TooLarge, may_pass, unreadable
+from lookalike.unreadable import Refused, reason_of
 
 _TRIES = 3
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 8.0
@@ -25,12 +24,12 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?://|/)")
 def read_image(uri: str, settings: IngestSettings) -> bytes:
     """The image's bytes. A failure that may pass is tried again, a few times.
 
-    Raises Refused, TooLarge, TimeoutError, and what the uri's file system raises; `files.unreadable` gives the reason.
+    Raises Refused, TimeoutError, and what the uri's file system raises; `unreadable.reason_of` gives the reason.
     """
     ends = time.monotonic() + settings.image_timeout_s
 
     def worthwhile(error: BaseException) -> bool:
-        return may_pass(unreadable(error)) and time.monotonic() + _FIRST_WAIT_S < ends
+        return reason_of(error) in reasons.TRANSIENT and time.monotonic() + _FIRST_WAIT_S < ends
 
     retrying = Retrying(
         stop=stop_after_attempt(_TRIES),
@@ -41,14 +40,6 @@ def read_image(uri: str, settings: IngestSettings) -> bytes:
     return retrying(_read, uri, settings, ends)
 
 
-def read_again(uri: str, content_hash: str, settings: IngestSettings) -> bytes:
-    """The image's bytes as they were when `content_hash` was taken of them. Raises Changed where they are others."""
-    content = read_image(uri, settings)
-    if hashlib.sha256(content).hexdigest() != content_hash:
-        raise Changed
-    return content
-
-
 def _read(uri: str, settings: IngestSettings, ends: float) -> bytes:
     found = _SCHEME.match(uri)
     scheme = found[1].lower() if found else "file"
@@ -56,7 +47,7 @@ def _read(uri: str, settings: IngestSettings, ends: float) -> bytes:
 
         def check(scheme: str, host: str) -> None:
             if scheme not in web.SCHEMES:
-                raise Refused("uri not allowed: scheme")
+                raise Refused(reasons.SCHEME_NOT_ALLOWED)
             _check(scheme, host, settings)
 
         left = max(0.0, ends - time.monotonic())
@@ -64,7 +55,7 @@ def _read(uri: str, settings: IngestSettings, ends: float) -> bytes:
         return web.read(uri, check, not settings.hosts, settings.max_image_bytes, timeout)
     _check(scheme, "" if scheme == "file" else urlsplit(uri).hostname or "", settings)
     if scheme != "file" and "::" in uri:  # where fsspec would go on to another file system
-        raise Refused("uri not allowed: chained")
+        raise Refused(reasons.CHAINED_URI)
     with _local(uri, settings) if scheme == "file" else _remote(uri) as file:
         return _limited(file, settings.max_image_bytes, ends)
 
@@ -72,18 +63,18 @@ def _read(uri: str, settings: IngestSettings, ends: float) -> bytes:
 def _check(scheme: str, host: str, settings: IngestSettings) -> None:
     """Where `host` is empty, it is the one that the cluster's own settings name, or this machine."""
     if scheme not in settings.schemes:
-        raise Refused("uri not allowed: scheme")
+        raise Refused(reasons.SCHEME_NOT_ALLOWED)
     if settings.hosts and host and not any(fnmatchcase(host.lower(), pattern.lower()) for pattern in settings.hosts):
-        raise Refused("uri not allowed: host")
+        raise Refused(reasons.HOST_NOT_ALLOWED)
 
 
 def _local(uri: str, settings: IngestSettings) -> IO[bytes]:
     """The file that stands where links and dots of `uri` lead. A device or a pipe might never end."""
     path = Path(LocalFileSystem._strip_protocol(uri)).resolve()
     if settings.folders and not any(path.is_relative_to(Path(folder).resolve()) for folder in settings.folders):
-        raise Refused("uri not allowed: folder")
+        raise Refused(reasons.FOLDER_NOT_ALLOWED)
     if path.exists() and not path.is_file():
-        raise Refused("uri not allowed: not a file")
+        raise Refused(reasons.NOT_A_FILE)
     return path.open("rb")
 
 
@@ -98,7 +89,7 @@ def _limited(file: IO[bytes], max_bytes: int, ends: float) -> bytes:
     while chunk := file.read(min(_CHUNK_BYTES, max_bytes + 1 - len(content))):
         content += chunk
         if len(content) > max_bytes:
-            raise TooLarge
+            raise Refused(reasons.TOO_LARGE)
         if time.monotonic() > ends:
             raise TimeoutError
     return bytes(content)

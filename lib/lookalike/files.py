@@ -4,7 +4,6 @@
 Spark does; `hdfs:` needs no Hadoop here, and follows the one that `HADOOP_CONF_DIR` describes.
 """
 
-import errno
 import hashlib
 import posixpath
 import re
@@ -55,69 +54,6 @@ def read_bytes(uri: str) -> bytes:
     """The whole file. Raises what its file system raises."""
     fs, path = filesystem(uri)
     return bytes(fs.cat_file(path))
-
-
-TOO_LARGE = "beyond the size limit"
-
-
-class TooLarge(ValueError):
-    """A file has more bytes than the limit."""
-
-    def __init__(self) -> None:
-        super().__init__(TOO_LARGE)
-
-
-class Refused(RuntimeError):
-    """A uri from which the settings let no image be read; the message says why."""
-
-
-class Changed(RuntimeError):
-    """A file is not what it was when its hash was taken."""
-
-
-class ServerFailed(OSError):
-    """A server answered that it can't answer now."""
-
-
-UNREADABLE = "unreadable uri: "
-"""How the reason begins of an image whose uri could not be read; each run that includes it tries again."""
-
-TIMED_OUT = f"{UNREADABLE}timed out"
-NO_CONNECTION = f"{UNREADABLE}no connection"
-SERVER_ERROR = f"{UNREADABLE}server error"
-CHANGED = f"{UNREADABLE}its bytes are not those of content_hash"
-TRANSIENT_REASONS = (TIMED_OUT, NO_CONNECTION, SERVER_ERROR, CHANGED)
-"""Reasons that may pass at any moment: it is worth while to try again at once."""
-
-_BUSY = frozenset({errno.EAGAIN, errno.EBUSY, errno.EIO})
-_NO_ROUTE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
-
-
-def may_pass(reason: str | None) -> bool:
-    """Whether a row rejected for `reason` may be accepted without any change of its manifest row."""
-    return reason in TRANSIENT_REASONS
-
-
-def unreadable(error: BaseException) -> str:
-    """Reason for which a file could not be read: short, the same for every file, and free of what the uri may hold."""
-    if isinstance(error, TooLarge | Refused):
-        return str(error)
-    if isinstance(error, Changed):
-        return CHANGED
-    if isinstance(error, FileNotFoundError):
-        return f"{UNREADABLE}not found"
-    if isinstance(error, PermissionError):
-        return f"{UNREADABLE}permission denied"
-    code = getattr(error, "errno", None)
-    # By their names, as every client of a store has classes of its own, which nothing here should have to import.
-    names = " ".join(kind.__name__ for kind in type(error).__mro__)
-    if "Timeout" in names:
-        return TIMED_OUT
-    if code in _NO_ROUTE or re.search(r"Connect|Disconnect|Payload", names):
-        return NO_CONNECTION
-    if code in _BUSY or isinstance(error, ServerFailed):
-        return SERVER_ERROR
-    return f"{UNREADABLE}{type(error).__name__}"
 
 
 _CONTAINER_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs"})

@@ -352,6 +352,8 @@ RUNS = pa.schema(
             pa.map_(pa.string(), pa.string()),
             "build_index: by category with a trained index, whether its quantizer was reused, with the figures",
         ),
+        _field("manifest", pa.string(), "ingest: the manifest that it took in, without secrets"),
+        _field("manifest_checksum", pa.string(), "of its files' names, sizes and Parquet footers: sha256, hex"),
     ]
 )
 

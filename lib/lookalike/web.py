@@ -15,7 +15,8 @@ import aiohttp
 from fsspec.asyn import get_loop, sync
 from yarl import URL
 
-from lookalike.files import Refused, ServerFailed, TooLarge
+from lookalike import reasons
+from lookalike.unreadable import Refused, ServerFailed
 
 SCHEMES = ("http", "https")
 _REDIRECTS = 5
@@ -30,7 +31,7 @@ def read(
 ) -> bytes:
     """The body of `uri`. `check` is given scheme and host of `uri` and of each redirect, and raises Refused.
 
-    `timeout.total` is for all of it, redirects and body. Raises Refused, TooLarge, TimeoutError, FileNotFoundError,
+    `timeout.total` is for all of it, redirects and body. Raises Refused, TimeoutError, FileNotFoundError,
     PermissionError, ServerFailed, and what aiohttp raises.
     """
     return bytes(sync(get_loop(), _read, uri, check, public_only, max_bytes, timeout))
@@ -50,7 +51,7 @@ async def _read(
                     continue
                 _raise_for(response.status)
                 return await _body(response, max_bytes)
-    raise Refused("uri not allowed: too many redirects")
+    raise Refused(reasons.TOO_MANY_REDIRECTS)
 
 
 async def _body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
@@ -58,7 +59,7 @@ async def _body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     async for chunk in response.content.iter_any():
         content += chunk
         if len(content) > max_bytes:
-            raise TooLarge
+            raise Refused(reasons.TOO_LARGE)
     return bytes(content)
 
 
@@ -87,7 +88,7 @@ def _session(public_only: bool) -> aiohttp.ClientSession:
 def _public_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     family, kind, protocol, _, place = address
     if not is_public(str(place[0])):
-        raise Refused("uri not allowed: private address")
+        raise Refused(reasons.PRIVATE_ADDRESS)
     return socket.socket(family, kind, protocol)
 
 

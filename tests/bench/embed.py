@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from PIL import Image
 from pyspark.ml.functions import predict_batch_udf
 from pyspark.sql import DataFrame, SparkSession
@@ -36,7 +37,7 @@ from pyspark.sql.types import ArrayType, FloatType
 from lookalike import files
 from lookalike.config import Settings
 from lookalike.kernels.models.embedder import Outcome, embedder
-from lookalike.spark.catalog.embed import image_outcomes, task_count
+from lookalike.spark.contents.embed_pictures import EmbedJob, Pictures, embed_pictures, task_count
 from lookalike.spark.session import session
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -152,29 +153,49 @@ def delta_jars() -> str:
     return ",".join(str(jar) for jar in sorted((CHECKOUT / ".cache" / "ivy" / "jars").glob("*.jar")))
 
 
+def embed_all(spark: SparkSession, paths: list[str], model_id: str) -> None:
+    """What `embed` does with new pictures: read into files, hashed, and embedded from there; none is rejected."""
+    rows = spark.createDataFrame([(path, path, None) for path in paths], "key string, uri string, content_hash string")
+    carried = spark.createDataFrame([], "key string, content binary")
+    known = spark.createDataFrame([], "content_hash string, width int, height int")
+    with tempfile.TemporaryDirectory() as staging:
+        job = EmbedJob(SETTINGS, model_id, f"file://{staging}", uncounted, uncounted)
+        for chunk in embed_pictures(Pictures.by_hash(rows, carried, len(paths), SETTINGS.embed), known, job):
+            assert chunk.embeddings.count() == len(paths)
+
+
 def unembedded(spark: SparkSession, paths: list[str]) -> DataFrame:
-    """Images as `image_outcomes` takes them, in as many tasks as the job would make of them."""
-    schema = "content_hash string, uri string, content binary"
-    images = spark.createDataFrame([(files.sha256(Path(path)), path, None) for path in paths], schema)
-    return images.repartition(task_count(len(paths), CORES, SETTINGS.embed), "content_hash")
+    """Uris in as many tasks as the job would make of them."""
+    uris = spark.createDataFrame([(path,) for path in paths], "uri string")
+    return uris.repartition(task_count(len(paths), CORES, SETTINGS.embed))
 
 
-def check_embedded(outcomes: DataFrame) -> None:
-    """That no picture is rejected, which takes no time."""
-    assert outcomes.where("embedding IS NULL").isEmpty()
+def map_in_arrow(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for found in in_batches(outcomes([uri for batch in batches for uri in batch["uri"].to_pylist()])):
+        columns = {"uri": [o.key for o in found], "embedding": [o.embedding for o in found]}
+        yield pa.RecordBatch.from_pydict(columns, pa.schema({"uri": pa.string(), "embedding": pa.list_(pa.float32())}))
 
 
-def variants(spark: SparkSession, paths: list[str], model_id: str) -> dict[str, Callable[[], DataFrame]]:
+def variants(spark: SparkSession, paths: list[str], model_id: str) -> dict[str, Callable[[], None]]:
+    """The whole of `embed`; and three ways in which pandas or Arrow could carry pictures that tasks read themselves."""
     images = unembedded(spark, paths)
     iterated: Any = F.pandas_udf(iterator_udf, "array<float>")
     plain = predict_batch_udf(plain_model, return_type=ArrayType(FloatType()), batch_size=SETTINGS.embed.batch_images)
     contents = spark.read.format("binaryFile").load(str(Path(paths[0]).parent))
-    return {
-        "embed (`mapInArrow`)": lambda: image_outcomes(images, SETTINGS, model_id, uncounted),
-        "`mapInPandas`": lambda: images.mapInPandas(map_in_pandas, "uri string, embedding array<float>"),
-        "iterator pandas UDF": lambda: images.select("uri", iterated("uri").alias("embedding")),
-        "plain `predict_batch_udf`": lambda: contents.select("path", plain("content").alias("embedding")),
+    schema = "uri string, embedding array<float>"
+    frames = {
+        "iterator pandas UDF": images.select("uri", iterated("uri").alias("embedding")),
+        "`mapInArrow`": images.mapInArrow(map_in_arrow, schema),
+        "`mapInPandas`": images.mapInPandas(map_in_pandas, schema),
+        "plain `predict_batch_udf`": contents.select("path", plain("content").alias("embedding")),
     }
+    return {"embed": partial(embed_all, spark, paths, model_id)} | {
+        name: partial(to_noop, frame) for name, frame in frames.items()
+    }
+
+
+def to_noop(rows: DataFrame) -> None:
+    rows.write.format("noop").mode("overwrite").save()
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -194,14 +215,10 @@ def main() -> None:
         (Path(folder) / "pictures").mkdir()
         paths = write_pictures(options.images, Path(folder) / "pictures", options.pictures)
         pipes, model_id = start_bare(paths)
-        frames = variants(local_spark(folder), paths, model_id)
-
-        def to_noop(name: str) -> None:
-            frames[name]().write.format("noop").mode("overwrite").save()
-
-        work = {"bare processes": partial(run_bare, pipes)} | {name: partial(to_noop, name) for name in frames}
-        embed, *_, plain = frames
-        cold_s = seconds(lambda: check_embedded(frames[embed]()))
+        ways = variants(local_spark(folder), paths, model_id)
+        work = {"bare processes": partial(run_bare, pipes)} | ways
+        embed, *_, plain = ways
+        cold_s = seconds(work[embed])
         work[plain]()  # loads its model
         taken = {name: [] for name in work}
         for turn in range(options.rounds):

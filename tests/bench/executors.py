@@ -16,11 +16,12 @@ import argparse
 import multiprocessing
 import tempfile
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
-from tests.bench.embed import SETTINGS, check_embedded, seconds, uncounted, unembedded, write_pictures
+from tests.bench.embed import SETTINGS, embed_all, seconds, to_noop, uncounted, write_pictures
 from tests.bench.index import clustered, write_gallery
 from tests.bench.operation import CHECKOUT, driver
 from tests.cluster.servers import spark_cluster
@@ -28,7 +29,6 @@ from tests.cluster.servers import spark_cluster
 from lookalike.config import IndexSettings
 from lookalike.kernels.models.load import load_model
 from lookalike.spark.catalog.build_index import Build, built_shards, plan
-from lookalike.spark.catalog.embed import image_outcomes
 from lookalike.spark.catalog.similar_items import similar_products
 
 ROUNDS = 2
@@ -56,12 +56,12 @@ def measured(master: str, executors: int, folder: Path, paths: list[str], told: 
     """Tells the seconds of embed, and of similar items."""
     spark = driver(master, executors, folder)
     spark.sparkContext.setLogLevel("ERROR")
-    embedded = image_outcomes(unembedded(spark, paths), SETTINGS, load_model(SETTINGS.model).model_id, uncounted)
-    check_embedded(embedded)
-    found = similar(spark, folder)
-    to_noop(found)
-    for work in (embedded, found):
-        told.put(seconds(lambda work=work: to_noop(work)))
+    embed = partial(embed_all, spark, paths, load_model(SETTINGS.model).model_id)
+    search = partial(to_noop, similar(spark, folder))
+    for work in (embed, search):
+        work()  # loads the model, and opens the shards
+    for work in (embed, search):
+        told.put(seconds(work))
     spark.stop()
 
 
@@ -72,10 +72,6 @@ def similar(spark: SparkSession, folder: Path) -> DataFrame:
     plans = {p.category: p for p in plan([("all", "v1", rows.count())], DIM, settings)}
     built = built_shards(rows, Build(str(folder / "root"), "run", "bench", settings, plans), uncounted)
     return similar_products(spark, spark.createDataFrame(built.shards).collect(), str(folder / "root"), K, uncounted)
-
-
-def to_noop(rows: DataFrame) -> None:
-    rows.write.format("noop").mode("overwrite").save()
 
 
 def main() -> None:

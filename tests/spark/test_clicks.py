@@ -15,7 +15,7 @@ import torch
 from tests.catalogs import picture
 from tests.spark.rows import image, manifest_file, run_of
 
-from lookalike import files, schemas
+from lookalike import reasons, schemas
 from lookalike.config import EmbedSettings, FineTuneSettings, ModelSettings
 from lookalike.errors import ClicksInvalid, TrainingImpossible
 from lookalike.kernels.models.load import load_model
@@ -24,7 +24,6 @@ from lookalike.kernels.pictures.images import Decoded, decode
 from lookalike.kernels.training.training_data import TrainingData
 from lookalike.spark.run import Run
 from lookalike.spark.tables import spark_schema
-from lookalike.spark.training import clicks
 from lookalike.spark.training.training_set import write_training_set
 
 PREPROCESSING = replace(PACKAGED_PREPROCESSING, size_px=24)
@@ -123,22 +122,22 @@ def test_every_row_of_the_log_is_used_or_counted(spark: Any, tmp_path: Path) -> 
 
     assert counts is not None
     assert counts.skipped == {
-        clicks.UNCLICKED_NEAR: 1,  # 1
-        clicks.UNSEEN: 1,  # 1
-        clicks.NO_CLICK: 2 + 1 + 1,  # 2, 4, 5
-        clicks.ONLY_CLICKS: 1 + 1,  # 3, 17
-        clicks.UNKNOWN_PRODUCT: 1,  # 4
-        clicks.NO_PICTURE: 1,  # 5
-        clicks.DUPLICATE: 1,  # 6
-        clicks.INCOMPLETE: 2,  # 7
-        clicks.UNKNOWN_QUERY: 2,  # 8
-        clicks.NO_QUERY: 2,  # 9
-        clicks.SEVERAL_QUERIES: 2,  # 10
-        clicks.OWN: 1,  # 11
-        clicks.CLICK_FAR: 1,  # 12
-        clicks.OTHER_SIDE: 1 + 2,  # 13, 17
-        f"{clicks.OF_QUERY}{files.UNREADABLE}not found": 2,  # 14
-        clicks.BEYOND: 1,  # 16
+        reasons.UNCLICKED_NEAR.text: 1,  # 1
+        reasons.UNSEEN.text: 1,  # 1
+        reasons.NO_CLICK.text: 2 + 1 + 1,  # 2, 4, 5
+        reasons.ONLY_CLICKS.text: 1 + 1,  # 3, 17
+        reasons.UNKNOWN_PRODUCT.text: 1,  # 4
+        reasons.NO_PICTURE.text: 1,  # 5
+        reasons.SHOWN_TWICE.text: 1,  # 6
+        reasons.INCOMPLETE.text: 2,  # 7
+        reasons.UNKNOWN_QUERY.text: 2,  # 8
+        reasons.NO_QUERY.text: 2,  # 9
+        reasons.SEVERAL_QUERIES.text: 2,  # 10
+        reasons.OWN.text: 1,  # 11
+        reasons.CLICK_FAR.text: 1,  # 12
+        reasons.OTHER_SIDE.text: 1 + 2,  # 13, 17
+        f"{reasons.OF_QUERY}{reasons.NOT_FOUND.text}": 2,  # 14
+        reasons.BEYOND.text: 1,  # 16
     }
     assert counts.rows == len(log) == counts.used + sum(counts.skipped.values())
     assert counts.triplets == {"train": 8}
@@ -185,7 +184,7 @@ def test_queries_that_shoppers_bring_are_stored_and_embedded(spark: Any, tmp_pat
     assert counts is not None
     # Clicked and in training are back, far and mid; the others there are near, q and twin: nine pairs a query.
     assert (counts.rows, counts.used + sum(counts.skipped.values())) == (16, 16)
-    assert counts.skipped[clicks.OTHER_SIDE] == 4
+    assert counts.skipped[reasons.OTHER_SIDE.text] == 4
     assert (counts.queries, counts.triplets) == ({"train": 2}, {"train": 10})
     data = TrainingData(folder, "train", ["category"])
     found = set()

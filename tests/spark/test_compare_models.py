@@ -79,12 +79,12 @@ def test_models_are_measured_on_one_gallery(spark: Any, tmp_path: Path, capsys: 
     columns |= {name: [row[name] for row in rows[:6]] for name in ("content", "product_id", "category")}
     queries = str(tmp_path / "queries.parquet")
     pq.write_table(pa.table(columns), queries)
-    before = run.tables.version("images")
+    before = run.tables.delta_version("images")
 
     given = [f"@{tmp_path}/{number}.toml" for number in range(2)]
     compare_models(run, queries, given)
     assert run.stages[-1].counts == {f"embedded: {given[0]}": 0, f"embedded: {given[1]}": 6, "queries": 6}
-    assert run.tables.version("images") == before
+    assert run.tables.delta_version("images") == before
     stored = run.tables.read("embeddings").groupBy("model_id").count().collect()
     assert {row["model_id"]: row["count"] for row in stored} == dict.fromkeys(ids, 6)
     measured = run.tables.read("query_evaluations").where("metric = 'recall@1' AND grouped_by = 'all'").collect()
@@ -94,10 +94,10 @@ def test_models_are_measured_on_one_gallery(spark: Any, tmp_path: Path, capsys: 
     assert len({row["gallery"] for row in measured}) == 1
     printed = capsys.readouterr().out
     assert "difference" in printed
-    tables = {name: run.tables.version(name) for name in ("embeddings", "query_answers", "query_evaluations")}
+    tables = {name: run.tables.delta_version(name) for name in ("embeddings", "query_answers", "query_evaluations")}
 
     compare_models(run, queries, given)
-    assert {name: run.tables.version(name) for name in tables} == tables
+    assert {name: run.tables.delta_version(name) for name in tables} == tables
     assert capsys.readouterr().out == printed
 
     with pytest.raises(ConfigInvalid, match="the same model as another --model"):

@@ -1,41 +1,29 @@
 """Embed: each content once, the kernel's own embeddings, and a status for every row of the ledger."""
 
-import hashlib
-import io
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import timm
-import torch
-from PIL import Image
 from pyspark.errors import PythonException
 from pyspark.sql import functions as F
+from tests.spark.pictures import content_hash, model_of, picture, truth
 from tests.spark.rows import image, ledger, manifest_file, run_of
 
 from lookalike.config import EmbedSettings, ModelSettings
-from lookalike.errors import ManifestInvalid, ModelMismatch
+from lookalike.errors import ManifestChanged, ManifestInvalid, ModelMismatch
 from lookalike.kernels.models.load import load_model
-from lookalike.kernels.pictures.images import Decoded, decode
 from lookalike.selection import Selection
-from lookalike.spark.catalog.embed import embed, task_count
-from lookalike.spark.catalog.ingest import ingest
+from lookalike.spark.catalog.embed import embed
+from lookalike.spark.catalog.ingest import check_ingested, compare_manifest, ingest
 from lookalike.spark.catalog.model_id import check_embedded_by_run_model
+from lookalike.spark.contents.embed_pictures import task_count
 from lookalike.spark.run import Run
 from lookalike.spark.tables import Tables
 
 # Several chunks, tasks and batches of a few images.
 EMBED = EmbedSettings(engine="torch", batch_images=2, task_images=3, commit_images=9)
-NETWORK = "test_efficientnet"
-
-
-def model_of(folder: Path, seed: int) -> ModelSettings:
-    torch.manual_seed(seed)
-    path = folder / f"weights-{seed}.pt"
-    torch.save(timm.create_model(NETWORK).state_dict(), path)
-    return ModelSettings(name=f"timm/{NETWORK}", weights=str(path))
 
 
 @pytest.fixture(scope="module")
@@ -43,33 +31,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
     return model_of(tmp_path_factory.mktemp("model"), 0)
 
 
-def picture(seed: int) -> bytes:
-    file = io.BytesIO()
-    values = np.random.default_rng(seed).integers(0, 256, (40 + seed, 60, 3), dtype=np.uint8)
-    Image.fromarray(values).save(file, "PNG")
-    return file.getvalue()
-
-
-def content_hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def truth(content: bytes, settings: ModelSettings) -> np.ndarray:
-    """The embedding of one picture, by the model alone."""
-    model = load_model(settings)
-    decoded = decode(content, model.preprocessing, 10**8, 16)
-    assert isinstance(decoded, Decoded)
-    with torch.inference_mode():
-        return np.asarray(model.module(torch.from_numpy(decoded.pixels[None].copy()))[0])
-
-
 def embedded(
     spark: Any, root: Path, manifest: str, model: ModelSettings, selection: Selection | None = None
 ) -> tuple[Run, str]:
     """A run of ingest and embed, and its model_id."""
     run = run_of(spark, root, manifest, selection, model=model, embed=EMBED)
-    ingest(run)
-    embed(run)
+    embed(run, ingest(run))
     return run, run.model_id
 
 
@@ -90,7 +57,7 @@ def test_each_content_is_embedded_once_and_each_row_has_a_status(
             rows.append(image(f"b{number}", content=None, uri=str(tmp_path / f"{number}.png")))
         else:
             rows.append(image(f"b{number}", content=content))
-    # Of one content: by uri what is also carried, and the other way round; the least image_id is `embedded`.
+    # Of one content: by uri what is also carried, and the other way round.
     (tmp_path / "again.png").write_bytes(contents[0])
     rows += [image("a0", content=None, uri=str(tmp_path / "again.png")), image("c1", content=contents[1])]
     rows += [image("c2", content=contents[2]), image("d2", content=contents[2])]
@@ -106,11 +73,12 @@ def test_each_content_is_embedded_once_and_each_row_has_a_status(
         np.testing.assert_allclose(row["embedding"], truth(content, model), atol=1e-5)
         assert (row["width"], row["height"]) == (60, 40 + seed)
     statuses = {row["image_id"]: row["status"] for row in ledger(run)}
-    reused = {"b0", "c1", "c2", "d2"}
     rejected = {"text", "text2", "cut", "none"}
-    assert {i for i, status in statuses.items() if status == "reused"} == reused
     assert {i for i, status in statuses.items() if status == "rejected"} == rejected
-    assert {i for i, status in statuses.items() if status == "embedded"} == set(statuses) - reused - rejected
+    alike = [{"a0", "b0"}, {"b1", "c1"}, {"b2", "c2", "d2"}]
+    for images in alike:
+        assert Counter(statuses[i] for i in images) == {"embedded": 1, "reused": len(images) - 1}
+    assert {statuses[i] for i in set(statuses).difference(rejected, *alike)} == {"embedded"}
     reasons = {row["image_id"]: row["reason"] for row in ledger(run) if row["reason"]}
     not_an_image = "not an image (JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF)"
     assert reasons == {
@@ -126,9 +94,9 @@ def test_a_rerun_writes_nothing(spark: Any, tmp_path: Path, model: ModelSettings
     rows = [image("a", content=picture(1)), image("b", content=picture(1)), image("c", content=b"no picture")]
     manifest = manifest_file(tmp_path / "m.parquet", rows)
     first, _ = embedded(spark, tmp_path / "root", manifest, model)
-    versions = [first.tables.version(name) for name in ("images", "embeddings")]
+    versions = [first.tables.delta_version(name) for name in ("images", "embeddings")]
     again, _ = embedded(spark, tmp_path / "root", manifest, model)
-    assert [again.tables.version(name) for name in ("images", "embeddings")] == versions
+    assert [again.tables.delta_version(name) for name in ("images", "embeddings")] == versions
     assert again.stages[1].counts == {"embedded": 0, "reused": 0, "rejected": 0}
 
 
@@ -149,12 +117,12 @@ def test_a_crash_between_embeddings_and_ledger_loses_nothing(spark: Any, tmp_pat
     rows = [image(f"i{number}", content=content) for number, content in enumerate(contents)]
     run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows), model=model, embed=EMBED)
     model_id = load_model(model).model_id
-    ingest(run)
+    compared = ingest(run)
     # What the crashed run left: other vectors than the model's, so that a second computation would show.
     kept = [(content_hash(content), model_id, [1.0, 0.0], 7, 7, "crashed") for content in contents[:4]]
     schema = "content_hash string, model_id string, embedding array<float>, width int, height int, run_id string"
     run.tables.append("embeddings", spark.createDataFrame(kept, schema))
-    embed(run)
+    embed(run, compared)
     assert Counter(row["run_id"] for row in stored(run).values()) == {"crashed": 4, run.run_id: 2}
     assert [row["status"] for row in ledger(run)] == ["reused"] * 4 + ["embedded"] * 2
     assert [row["width"] for row in ledger(run)] == [7] * 4 + [60] * 2
@@ -236,19 +204,28 @@ def test_what_another_job_stores_meanwhile_is_not_left_waiting(
     assert [row["status"] for row in ledger(run)] == ["embedded", "embedded"]
 
 
-def test_an_image_that_the_manifest_has_elsewhere_waits_for_ingest(
+def test_embed_as_a_job_of_its_own_takes_the_manifest_that_ingest_took(
     spark: Any, tmp_path: Path, model: ModelSettings
 ) -> None:
-    manifest = manifest_file(tmp_path / "m.parquet", [image("i", content=picture(1))])
-    run = run_of(spark, tmp_path / "root", manifest, model=model, embed=EMBED)
-    ingest(run)
-    moved = manifest_file(tmp_path / "moved.parquet", [image("i", content=picture(1), category="other")])
-    later = run_of(spark, tmp_path / "root", moved, model=model, embed=EMBED)
-    embed(later)
-    assert [row["status"] for row in ledger(later)] == [None]
-    ingest(later)
-    embed(later)
-    assert [(row["status"], row["category"]) for row in ledger(later)] == [("embedded", "other")]
+    rows = [image("i", content=picture(1)), image("j", content=picture(2))]
+    manifest = manifest_file(tmp_path / "m.parquet", rows)
+
+    def run() -> Run:
+        return run_of(spark, tmp_path / "root", manifest, model=model, embed=EMBED)
+
+    with pytest.raises(ManifestChanged, match=r"ingest has not taken in the manifest .*m\.parquet: run ingest"):
+        check_ingested(run())
+    first = run()
+    ingest(first)
+    manifest_file(tmp_path / "m.parquet", rows[:1])
+    with pytest.raises(ManifestChanged, match=rf"is not what run {first.run_id} took in: run ingest, then"):
+        check_ingested(run())
+    manifest_file(tmp_path / "m.parquet", rows)
+    later = run()
+    check_ingested(later)
+    embed(later, compare_manifest(later))
+    assert [row["status"] for row in ledger(later)] == ["embedded", "embedded"]
+    assert later.stages[0].counts == {"embedded": 2, "reused": 0, "rejected": 0}
 
 
 def test_bytes_of_another_hash_are_not_embedded(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
@@ -310,9 +287,9 @@ def test_a_retry_embeds_only_what_was_rejected(spark: Any, tmp_path: Path, model
 def test_a_worker_with_another_model_file_fails_the_job(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
     manifest = manifest_file(tmp_path / "m.parquet", [image("a", content=picture(1))])
     run = run_of(spark, tmp_path / "root", manifest, model_id="the driver's", model=model, embed=EMBED)
-    ingest(run)
+    compared = ingest(run)
     with pytest.raises(PythonException, match="the run's is the driver's: give all machines the same model file"):
-        embed(run)
+        embed(run, compared)
     assert [row["status"] for row in ledger(run)] == [None]
 
 

@@ -173,9 +173,9 @@ def test_nothing_goes_live_unmeasured(catalog: Catalog) -> None:
 
 def test_a_second_evaluation_adds_nothing(catalog: Catalog) -> None:
     first = catalog.measured(catalog.exact_items())
-    version = catalog.run.tables.version("evaluations")
+    version = catalog.run.tables.delta_version("evaluations")
     evaluate(catalog.run, [catalog.version])
-    assert catalog.run.tables.version("evaluations") == version
+    assert catalog.run.tables.delta_version("evaluations") == version
     assert catalog.run.tables.read("evaluations").count() == len(first)
 
 

@@ -159,11 +159,11 @@ def test_figures_are_those_of_sorting_everything_and_a_rerun_adds_nothing(
         scores = gallery.vectors[order[:10]] @ by_id[row["query_id"]]["embedding"]
         assert [match["score"] for match in row["found"]] == pytest.approx(scores, abs=1e-5)
 
-    tables = {name: gallery.run.tables.version(name) for name in ("query_answers", "query_evaluations")}
+    tables = {name: gallery.run.tables.delta_version(name) for name in ("query_answers", "query_evaluations")}
     printed = capsys.readouterr().out
     assert "recall@1" in printed
     evaluate_queries(gallery.run, path)
-    assert {name: gallery.run.tables.version(name) for name in tables} == tables
+    assert {name: gallery.run.tables.delta_version(name) for name in tables} == tables
     assert capsys.readouterr().out == printed
 
 

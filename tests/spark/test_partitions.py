@@ -56,8 +56,7 @@ def test_a_changed_category_leaves_the_files_of_others_alone(spark: Any, tmp_pat
 
     def run(name: str) -> Tables:
         run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / name, given), model_id="m")
-        ingest(run)
-        embed(run)
+        embed(run, ingest(run))
         assert {row["status"] for row in run.tables.read("images").collect()} <= {"embedded", "reused"}
         return run.tables
 
@@ -92,7 +91,7 @@ def test_the_images_of_a_version_are_those_of_its_category_in_any_bucket(spark: 
 def test_a_key_seen_nowhere_is_inserted_once(spark: Any, tmp_path: Path, meanwhile: tuple[str, ...]) -> None:
     tables = Tables(spark, f"file://{tmp_path}")
     tables.insert("images", frame(tables, rows("i", category="c1")), KEY)
-    lacking_at = tables.version("images")
+    lacking_at = tables.delta_version("images")
     if meanwhile:
         tables.insert("images", frame(tables, rows(*meanwhile, category="c3", product_id="theirs")), KEY)
     tables.insert("images", frame(tables, rows("new", "other", category="c2")), KEY, lacking_at)
@@ -122,7 +121,7 @@ def test_a_ledger_of_an_older_release_is_kept_up(spark: Any, tmp_path: Path) -> 
     older = frame(tables, rows("i", category="c1") + rows("j", category="c2")).drop("bucket")
     older.write.format("delta").save(tables.path("images"))
     tables.upsert("images", frame(tables, rows("i", category="c3")), KEY)
-    tables.insert("images", frame(tables, rows("k", category="c3")), KEY, lacking_at=tables.version("images"))
+    tables.insert("images", frame(tables, rows("k", category="c3")), KEY, lacking_at=tables.delta_version("images"))
     again = frame(tables, rows("k", category="c4"))
     tables.upsert("images", again, KEY, partitions={bucket_of(tables, c) for c in ("c3", "c4")})
     assert there(tables) == {"i": ("c3", "p"), "j": ("c2", "p"), "k": ("c4", "p")}

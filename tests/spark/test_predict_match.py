@@ -132,6 +132,7 @@ def queries_of(shop: Shop) -> list[dict[str, Any]]:
         given = (None, "men", "men/shirts/", "women")[number // 3]
         rows.append({"query_id": f"q{number}", "embedding": 3 * vector.astype(np.float32), "category": given})
     rows.append({"query_id": "equal", "embedding": shop.images["women"][7][2], "category": None})
+    rows.append({"query_id": "spaced ", "embedding": shop.images["women"][7][2], "category": "women"})
     return rows
 
 
@@ -161,13 +162,13 @@ def test_every_query_is_matched_or_said_why_not(
         key=lambda row: (row["query_id"] or "", row["occurrence"], row["rank"]),
     )
     printed = capsys.readouterr().out
-    assert "21 queries: 13 matched, 0 unmatched, 8 rejected" in printed
+    assert "22 queries: 14 matched, 0 unmatched, 8 rejected" in printed
     assert "1 category is not published; 1 duplicate query_id" in printed
 
     below = {None: set(CATEGORIES), "men": {"men/shirts", "men/shirts/plain"}, "women": {"women"}}
     below["men/shirts/"] = below["men"]
     for query in asked:
-        mine = [row for row in rows if (row["query_id"], row["occurrence"]) == (query["query_id"], 0)]
+        mine = [row for row in rows if (row["query_id"], row["occurrence"]) == (query["query_id"].strip(), 0)]
         truth = shop.nearest(np.asarray(query["embedding"], float), 5, below[query["category"]])
         if query["query_id"] != "q0":
             assert [row["product_id"] for row in mine] == [product for product, _ in truth]
@@ -177,7 +178,7 @@ def test_every_query_is_matched_or_said_why_not(
             assert row["product_id"].startswith(f"{row['category']}-")
             assert (row["status"], row["version"], row["model_id"]) == ("matched", "v", MODEL)
             assert row["category_given"] == (query["category"] is not None) == (row["category_probability"] is None)
-            equal = query["query_id"] == "equal" and row["rank"] == 1
+            equal = query["query_id"] in ("equal", "spaced ") and row["rank"] == 1
             assert row["exact"] == (equal or row["exact_probability"] >= 0.5)
         odds = [row["exact_probability"] for row in mine]
         assert odds == sorted(odds, reverse=True)

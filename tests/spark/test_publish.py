@@ -85,9 +85,9 @@ def test_a_crash_between_pointer_and_audit_loses_nothing(
     expected = [("publish", "a", "v2", "v1"), ("withdraw", "gone", "v1", "v1")]
     assert versions.audit(run)[2:] == expected
     assert versions.live(run) == {"a": "v2"}
-    state = {name: run.tables.version(name) for name in ("audit", "publications")}
+    state = {name: run.tables.delta_version(name) for name in ("audit", "publications")}
     settle(run)
-    assert {name: run.tables.version(name) for name in state} == state
+    assert {name: run.tables.delta_version(name) for name in state} == state
 
 
 @pytest.mark.usefixtures("lock")
@@ -209,9 +209,9 @@ def test_a_category_without_images_is_withdrawn(spark: Any, root: Path) -> None:
     assert (done.published, done.withdrawn) == (0, 1)
     assert versions.live(run) == {"kept": "v1", "unreadable": "v1"}
     assert versions.audit(run)[-1] == ("withdraw", "emptied", "v1", "v1")
-    before = run.tables.version("publications")
+    before = run.tables.delta_version("publications")
     publish(run_at(spark, root), [])
-    assert run.tables.version("publications") == before
+    assert run.tables.delta_version("publications") == before
     rollback(run_at(spark, root), "emptied")
     publish(run_at(spark, root), [])
     assert versions.live(run)["emptied"] == "v1"

@@ -39,7 +39,7 @@ def test_a_table_is_searched_for_keys_only_if_another_job_wrote_to_it(
     spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: bool
 ) -> None:
     tables = run_at(spark, tmp_path).tables
-    lacking_at = tables.version("similar_items")
+    lacking_at = tables.delta_version("similar_items")
     if meanwhile:
         tables.append_new("similar_items", rows_of(tables, "v1", step=1), schemas.VERSION_KEY)
     else:

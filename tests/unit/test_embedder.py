@@ -13,10 +13,10 @@ import timm
 import torch
 from PIL import Image
 
+from lookalike import reasons
 from lookalike.config import EmbedSettings, ModelSettings
 from lookalike.kernels.models.embedder import Embedder, embedder
 from lookalike.kernels.models.load import load_model
-from lookalike.kernels.pictures import images
 from lookalike.kernels.pictures.images import Decoded, decode
 
 
@@ -79,17 +79,17 @@ def test_one_bad_picture_does_not_touch_its_neighbours(model: ModelSettings, tmp
         outcomes = list(build(model, batch_images=batch_images).embed(sources))
         assert [outcome.key for outcome in outcomes] == [key for key, _ in sources]
         assert [outcome.embedding is None for outcome in outcomes] == [False, True, True, True, True, False]
-        reasons = [outcome.reason or "" for outcome in outcomes]
-        assert reasons[1] == images.NOT_AN_IMAGE
-        assert reasons[2].startswith("unreadable") and "not found" in reasons[2]
-        assert reasons[3].startswith("unreadable") and "hush" not in reasons[3]
-        assert reasons[4] == images.ZERO_BYTES
+        told = [outcome.reason or "" for outcome in outcomes]
+        assert told[1] == reasons.NOT_AN_IMAGE.text
+        assert told[2] == reasons.NOT_FOUND.text
+        assert told[3].startswith("unreadable") and "hush" not in told[3]
+        assert told[4] == reasons.ZERO_BYTES.text
 
 
 def test_nothing_and_only_bad_pictures(model: ModelSettings) -> None:
     worker = build(model)
     assert list(worker.embed([])) == []
-    assert [outcome.reason for outcome in worker.embed([("a", b""), ("b", b"")])] == [images.ZERO_BYTES] * 2
+    assert [outcome.reason for outcome in worker.embed([("a", b""), ("b", b"")])] == [reasons.ZERO_BYTES.text] * 2
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from tests.web_server import BODY, Server, serving
 
-from lookalike import fetch, files, web
+from lookalike import fetch, reasons, web
 from lookalike.config import IngestSettings
+from lookalike.unreadable import reason_of
 
 HERE = ("127.0.0.1",)
 
@@ -25,7 +26,7 @@ def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 def reason(uri: str, **settings: Any) -> str:
     with pytest.raises(Exception) as error:  # every file system has its own
         fetch.read_image(uri, IngestSettings(**settings))
-    return files.unreadable(error.value)
+    return reason_of(error.value)
 
 
 def test_a_listed_host_is_read(server: Server) -> None:
@@ -124,7 +125,7 @@ def test_limits_of_size_and_time(server: Server) -> None:
         assert reason(server.uri("/endless"), hosts=HERE, max_image_bytes=len(BODY)) == "beyond the size limit"
         for path, limits in [("/drip", {"image_timeout_s": 0.6}), ("/silent", {"read_timeout_s": 0.1})]:
             start = time.monotonic()
-            assert reason(server.uri(path), hosts=HERE, **limits) == files.TIMED_OUT
+            assert reason(server.uri(path), hosts=HERE, **limits) == reasons.TIMED_OUT.text
             assert time.monotonic() - start < 2
     finally:
         done.set()
@@ -144,14 +145,14 @@ def test_what_may_pass_is_tried_again(server: Server) -> None:
     }
     assert fetch.read_image(server.uri("/third"), IngestSettings(hosts=HERE)) == BODY
     for path, expected, tries in [
-        ("/busy", files.SERVER_ERROR, 3),
+        ("/busy", reasons.SERVER_ERROR.text, 3),
         ("/gone", "unreadable uri: not found", 1),
         ("/closed", "unreadable uri: permission denied", 1),
         ("/odd", "unreadable uri: OSError", 1),
     ]:
         assert reason(server.uri(path), hosts=HERE) == expected
         assert server.asked.count(path) == tries
-    assert reason("http://127.0.0.1:9/", hosts=HERE) == files.NO_CONNECTION
+    assert reason("http://127.0.0.1:9/", hosts=HERE) == reasons.NO_CONNECTION.text
 
 
 @pytest.mark.parametrize(
@@ -212,13 +213,3 @@ def test_file_size_limit(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"12345")
     assert fetch.read_image(str(tmp_path / "a"), IngestSettings(max_image_bytes=5)) == b"12345"
     assert reason(str(tmp_path / "a"), max_image_bytes=4) == "beyond the size limit"
-
-
-def test_an_image_that_changed_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"12345")
-    content_hash = files.sha256(tmp_path / "a")
-    assert fetch.read_again(str(tmp_path / "a"), content_hash, IngestSettings()) == b"12345"
-    (tmp_path / "a").write_bytes(b"54321")
-    with pytest.raises(files.Changed) as error:
-        fetch.read_again(str(tmp_path / "a"), content_hash, IngestSettings())
-    assert files.may_pass(files.unreadable(error.value))

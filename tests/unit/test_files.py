@@ -1,11 +1,8 @@
 """Files: whole or not at all, and uris that Spark and Python both understand."""
 
-import errno
 import hashlib
 from pathlib import Path
 
-import aiohttp
-import botocore.exceptions
 import fsspec
 import pytest
 
@@ -72,34 +69,6 @@ def test_one_uri_serves_spark_and_python() -> None:
 )
 def test_redacted(text: str, shown: str) -> None:
     assert files.redacted(text) == shown
-
-
-def test_reasons_hold_no_part_of_the_uri() -> None:
-    with pytest.raises(FileNotFoundError) as error:
-        files.read_bytes("/secret-token/none.jpg")
-    assert files.unreadable(error.value) == "unreadable uri: not found"
-    assert "secret" not in files.unreadable(RuntimeError("secret-token"))
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (TimeoutError(), files.TIMED_OUT),
-        (aiohttp.ServerTimeoutError(), files.TIMED_OUT),
-        (botocore.exceptions.ReadTimeoutError(endpoint_url="s3"), files.TIMED_OUT),
-        (botocore.exceptions.EndpointConnectionError(endpoint_url="s3"), files.NO_CONNECTION),
-        (aiohttp.ServerDisconnectedError(), files.NO_CONNECTION),
-        (aiohttp.ClientPayloadError(), files.NO_CONNECTION),
-        (ConnectionResetError(), files.NO_CONNECTION),
-        (OSError(errno.EHOSTUNREACH, "x"), files.NO_CONNECTION),
-        (OSError(errno.EBUSY, "SlowDown"), files.SERVER_ERROR),
-    ],
-)
-def test_what_may_pass_is_told_from_what_will_not(error: Exception, reason: str) -> None:
-    assert files.unreadable(error) == reason
-    assert files.may_pass(reason)
-    assert not files.may_pass(files.unreadable(FileNotFoundError()))
-    assert not files.may_pass(None)
 
 
 def test_sha256_is_hashlib_s(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.hostile import FORMATS, REFUSED, crashes_on_bad, encoded, good, hangs, mutated, padded_jpeg
 
+from lookalike import reasons
 from lookalike.kernels.models.networks import Preprocessing
-from lookalike.kernels.pictures import images
 from lookalike.kernels.pictures.decoder import Decoder, packed
 from lookalike.kernels.pictures.images import Decoded, Rejected, decode
 from lookalike.kernels.pictures.isolated import Ended, Isolated
@@ -42,7 +42,7 @@ def outcome(content: bytes) -> str:
         assert found.pixels.shape == (64, 64, 3)
         assert found.width * found.height <= MAX_PIXELS
         return "decoded"
-    assert found.reason in images.REASONS
+    assert found.reason in reasons.texts(reasons.PICTURES)
     return found.reason
 
 
@@ -50,8 +50,8 @@ def outcome(content: bytes) -> str:
 def test_mutated_pictures(kind: str) -> None:
     chance = random.Random(kind)
     found = [outcome(mutated(kind, chance)) for _ in range(280)]
-    assert {"decoded", images.TRUNCATED} <= set(found)  # else the mutations are too tame, or too wild
-    assert images.BEYOND_LIMITS not in found
+    assert {"decoded", reasons.TRUNCATED.text} <= set(found)  # else the mutations are too tame, or too wild
+    assert reasons.BEYOND_LIMITS.text not in found
 
 
 @settings(max_examples=300, deadline=None)
@@ -69,10 +69,10 @@ def test_edited_headers_and_cuts(content: bytes, edits: list[tuple[int, bytes]],
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_other_formats_are_not_even_parsed(kind: str) -> None:
-    assert outcome(good(kind)[0]) == images.NOT_AN_IMAGE
+    assert outcome(good(kind)[0]) == reasons.NOT_AN_IMAGE.text
     chance = random.Random(kind)
     for _ in range(20):
-        assert outcome(mutated(kind, chance)) in (images.NOT_AN_IMAGE, images.TRUNCATED)
+        assert outcome(mutated(kind, chance)) in (reasons.NOT_AN_IMAGE.text, reasons.TRUNCATED.text)
     assert thumbnail(good(kind)[0], 32).startswith("data:image/svg")
 
 
@@ -90,7 +90,7 @@ def test_processes_give_what_decode_gives(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_huge_declared_size_costs_nothing(kind: str) -> None:
-    assert outcome(encoded(Image.new("RGB", (2500, 2500)), kind)) == images.TOO_MANY_PIXELS
+    assert outcome(encoded(Image.new("RGB", (2500, 2500)), kind)) == reasons.TOO_MANY_PIXELS.text
 
 
 def png_chunk(name: bytes, body: bytes) -> bytes:
@@ -159,7 +159,7 @@ def test_bombs(name: str) -> None:
 
 def test_what_takes_too_long_is_ended() -> None:
     brief = Decoder(SQUASH, MAX_PIXELS, 4, seconds=1.0)
-    assert brief(padded_jpeg(24)) == Rejected(images.BEYOND_LIMITS)
+    assert brief(padded_jpeg(24)) == Rejected(reasons.BEYOND_LIMITS.text)
     assert isinstance(brief(good("JPEG")[0]), Decoded)
 
 
@@ -167,9 +167,9 @@ def test_what_takes_too_much_memory_is_rejected() -> None:
     options = {"preprocessing": asdict(SQUASH), "max_pixels": 10**8, "min_side_px": 4}
     large = encoded(Image.new("RGB", (6000, 6000)), "PNG")
     found = Isolated(packed, options, SECONDS, 260 * MB)(large)
-    assert images.REASONS[found[0]] == images.BEYOND_LIMITS
+    assert reasons.PICTURES[found[0]].text == reasons.BEYOND_LIMITS.text
     found = Isolated(packed, options, SECONDS, 1024 * MB)(large)
-    assert images.REASONS[found[0]] == images.ONE_COLOUR
+    assert reasons.PICTURES[found[0]].text == reasons.ONE_COLOUR.text
 
 
 def test_what_may_be_large_has_the_memory_that_it_needs() -> None:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision import transforms
 
+from lookalike import reasons
 from lookalike.kernels.models.networks import Preprocessing
-from lookalike.kernels.pictures import images
 from lookalike.kernels.pictures.images import Decoded, Rejected, decode
 
 SIDE = 32
@@ -208,32 +208,32 @@ def test_a_large_jpeg_decoded_at_reduced_scale_is_nearly_the_same() -> None:
     ],
 )
 def test_not_an_image(content: bytes) -> None:
-    assert reason(content) == images.NOT_AN_IMAGE
+    assert reason(content) == reasons.NOT_AN_IMAGE.text
 
 
 def test_zero_bytes() -> None:
-    assert reason(b"") == images.ZERO_BYTES
+    assert reason(b"") == reasons.ZERO_BYTES.text
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"])
 def test_a_truncated_file_is_found_wherever_it_ends(kind: str) -> None:
     content = encoded(noise(), kind)
     for part in np.linspace(0.02, 0.95, 20):
-        assert reason(content[: int(len(content) * part)]) in (images.TRUNCATED, images.NOT_AN_IMAGE)
+        assert reason(content[: int(len(content) * part)]) in (reasons.TRUNCATED.text, reasons.NOT_AN_IMAGE.text)
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "jpeg"])
 def test_a_truncated_compressed_tiff_is_found(compression: str) -> None:
     content = encoded(noise(), "TIFF", compression=compression)
     for part in np.linspace(0.05, 0.9, 10):
-        assert reason(content[: int(len(content) * part)]) in (images.TRUNCATED, images.NOT_AN_IMAGE)
+        assert reason(content[: int(len(content) * part)]) in (reasons.TRUNCATED.text, reasons.NOT_AN_IMAGE.text)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "AVIF"])
 def test_a_truncated_file_says_so(kind: str) -> None:
     content = encoded(noise(), kind)
-    assert reason(content[: len(content) // 2]) == images.TRUNCATED
-    assert reason(content[:20]) == images.TRUNCATED
+    assert reason(content[: len(content) // 2]) == reasons.TRUNCATED.text
+    assert reason(content[:20]) == reasons.TRUNCATED.text
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -246,21 +246,21 @@ def png_header(width: int, height: int) -> bytes:
 )  # within Pillow's limits, beyond its warning, beyond its error
 def test_a_bomb_is_rejected_by_its_header(side: int) -> None:
     content = png_header(side, side) + struct.pack(">I", 10) + b"IDAT" + bytes(14)
-    assert reason(content) == images.TOO_MANY_PIXELS
+    assert reason(content) == reasons.TOO_MANY_PIXELS.text
 
 
 def test_limits_are_inclusive() -> None:
     assert isinstance(decode(encoded(quarters(64)), SQUASH, 64 * 64, 64), Decoded)
-    assert decode(encoded(quarters(64)), SQUASH, 64 * 64 - 1, 4) == Rejected(images.TOO_MANY_PIXELS, 64, 64)
-    assert decode(encoded(quarters(64)), SQUASH, 10**6, 65) == Rejected(images.TOO_SMALL, 64, 64)
+    assert decode(encoded(quarters(64)), SQUASH, 64 * 64 - 1, 4) == Rejected(reasons.TOO_MANY_PIXELS.text, 64, 64)
+    assert decode(encoded(quarters(64)), SQUASH, 10**6, 65) == Rejected(reasons.TOO_SMALL.text, 64, 64)
 
 
 def test_one_colour_is_a_placeholder() -> None:
     grey = np.full((64, 64, 3), 200, dtype=np.uint8)
-    assert reason(encoded(Image.fromarray(grey), "JPEG")) == images.ONE_COLOUR
+    assert reason(encoded(Image.fromarray(grey), "JPEG")) == reasons.ONE_COLOUR.text
     grey[::2] += 3
-    assert reason(encoded(Image.fromarray(grey))) == images.ONE_COLOUR
-    assert reason(encoded(Image.new("RGBA", (64, 64), (9, 9, 9, 0)))) == images.ONE_COLOUR
+    assert reason(encoded(Image.fromarray(grey))) == reasons.ONE_COLOUR.text
+    assert reason(encoded(Image.new("RGBA", (64, 64), (9, 9, 9, 0)))) == reasons.ONE_COLOUR.text
     grey[20:40, 20:40] -= 20  # a pale product on a pale ground
     pixels(encoded(Image.fromarray(grey)))
 
@@ -275,4 +275,4 @@ def test_flipped_bits_never_raise(kind: str, flips: list[int]) -> None:
     for flip in flips:
         content[flip // 8 % len(content)] ^= 1 << flip % 8
     outcome = decode(bytes(content), SQUASH, 10**6, 4)
-    assert isinstance(outcome, Decoded) or outcome.reason in images.REASONS
+    assert isinstance(outcome, Decoded) or outcome.reason in reasons.texts(reasons.PICTURES)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from lookalike.kernels.pictures import images
+from lookalike import reasons
 
 
 @dataclass(frozen=True)
@@ -26,26 +26,28 @@ def damaged(rng: np.random.Generator) -> list[Damaged]:
     jpeg, png, webp = (_picture(rng, kind) for kind in ("JPEG", "PNG", "WEBP"))
     fine = jpeg
     return [
-        Damaged("truncated.jpg", images.TRUNCATED, jpeg[: len(jpeg) // 2]),
-        Damaged("truncated.png", images.TRUNCATED, png[: len(png) * 2 // 3]),
-        Damaged("truncated.webp", images.TRUNCATED, webp[: len(webp) // 2]),
-        Damaged("header-only.jpg", images.TRUNCATED, jpeg[:40]),
-        Damaged("text.jpg", images.NOT_AN_IMAGE, b"This is no picture, whatever its name says.\n"),
-        Damaged("error-page.png", images.NOT_AN_IMAGE, b"<!doctype html><title>404 Not Found</title>\n"),
-        Damaged("noise.webp", images.NOT_AN_IMAGE, rng.bytes(2048)),
-        Damaged("empty.jpg", images.ZERO_BYTES, b""),
-        Damaged("empty.png", images.ZERO_BYTES, b""),
-        Damaged("pixel.png", images.TOO_SMALL, _encoded(Image.new("RGB", (1, 1), (255, 255, 255)), "PNG")),
-        Damaged("sliver.jpg", images.TOO_SMALL, _encoded(Image.new("RGB", (400, 6), (90, 120, 80)), "JPEG")),
-        Damaged("coming-soon.png", images.ONE_COLOUR, _encoded(Image.new("RGB", (600, 600), (238, 238, 238)), "PNG")),
-        Damaged("white.jpg", images.ONE_COLOUR, _encoded(Image.new("RGB", (500, 500), (255, 255, 255)), "JPEG")),
-        Damaged("bomb.png", images.TOO_MANY_PIXELS, _encoded(Image.new("1", (16_000, 12_000), 1), "PNG")),
-        Damaged("missing.jpg", "unreadable uri: not found", None),
-        Damaged("no-uri.jpg", "neither uri nor content", None, has_uri=False),
-        Damaged("no-product.jpg", "no product_id", fine, product_id=""),
-        Damaged("no-category.jpg", "no category", fine, category=""),
-        Damaged("dots.jpg", "malformed category", fine, category="home/../vases"),
-        Damaged("slashes.jpg", "malformed category", fine, category="/home//vases"),
+        Damaged("truncated.jpg", reasons.TRUNCATED.text, jpeg[: len(jpeg) // 2]),
+        Damaged("truncated.png", reasons.TRUNCATED.text, png[: len(png) * 2 // 3]),
+        Damaged("truncated.webp", reasons.TRUNCATED.text, webp[: len(webp) // 2]),
+        Damaged("header-only.jpg", reasons.TRUNCATED.text, jpeg[:40]),
+        Damaged("text.jpg", reasons.NOT_AN_IMAGE.text, b"This is no picture, whatever its name says.\n"),
+        Damaged("error-page.png", reasons.NOT_AN_IMAGE.text, b"<!doctype html><title>404 Not Found</title>\n"),
+        Damaged("noise.webp", reasons.NOT_AN_IMAGE.text, rng.bytes(2048)),
+        Damaged("empty.jpg", reasons.ZERO_BYTES.text, b""),
+        Damaged("empty.png", reasons.ZERO_BYTES.text, b""),
+        Damaged("pixel.png", reasons.TOO_SMALL.text, _encoded(Image.new("RGB", (1, 1), (255, 255, 255)), "PNG")),
+        Damaged("sliver.jpg", reasons.TOO_SMALL.text, _encoded(Image.new("RGB", (400, 6), (90, 120, 80)), "JPEG")),
+        Damaged(
+            "coming-soon.png", reasons.ONE_COLOUR.text, _encoded(Image.new("RGB", (600, 600), (238, 238, 238)), "PNG")
+        ),
+        Damaged("white.jpg", reasons.ONE_COLOUR.text, _encoded(Image.new("RGB", (500, 500), (255, 255, 255)), "JPEG")),
+        Damaged("bomb.png", reasons.TOO_MANY_PIXELS.text, _encoded(Image.new("1", (16_000, 12_000), 1), "PNG")),
+        Damaged("missing.jpg", reasons.NOT_FOUND.text, None),
+        Damaged("no-uri.jpg", reasons.NO_URI_NO_CONTENT.text, None, has_uri=False),
+        Damaged("no-product.jpg", reasons.NO_PRODUCT_ID.text, fine, product_id=""),
+        Damaged("no-category.jpg", reasons.NO_CATEGORY.text, fine, category=""),
+        Damaged("dots.jpg", reasons.MALFORMED_CATEGORY.text, fine, category="home/../vases"),
+        Damaged("slashes.jpg", reasons.MALFORMED_CATEGORY.text, fine, category="/home//vases"),
     ]
 
 

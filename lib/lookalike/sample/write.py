@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from lookalike import files, schemas
+from lookalike import files, reasons, schemas
 from lookalike.sample import catalog, scenes
 from lookalike.sample.catalog import Product
 from lookalike.sample.damaged import Damaged, damaged
@@ -165,7 +165,12 @@ def _damaged(folder: Path, bad: Damaged) -> Entry:
 def _twice(entry: Entry) -> Entry:
     """A second row of an image_id that sorts after the first, so that this one is rejected."""
     return Entry(
-        entry.image_id, f"{entry.product_id}-again", entry.category, entry.path, "damaged", problem="duplicate image_id"
+        entry.image_id,
+        f"{entry.product_id}-again",
+        entry.category,
+        entry.path,
+        "damaged",
+        problem=reasons.DUPLICATE_IMAGE_ID.text,
     )
 
 

@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 
 from lookalike import __version__, files
-from lookalike.spark.manifest import manifest_checksum
 from lookalike.spark.run import Run
 
 
@@ -32,7 +31,7 @@ class Origin:
         uri = run.settings.manifest
         if uri is None:
             return self
-        return Origin(self.who, self.why, files.redacted(uri), manifest_checksum(run.spark, uri), self.code_version)
+        return Origin(self.who, self.why, files.redacted(uri), run.manifest_files.checksum, self.code_version)
 
 
 def _user() -> str:

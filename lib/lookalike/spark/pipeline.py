@@ -19,8 +19,9 @@ def pipeline(run: Run) -> None:
 
     Raises GateFailed, after the report is written, where a figure is beyond its limit.
     """
-    ingested, embedded = ingest(run), embed(run)
-    rows = {status: count + ingested.get(status, 0) for status, count in embedded.items()}
+    compared = ingest(run)
+    embedded = embed(run, compared)
+    rows = {status: count + compared.counts.get(status, 0) for status, count in embedded.items()}
     versions = unpublished(run)
     planned = plans(run, versions)
     print_plan(run, planned)

@@ -4,7 +4,7 @@ Tasks count images into a Spark accumulator; the driver sees a task's count when
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from pyspark import SparkContext
@@ -30,7 +30,14 @@ class _Rate(ProgressColumn):
 @contextmanager
 def progress_bar(console: Console, context: SparkContext, stage: str, total: int) -> Iterator[Count]:
     """Show a bar for `total` images; gives the function with which tasks count the images that they have done."""
-    done = context.accumulator(0)
+    with progress_bars(console, context, {stage: total}) as (count,):
+        yield count
+
+
+@contextmanager
+def progress_bars(console: Console, context: SparkContext, totals: Mapping[str, int]) -> Iterator[list[Count]]:
+    """`progress_bar`, of several bars by name, one below the other."""
+    done = [context.accumulator(0) for _ in totals]
     columns = (
         TextColumn("{task.description:<14}"),
         BarColumn(),
@@ -39,18 +46,23 @@ def progress_bar(console: Console, context: SparkContext, stage: str, total: int
         TimeRemainingColumn(),
     )
     ended = threading.Event()
-    with Progress(*columns, console=console) as bar:
-        shown = bar.add_task(stage, total=total)
+    with Progress(*columns, console=console) as bars:
+        shown = [bars.add_task(name, total=total) for name, total in totals.items()]
+
+        def update() -> None:
+            for bar, counted, total in zip(shown, done, totals.values(), strict=True):
+                bars.update(bar, completed=min(counted.value, total))
 
         def poll() -> None:
             while not ended.wait(_POLL_S):
-                bar.update(shown, completed=min(done.value, total))
+                update()
 
         poller = threading.Thread(target=poll, daemon=True)
         poller.start()
         try:
-            yield done.add
-            bar.update(shown, completed=total)
+            yield [counted.add for counted in done]
+            for bar, total in zip(shown, totals.values(), strict=True):
+                bars.update(bar, completed=total)
         finally:
             ended.set()
             poller.join()

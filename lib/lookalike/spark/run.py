@@ -11,10 +11,11 @@ from functools import cached_property
 from pyspark.sql import DataFrame, SparkSession
 from rich.console import Console
 
-from lookalike import log, schemas
+from lookalike import files, log, schemas
 from lookalike.config import Settings
-from lookalike.errors import foreseen
+from lookalike.errors import ManifestChanged, foreseen
 from lookalike.selection import EVERYTHING, Selection
+from lookalike.spark.input_files import PinnedFiles, pin_files
 from lookalike.spark.manifest import given_dim, read_manifest
 from lookalike.spark.tables import Tables, arrow_rows
 
@@ -30,6 +31,7 @@ class StageFigures:
     counts: dict[str, int] = field(default_factory=dict)
     images: int | None = None
     decisions: dict[str, str] = field(default_factory=dict)
+    manifest_checksum: str | None = None  # of a stage that takes the manifest in
     seconds: float = 0.0
 
     @property
@@ -56,6 +58,18 @@ class Run:
         """The whole manifest, whatever the selection. Raises ManifestInvalid."""
         assert self.settings.manifest is not None
         return read_manifest(self.spark, self.settings.manifest)
+
+    @cached_property
+    def manifest_files(self) -> PinnedFiles:
+        """The manifest's files as they were when the run began to read it."""
+        return pin_files(self.manifest)
+
+    def check_manifest(self) -> None:
+        """Raises ManifestChanged where a file of the manifest is not as it was."""
+        if self.settings.manifest and (uri := self.manifest_files.changed_file()):
+            raise ManifestChanged(
+                f"{files.redacted(uri)} changed while the run was at work, so nothing was published: run this again"
+            )
 
     @cached_property
     def given_dim(self) -> int | None:
@@ -92,7 +106,8 @@ class Run:
         rate = figures.images_per_s
         log.event("stage ended", stage=name, seconds=figures.seconds, images_per_s=rate, counts=figures.counts)
         measured = figures.seconds, figures.counts, rate, figures.decisions or None
-        row = (self.run_id, name, started_at, *measured)
+        uri = files.redacted(self.settings.manifest or "") if figures.manifest_checksum else None
+        row = (self.run_id, name, started_at, *measured, uri, figures.manifest_checksum)
         self.tables.append_rows("runs", arrow_rows([row], schemas.RUNS))
 
 

@@ -108,7 +108,7 @@ def conform(rows: DataFrame, schema: pa.Schema) -> DataFrame:
     return rows.select([rows[f"`{f.name}`"].cast(f.dataType).alias(f.name) for f in spark_schema(schema).fields])
 
 
-def written(rows: DataFrame, path: str) -> DataFrame:
+def write_and_read(rows: DataFrame, path: str) -> DataFrame:
     """`rows` from Parquet files at `path` to which they are written now: nothing of them is computed twice."""
     rows.write.parquet(path)
     return rows.sparkSession.read.schema(rows.schema).parquet(path)
@@ -172,14 +172,14 @@ class Tables:
         if partition := schemas.PARTITIONED_BY.get(name):
             new = new.repartition(partition)
         with self._only_writer(name):
-            self._create(name)
+            self.create(name)
             new.write.format("delta").mode("append").save(self.path(name))
 
     def append_rows(self, name: str, rows: pa.Table) -> None:
         """`append` of rows that are here, of a table without partitions: on a local disk no Spark job is run."""
         with self._only_writer(name) as alone:
             if self._without_spark(alone):
-                self._create(name)
+                self.create(name)
                 delta_log.write(self.path(name), rows, "append")
             else:
                 self.append(name, self.spark.createDataFrame(rows))
@@ -212,8 +212,8 @@ class Tables:
         self, name: str, rows: DataFrame, key: Sequence[str], given: list[Key], lacking_at: int | None = None
     ) -> None:
         with self._only_writer(name) as alone:
-            self._create(name)
-            seen = self.version(name)
+            self.create(name)
+            seen = self.delta_version(name)
             lacking = given if alone and seen == lacking_at else self.lacking(name, key, given)
             if not lacking:
                 return
@@ -270,7 +270,7 @@ class Tables:
         looked at again only where another job may have written since.
         """
         with self._only_writer(name) as alone:
-            if alone and self.version(name) == lacking_at:
+            if alone and self.delta_version(name) == lacking_at:
                 self.append(name, rows)
             else:
                 self._merge(name, rows, key).whenNotMatchedInsertAll().execute()
@@ -283,8 +283,8 @@ class Tables:
         commit, whoever else writes.
         """
         with self._only_writer(name) as alone:
-            self._create(name)
-            small = self._small(name, self.version(name)) if alone else None
+            self.create(name)
+            small = self._small(name, self.delta_version(name)) if alone else None
             if small is None:
                 self._swap_by_merge(name, rows, key, column)
                 return
@@ -343,14 +343,9 @@ class Tables:
         if delta_log.commits(self.path(name)):
             DeltaTable.forPath(self.spark, self.path(name)).vacuum(hours)
 
-    @_retried
-    def version(self, name: str) -> int:
-        """Delta version of the table as it is now, created where it is missing."""
-        commits = delta_log.commits(self.path(name))
-        if not commits:
-            self._create(name)
-            commits = delta_log.commits(self.path(name))
-        return commits[-1]
+    def delta_version(self, name: str) -> int:
+        """Delta's number of the table as it is now; -1 where there is no table."""
+        return max(delta_log.commits(self.path(name)), default=-1)
 
     def _merge(self, name: str, rows: DataFrame, key: Sequence[str]) -> DeltaMergeBuilder:
         return self._joined(name, conform(rows, schemas.TABLES[name]), key)
@@ -361,10 +356,10 @@ class Tables:
 
     def _delta(self, name: str) -> DeltaTable:
         """The table, created where it is missing."""
-        self._create(name)
+        self.create(name)
         return DeltaTable.forPath(self.spark, self.path(name))
 
-    def _create(self, name: str) -> None:
+    def create(self, name: str) -> None:
         """Make the table, empty, where it is missing, so that its comments and constraints stand.
 
         One that an older release made gets the columns that came since.

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lookalike import files
 from lookalike.config import EmbedSettings, ModelSettings
 from lookalike.errors import ModelMismatch
 from lookalike.kernels.models.engines import forward_engine
 from lookalike.kernels.models.load import load_model
 from lookalike.kernels.pictures.decoder import Decoder
 from lookalike.kernels.pictures.images import Decoded, Rejected
+from lookalike.unreadable import reason_of
 
 Source = bytes | Callable[[], bytes]
 """A picture's bytes, or what reads them."""
@@ -119,7 +119,7 @@ class Embedder:
             try:
                 source = source()
             except Exception as error:  # every file system has its own
-                return Rejected(files.unreadable(error))
+                return Rejected(reason_of(error))
         return self._decode(source)
 
     def _embed_batch(self, batch: list[tuple[Any, Decoded | Rejected]]) -> Iterator[Outcome]:

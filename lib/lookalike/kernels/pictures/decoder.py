@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from PIL import AvifImagePlugin
 
-from lookalike.kernels.pictures.images import BEYOND_LIMITS, REASONS, Decoded, Rejected, decode
+from lookalike import reasons
+from lookalike.kernels.pictures.images import Decoded, Rejected, decode
 from lookalike.kernels.pictures.isolated import Ended, Isolated
 
 if TYPE_CHECKING:  # its module loads torch, of which these processes have no need
@@ -18,7 +19,8 @@ if TYPE_CHECKING:  # its module loads torch, of which these processes have no ne
 _BASE_BYTES = 768 * 2**20
 _BYTES_PER_PIXEL = 24
 
-# Place of the reason in REASONS, or -1 and pixels behind; width and height, 0 where unknown.
+_TEXTS = reasons.texts(reasons.PICTURES)
+# Place of the reason in _TEXTS, or -1 and pixels behind; width and height, 0 where unknown.
 _HEADER = struct.Struct("<bII")
 
 
@@ -35,10 +37,10 @@ class Decoder:
         try:
             found = self._decode(content)
         except Ended:
-            return Rejected(BEYOND_LIMITS)
+            return Rejected(reasons.BEYOND_LIMITS.text)
         place, width, height = _HEADER.unpack_from(found)
         if place >= 0:
-            return Rejected(REASONS[place], width or None, height or None)
+            return Rejected(_TEXTS[place], width or None, height or None)
         pixels = np.frombuffer(found, np.uint8, offset=_HEADER.size)
         return Decoded(pixels.reshape(self._side_px, self._side_px, 3), width, height)
 
@@ -48,5 +50,5 @@ def packed(content: bytes, preprocessing: dict[str, Any], max_pixels: int, min_s
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # the others decode other pictures
     found = decode(content, cast("Preprocessing", SimpleNamespace(**preprocessing)), max_pixels, min_side_px)
     if isinstance(found, Rejected):
-        return _HEADER.pack(REASONS.index(found.reason), found.width or 0, found.height or 0)
+        return _HEADER.pack(_TEXTS.index(found.reason), found.width or 0, found.height or 0)
     return _HEADER.pack(-1, found.width, found.height) + found.pixels.tobytes()

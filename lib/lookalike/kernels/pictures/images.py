@@ -11,17 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-if TYPE_CHECKING:  # a reason can be read without loading torch
-    from lookalike.kernels.models.networks import Preprocessing
+from lookalike import reasons
 
-ZERO_BYTES = "zero bytes"
-NOT_AN_IMAGE = "not an image (JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF)"
-TRUNCATED = "truncated or damaged"
-TOO_MANY_PIXELS = "beyond the pixel limit"
-TOO_SMALL = "too small"
-ONE_COLOUR = "one colour (a placeholder)"
-BEYOND_LIMITS = "takes too much time or memory to decode"
-REASONS = (ZERO_BYTES, NOT_AN_IMAGE, TRUNCATED, TOO_MANY_PIXELS, TOO_SMALL, ONE_COLOUR, BEYOND_LIMITS)
+if TYPE_CHECKING:  # its module loads torch
+    from lookalike.kernels.models.networks import Preprocessing
 
 # Only what Pillow decodes itself or with a hardened library; EPS, for one, would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
@@ -62,7 +55,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Rejected:
-    """`reason`: one of REASONS. `width`, `height`: upright, pixels, where the header was read."""
+    """`reason`: text of one of `reasons.PICTURES`. `width`, `height`: upright, pixels, where the header was read."""
 
     reason: str
     width: int | None = None
@@ -76,21 +69,21 @@ def decode(content: bytes, preprocessing: "Preprocessing", max_pixels: int, min_
     is wrong with `content` gives a Rejected; nothing is raised.
     """
     if not content:
-        return Rejected(ZERO_BYTES)
+        return Rejected(reasons.ZERO_BYTES.text)
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
-        return Rejected(TOO_MANY_PIXELS)
+        return Rejected(reasons.TOO_MANY_PIXELS.text)
     except MemoryError:
-        return Rejected(BEYOND_LIMITS)
+        return Rejected(reasons.BEYOND_LIMITS.text)
     except Exception:  # Pillow's plugins raise whatever their parsing runs into
-        return Rejected(TRUNCATED if _MAGIC.match(content) else NOT_AN_IMAGE)
+        return Rejected(reasons.TRUNCATED.text if _MAGIC.match(content) else reasons.NOT_AN_IMAGE.text)
     with image:
         width, height = image.size
         if width * height > max_pixels:
-            return Rejected(TOO_MANY_PIXELS, width, height)
+            return Rejected(reasons.TOO_MANY_PIXELS.text, width, height)
         if min(width, height) < min_side_px:
-            return Rejected(TOO_SMALL, width, height)
+            return Rejected(reasons.TOO_SMALL.text, width, height)
         try:
             needed_px = round(preprocessing.size_px / preprocessing.crop_fraction * REDUCED_MARGIN)
             image.draft(None, (needed_px, needed_px))
@@ -98,16 +91,16 @@ def decode(content: bytes, preprocessing: "Preprocessing", max_pixels: int, min_
             turn = _UPRIGHT.get(_orientation(image))
             small = _resized(_to_rgb(image), preprocessing)
         except MemoryError:
-            return Rejected(BEYOND_LIMITS, width, height)
+            return Rejected(reasons.BEYOND_LIMITS.text, width, height)
         except Exception:
-            return Rejected(TRUNCATED, width, height)
+            return Rejected(reasons.TRUNCATED.text, width, height)
     if turn is not None:  # the box is centred and square, so turning the small picture is turning the large one
         small = small.transpose(turn)
         if turn not in (_UPRIGHT[2], _UPRIGHT[3], _UPRIGHT[4]):
             width, height = height, width
     pixels = np.asarray(small)
     if np.ptp(pixels, axis=(0, 1)).max() <= ONE_COLOUR_SPREAD:
-        return Rejected(ONE_COLOUR, width, height)
+        return Rejected(reasons.ONE_COLOUR.text, width, height)
     return Decoded(pixels, width, height)
 
 

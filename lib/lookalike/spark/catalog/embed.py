@@ -1,102 +1,60 @@
 """Embed: images of the ledger that await it -> `embeddings`, each content once, and the ledger's statuses.
 
-`mapInArrow` carries the rows: as fast as the other ways (tests/bench), without pandas. The model is loaded once per
-Python worker.
-Embeddings are committed in chunks, then the ledger once. A crash costs at most one chunk.
+Images go chunk by chunk. A chunk's embeddings are committed first, then the ledger's rows of its images: after a crash
+no content is embedded twice, and no image of an earlier chunk is read again.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import partial
-from itertools import chain
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator, Mapping
+from functools import reduce
+from operator import or_
 
-import numpy as np
 import pyarrow as pa
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from lookalike import files, schemas
-from lookalike.config import EmbedSettings, IngestSettings, Settings
-from lookalike.errors import ManifestInvalid, first_few
+from lookalike import files, reasons, schemas
+from lookalike.errors import ManifestChanged, ManifestInvalid, first_few
 from lookalike.spark.catalog.gallery import embedded_images
-from lookalike.spark.catalog.ingest import KEY, checked_embeddings, hash_rows, known_partitions
-from lookalike.spark.category_conditions import among, covered, in_buckets_of
-from lookalike.spark.contents.sources import sources, task_share
-from lookalike.spark.progress import Count, progress_bar
-from lookalike.spark.run import Run, StageFigures
-from lookalike.spark.secrets import is_withheld, stored_uri
-from lookalike.spark.tables import conform, local_frame, spark_schema, written
-
-if TYPE_CHECKING:
-    from lookalike.kernels.models.embedder import Outcome
-
-_OUTCOMES = pa.schema(
-    [*(schemas.EMBEDDINGS.field(n) for n in ("content_hash", "model_id")), pa.field("embedding", schemas.EMBEDDING)]
-    + [schemas.EMBEDDINGS.field(n) for n in ("width", "height")]
-    + [pa.field("reason", pa.string())]
+from lookalike.spark.catalog.ingest import KEY, Compared, known_partitions
+from lookalike.spark.category_conditions import among, in_buckets_of
+from lookalike.spark.contents.embed_pictures import (
+    OUTCOMES,
+    EmbedJob,
+    Pictures,
+    embed_pictures,
+    known_contents,
 )
-_BATCH = 256
+from lookalike.spark.contents.given_embeddings import unit_embeddings
+from lookalike.spark.progress import Count, progress_bar, progress_bars
+from lookalike.spark.run import Run, StageFigures, console
+from lookalike.spark.secrets import stored_uri
+from lookalike.spark.tables import conform, local_frame, spark_schema
+from lookalike.spark.tasks import place
+
+_STATUSES = ("embedded", "reused", "rejected")
+_CONTENT = ("content_hash", "width", "height")
+_PLACES = pa.schema({"bucket": pa.int32(), "first": pa.int32(), "parts": pa.int32()})
 
 
-def embed(run: Run) -> dict[str, int]:
-    """Give every waiting image of the selection and the manifest its embedding and its status.
+def embed(run: Run, compared: Compared) -> dict[str, int]:
+    """Give every waiting image its embedding and its status. The rows `compared` by `ingest` are let go at the end.
 
-    Returns how many there were of each status. Raises ManifestInvalid where a category would lose images by that, see
-    `check_left_behind`.
+    Returns how many images were embedded, reused and rejected. Raises ManifestInvalid where a category would lose
+    images by that, see `check_left_behind`; and ManifestChanged.
     """
     with run.stage("embed") as figures:
-        figures.counts, figures.images = {"embedded": 0, "reused": 0, "rejected": 0}, 0
-        waiting = waiting_images(run).persist(StorageLevel.DISK_ONLY)
+        figures.counts, figures.images = dict.fromkeys(_STATUSES, 0), 0
+        waiting = compared.rows.where("outcome = 'waiting'").drop("outcome", "changed", "new", "old_bucket")
         try:
-            # Once these are read Spark knows how few they are, and needs not shuffle the large tables to meet them.
-            categories = {row["category"] for row in waiting.select("category").distinct().collect()}
-            if categories:
+            if compared.counts["waiting"]:
+                categories = {row["category"] for row in waiting.select("category").distinct().collect()}
                 check_left_behind(run, waiting, categories)
                 _embed_waiting(run, waiting, categories, figures)
+            _check_counts(compared.counts["waiting"], figures)
         finally:
-            waiting.unpersist()
-    return figures.counts
-
-
-def _embed_waiting(run: Run, waiting: DataFrame, categories: Collection[str], figures: StageFigures) -> None:
-    staging = files.join(run.settings.root, "staging", run.run_id)
-    manifest = run.manifest.where(among(categories))
-    lacking_at = run.tables.version("embeddings")
-    known = known_contents(waiting, run.tables.read("embeddings"), run.model_id).persist(StorageLevel.DISK_ONLY)
-    todo = unknown_contents(waiting, known).persist(StorageLevel.DISK_ONLY)
-    try:
-        figures.images = todo.count()
-        with progress_bar(run.console, run.spark.sparkContext, "embed", figures.images) as count:
-            if run.given_dim and figures.images:
-                outcomes = _take_given(run, manifest, todo, lacking_at, run.given_dim, count)
-            else:
-                outcomes = embed_contents(run, manifest, todo, figures.images, staging, count)
-        settled = settle(waiting, known, outcomes, run.model_id, run.run_id).persist(StorageLevel.DISK_ONLY)
-        rows = settled.groupBy("status", "bucket").count().collect()
-        if rows:
-            buckets = {row["bucket"] for row in rows}  # where the ledger has these rows already
-            run.tables.upsert("images", settled, KEY, partitions=known_partitions(buckets))
-        settled.unpersist()
-        for row in rows:
-            figures.counts[row["status"]] += row["count"]
-    finally:
-        files.remove(staging)
-        todo.unpersist()
-        known.unpersist()
-
-
-def waiting_images(run: Run) -> DataFrame:
-    """Ledger rows of the selection and the manifest that ingest accepted and this model has not yet seen.
-
-    An image that the manifest has in another category waits for ingest. What ingest rejected has no model_id. A run
-    that retries leaves alone what waits only because the model is another.
-    """
-    waits = F.col("status").isNull()
-    if not run.selection.retry:
-        waits |= F.col("model_id") != run.model_id
-    rows = run.tables.read("images").where(waits & ~F.col("deleted") & covered(run.selection))
-    return rows.join(run.manifest.select("image_id", "category"), ["image_id", "category"], "left_semi")
+            compared.rows.unpersist()
+    return {status: figures.counts[status] for status in _STATUSES}
 
 
 def check_left_behind(run: Run, waiting: DataFrame, categories: Collection[str]) -> None:
@@ -121,203 +79,173 @@ def check_left_behind(run: Run, waiting: DataFrame, categories: Collection[str])
         )
 
 
-def known_contents(waiting: DataFrame, embeddings: DataFrame, model_id: str) -> DataFrame:
-    """(content_hash, width, height) of each content of `waiting` that has an embedding of this model."""
-    ours = embeddings.where(F.col("model_id") == model_id).select("content_hash", "width", "height")
-    return ours.join(waiting.select("content_hash"), "content_hash", "left_semi")
+def _check_counts(waited: int, figures: StageFigures) -> None:
+    """Raises ManifestChanged where other images were met than ingest found waiting."""
+    if (met := sum(figures.counts[status] for status in _STATUSES)) != waited:
+        raise ManifestChanged(
+            f"{waited:,} images waited to be embedded, and {met:,} were met: the manifest or the ledger changed while "
+            "the run was at work, so nothing was published: run this again"
+        )
 
 
-def unknown_contents(waiting: DataFrame, known: DataFrame) -> DataFrame:
-    """(content_hash, uri, image_id) of each distinct content that is not `known`."""
-    one = F.max(F.struct("uri", "image_id")).alias("one")
-    distinct = waiting.groupBy("content_hash").agg(one).select("content_hash", "one.uri", "one.image_id")
-    return distinct.join(known, "content_hash", "left_anti")
+def _embed_waiting(run: Run, waiting: DataFrame, categories: Collection[str], figures: StageFigures) -> None:
+    """Embed `waiting`, which are of these `categories`."""
+    other_bytes = 0
+    keyed = with_keys(waiting).persist(StorageLevel.DISK_ONLY)
+    try:
+        for outcomes in _outcomes(run, keyed, run.manifest.where(among(categories)), figures):
+            run.check_manifest()
+            settled = settle(keyed, outcomes, run.model_id, run.run_id).persist(StorageLevel.DISK_ONLY)
+            parts = settled.groupBy("counted", "changed", "bucket", "other_bytes").count().collect()
+            if buckets := {part["bucket"] for part in parts if part["changed"]}:  # where the ledger has these rows
+                run.tables.upsert("images", settled.where("changed"), KEY, partitions=known_partitions(buckets))
+            settled.unpersist()
+            for part in parts:
+                figures.counts[part["counted"]] += part["count"]
+                other_bytes += part["count"] if part["other_bytes"] else 0
+    finally:
+        keyed.unpersist()
+    if other_bytes:
+        figures.counts["other_bytes"] = other_bytes
+        console().print(
+            f"{other_bytes:,} images have other bytes than when they were last read, at the same uri; if their server "
+            "encodes each answer anew, give updated_at in the manifest: then they are read only when it changes",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
-def embed_contents(
-    run: Run, manifest: DataFrame, todo: DataFrame, contents: int, staging: str, count: Count
-) -> DataFrame:
-    """Store the embeddings of `todo`, as `unknown_contents` gives it; gives all outcomes, see `image_outcomes`.
+def with_keys(waiting: DataFrame) -> DataFrame:
+    """`waiting` with the `key` of its picture: of rows with the same known content, the image_id of one of them.
 
-    `manifest` (image_id, uri, content) has what `todo` lacks: carried bytes, and uris with their secrets.
+    That one carries its bytes, if any does.
     """
-    if not contents:
-        return local_frame(run.spark, [], _OUTCOMES)
-    chunks = -(-contents // run.settings.embed.commit_images)
-    tasks = task_count(-(-contents // chunks), run.spark.sparkContext.defaultParallelism, run.settings.embed)
-    images = with_content(manifest, todo.withColumn("chunk", _chunk(chunks)))
-    if chunks > 1:
-        images = _staged(images, files.join(staging, "images"))
-    outcomes = files.join(staging, "outcomes")
-    for chunk in range(chunks):
-        part = images.where(F.col("chunk") == chunk).repartition(tasks, "content_hash")
-        # Written before they are used, so that nothing is computed again when an executor is lost.
-        found = written(image_outcomes(part, run.settings, run.model_id, count), files.join(outcomes, f"chunk={chunk}"))
-        embedded = found.where("embedding IS NOT NULL")
-        if not embedded.isEmpty():
-            run.tables.insert("embeddings", embedded.withColumn("run_id", F.lit(run.run_id)), schemas.EMBEDDINGS_KEY)
-    return run.spark.read.schema(spark_schema(_OUTCOMES)).parquet(outcomes)
+    content = F.coalesce(F.when(~F.col("must_read"), F.col("content_hash")), F.col("image_id"))
+    same = Window.partitionBy("stated", content)
+    return waiting.withColumn("key", F.min(F.struct("given_uri", "image_id")).over(same)["image_id"])
 
 
-def task_count(contents: int, cores: int, settings: EmbedSettings) -> int:
-    """Tasks for a chunk: of `task_images` at most, and several per core as long as each fills a batch.
-
-    Hashing makes tasks unequal, and cores unequally fast; the last ones even that out.
-    """
-    return max(1, -(-contents // settings.task_images), min(4 * cores, contents // settings.batch_images))
-
-
-def with_content(manifest: DataFrame, todo: DataFrame) -> DataFrame:
-    """`todo`, content_hash, uri and image_id among its columns, with `content` where the manifest carries the bytes.
-
-    Of several manifest rows of one image_id all are given; that bytes are those of content_hash is for the reader.
-    A uri whose secrets the ledger withholds is the manifest's.
-    """
-    columns = (*todo.columns, "content")
-    carried = manifest.where(F.col("content").isNotNull()).select("image_id", "content")
-    by_content = todo.where("uri IS NULL").join(carried, "image_id", "inner").select(*columns)
-    withheld = is_withheld(F.col("uri"))
-    whole = manifest.where("uri IS NOT NULL").select("image_id", F.col("uri").alias("whole"))
-    by_manifest = (
-        todo.where(withheld).join(whole, "image_id", "inner").where(stored_uri(F.col("whole")) == F.col("uri"))
+def _outcomes(run: Run, keyed: DataFrame, manifest: DataFrame, figures: StageFigures) -> Iterator[DataFrame]:
+    """OUTCOMES of every key of `keyed`, in parts. What was embedded stands in `embeddings` before its part comes."""
+    seen_at = run.tables.delta_version("embeddings")
+    known = known_contents(run.tables.read("embeddings"), run.model_id)
+    hashed = keyed.where("NOT must_read AND content_hash IS NOT NULL").select("key", "content_hash").distinct()
+    met = known.join(hashed, "content_hash", "left_semi").persist(StorageLevel.DISK_ONLY)
+    reused = hashed.join(met, "content_hash").withColumns(
+        {"reason": F.lit(None).cast("string"), "is_new": F.lit(False)}
     )
-    uris = (
-        todo.where("uri IS NOT NULL")
-        .where(~withheld)
-        .unionByName(by_manifest.withColumn("uri", F.col("whole")).drop("whole"))
-    )
-    by_uri = uris.withColumn("content", F.lit(None).cast("binary")).select(*columns)
-    return by_uri.unionByName(by_content)
+    reused = conform(reused, OUTCOMES)
+    pictures = keyed.where("image_id = key")
+    is_met = ~pictures["must_read"] & (pictures["content_hash"] == met["content_hash"])
+    todo = pictures.join(met.select("content_hash"), is_met, "left_anti").persist(StorageLevel.DISK_ONLY)
+    try:
+        sizes = {row["bucket"]: row["count"] for row in todo.groupBy("bucket").count().collect()}
+        figures.images = sum(sizes.values())
+        if not sizes:
+            yield reused
+        elif dim := run.given_dim:
+            with progress_bar(run.console, run.spark.sparkContext, "embed", figures.images) as count:
+                yield reused.unionByName(_store_given(run, manifest, todo, seen_at, dim, count))
+        else:
+            chunks = _embed_chunks(run, manifest, todo, sizes, known, seen_at)
+            yield next(chunks).unionByName(reused)
+            yield from chunks
+    finally:
+        todo.unpersist()
+        met.unpersist()
 
 
-def _chunk(chunks: int) -> Column:
-    return F.pmod(F.xxhash64("content_hash"), F.lit(chunks)).cast("int")
+def _embed_chunks(
+    run: Run, manifest: DataFrame, todo: DataFrame, sizes: Mapping[int, int], known: DataFrame, seen_at: int
+) -> Iterator[DataFrame]:
+    """OUTCOMES of `todo`, chunk by chunk: few buckets of the ledger in each, as their rows are then written anew.
 
-
-def _staged(images: DataFrame, path: str) -> DataFrame:
-    """`images` (content_hash, uri, chunk, content) from a file a chunk, so that no chunk reads the manifest again."""
-    images.write.partitionBy("chunk").option("compression", "none").parquet(path)
-    return images.sparkSession.read.schema(images.schema).parquet(path)
-
-
-def image_outcomes(images: DataFrame, settings: Settings, model_id: str, count: Count) -> DataFrame:
-    """(content_hash, model_id, embedding, width, height, reason) of each image: an embedding, or a reason for none."""
-    return images.mapInArrow(partial(_embed_batches, settings, model_id, count), spark_schema(_OUTCOMES))
-
-
-def _embed_batches(
-    settings: Settings, model_id: str, count: Count, batches: Iterable[pa.RecordBatch]
-) -> Iterator[pa.RecordBatch]:
-    batches = iter(batches)
-    first = next(batches, None)
-    if first is None:  # an empty task, for which no model need be loaded
-        return
-    # Here, as torch takes ten seconds to import, and given embeddings need none of it.
-    from lookalike.kernels.models.embedder import embedder
-
-    threads, device = task_share()
-    worker = embedder(settings.model, settings.embed, threads, device, model_id)
-    outcomes: list[Outcome] = []
-    for outcome in worker.embed(_distinct(chain([first], batches), settings.ingest)):
-        outcomes.append(outcome)
-        if len(outcomes) == _BATCH:
-            yield _outcome_batch(outcomes, model_id)
-            count(len(outcomes))
-            outcomes = []
-    if outcomes:
-        yield _outcome_batch(outcomes, model_id)
-        count(len(outcomes))
-
-
-def _distinct(
-    batches: Iterable[pa.RecordBatch], settings: IngestSettings
-) -> Iterator[tuple[str, bytes | Callable[[], bytes]]]:
-    """(content_hash, bytes or how to read them), once per content: equal contents are in one task."""
-    seen: set[str] = set()
-    for batch in batches:
-        for _, key, source in sources(batch, settings):
-            if key not in seen:
-                seen.add(key)
-                yield key, source
-
-
-def _outcome_batch(outcomes: list["Outcome"], model_id: str) -> pa.RecordBatch:
-    columns = [
-        [outcome.key for outcome in outcomes],
-        [model_id] * len(outcomes),
-        [outcome.embedding for outcome in outcomes],
-        [outcome.width for outcome in outcomes],
-        [outcome.height for outcome in outcomes],
-        [outcome.reason for outcome in outcomes],
-    ]
-    arrays = [pa.array(values, field.type) for values, field in zip(columns, _OUTCOMES, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=_OUTCOMES)
-
-
-def _take_given(run: Run, manifest: DataFrame, todo: DataFrame, lacking_at: int, dim: int, count: Count) -> DataFrame:
-    """Store the embeddings that the manifest brings, in one commit, as nothing costly could be lost; gives outcomes.
-
-    `lacking_at`: see `Tables.insert`.
+    `sizes` are the pictures by bucket. At its version `seen_at` `embeddings` has the contents `known` and no others.
     """
-    found = given_outcomes(manifest, todo, dim, run.model_id, count).withColumn("run_id", F.lit(run.run_id))
-    run.tables.insert("embeddings", found, schemas.EMBEDDINGS_KEY, lacking_at)
+    places, chunks = place(sizes, run.settings.embed.commit_images)
+    place_of = F.broadcast(local_frame(run.spark, places, _PLACES))
+    part = F.pmod(F.xxhash64("key"), F.col("parts")).cast("int")
+    rows = todo.join(place_of, "bucket").select(
+        "key",
+        F.col("given_uri").alias("uri"),
+        F.when(F.col("stated"), F.col("content_hash")).alias("content_hash"),
+        (F.col("first") + part).alias("chunk"),
+    )
+    carried = manifest.where("content IS NOT NULL").select(F.col("image_id").alias("key"), "content")
+    pictures = Pictures(rows, carried, sum(sizes.values()), chunks)
+    staging = files.join(run.settings.root, "staging", run.run_id, "embed")
+    bars = {"read": pictures.total, "embed": pictures.total}
+    try:
+        with progress_bars(run.console, run.spark.sparkContext, bars) as (count_read, count_embedded):
+            job = EmbedJob(run.settings, run.model_id, staging, count_read, count_embedded)
+            for chunk in embed_pictures(pictures, known, job):
+                if not chunk.embeddings.isEmpty():
+                    new = chunk.embeddings.withColumn("run_id", F.lit(run.run_id))
+                    seen_at = _store(run, new, seen_at)
+                yield chunk.outcomes
+    finally:
+        files.remove(files.join(run.settings.root, "staging", run.run_id))
+
+
+def _store(run: Run, embeddings: DataFrame, seen_at: int) -> int:
+    """Add `embeddings`, which the table had none of at `seen_at`. Gives the next such version, if nobody else wrote."""
+    run.tables.insert("embeddings", embeddings, schemas.EMBEDDINGS_KEY, seen_at)
+    return max(seen_at, 0) + 1  # a table that was missing is made first, by a commit of its own
+
+
+def _store_given(run: Run, manifest: DataFrame, todo: DataFrame, seen_at: int, dim: int, count: Count) -> DataFrame:
+    """Store the embeddings that the manifest brings, in one commit, as nothing costly could be lost; gives OUTCOMES."""
+    given = manifest.select(F.col("image_id").alias("key"), "embedding")
+    wanted = todo.select("key", "content_hash")
+    no_size = {name: F.lit(None).cast("int") for name in ("width", "height")}
+    new = unit_embeddings(given, wanted, dim, run.model_id, count).withColumns(no_size)
+    alone_at = _store(run, new.withColumn("run_id", F.lit(run.run_id)), seen_at)
     stored = run.tables.read("embeddings").where(F.col("model_id") == run.model_id)
-    if run.tables.version("embeddings") == lacking_at + 1:  # else another job may have stored some of these meanwhile
+    if run.tables.delta_version("embeddings") == alone_at:  # else another job may have stored some of these meanwhile
         stored = stored.where(F.col("run_id") == run.run_id)
-    return stored.join(todo, "content_hash", "left_semi").withColumn("reason", F.lit(None).cast("string"))
+    rows = wanted.join(stored.select(*_CONTENT), "content_hash")
+    return conform(rows.withColumns({"reason": F.lit(None).cast("string"), "is_new": F.lit(True)}), OUTCOMES)
 
 
-def given_outcomes(manifest: DataFrame, todo: DataFrame, dim: int, model_id: str, count: Count) -> DataFrame:
-    """Outcomes for embeddings that the manifest brings: the same, L2-normalised."""
-    wanted = todo.select("content_hash", "image_id")
-    rows = manifest.select("image_id", "embedding").join(wanted.select("image_id"), "image_id", "left_semi")
-    unit = rows.select("embedding").mapInArrow(partial(_unit_batches, dim, model_id, count), spark_schema(_OUTCOMES))
-    return unit.join(wanted, "content_hash", "left_semi").dropDuplicates(["content_hash"])
+def settle(keyed: DataFrame, outcomes: DataFrame, model_id: str, run_id: str) -> DataFrame:
+    """Rows of `images` for those of `keyed` whose key is in `outcomes`, with their final status.
 
-
-def _unit_batches(dim: int, model_id: str, count: Count, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        values, _ = checked_embeddings(batch["embedding"], dim)
-        n = len(values)
-        # float64, so that the squares of large values don't overflow.
-        norms = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
-        unit = (values / norms[:, None]).astype(np.float32)
-        columns = {
-            "content_hash": pa.array(hash_rows(values), pa.string()),
-            "model_id": pa.repeat(model_id, n),
-            "embedding": pa.ListArray.from_arrays(pa.array(np.arange(n + 1, dtype=np.int32) * dim), unit.ravel()),
-        }
-        arrays = [columns.get(f.name, pa.nulls(n, f.type)) for f in _OUTCOMES]
-        yield pa.RecordBatch.from_arrays(arrays, schema=_OUTCOMES)
-        count(n)
-
-
-def settle(waiting: DataFrame, known: DataFrame, outcomes: DataFrame, model_id: str, run_id: str) -> DataFrame:
-    """Waiting ledger rows whose content has an outcome now, with their final status.
-
-    `known` are contents that had an embedding before, `outcomes` are this run's. Of the rows of one content, the one
-    with the least image_id is `embedded` if this run computed it; the others are `reused`.
+    `counted`: embedded, reused or rejected; of the rows of a new content, the one with the least image_id is embedded.
+    `changed`: whether the row differs from the ledger's. `other_bytes`: whether the bytes are others although uri and
+    updated_at are as before. An image that is embedded, and can't be read for a cause that may pass, stays as it was.
     """
-    size = ("content_hash", "width", "height")
-    before = known.select(*size, F.lit(None).cast("string").alias("reason"), F.lit(False).alias("ours"))
-    results = (
-        outcomes.select(*size, "reason", F.col("reason").isNull().alias("ours"))
-        .unionByName(before)
-        .groupBy("content_hash")
-        .agg(*(F.max(name).alias(name) for name in ("width", "height", "reason", "ours")))
+    found = outcomes.select(
+        F.col("key"), *[F.col(name).alias(f"found_{name}") for name in (*_CONTENT, "reason")], "is_new"
     )
-    first = F.min("image_id").over(Window.partitionBy("content_hash"))
-    status = (
-        F.when(F.col("reason").isNotNull(), "rejected")
-        .when(F.col("ours") & (F.col("image_id") == F.col("first")), "embedded")
-        .otherwise("reused")
+    rows = keyed.join(found, "key", "inner").withColumn("run_id", F.lit(run_id))
+    ours = (F.col("model_id") == model_id) & F.col("status").isin("embedded", "reused")
+    refusal = F.col("found_reason")
+    first = F.min("image_id").over(Window.partitionBy(F.coalesce("found_content_hash", "image_id")))
+    stays = F.coalesce(refusal.isin(*reasons.TRANSIENT) & ours, F.lit(False))
+    as_before = F.coalesce(ours & (F.col("found_content_hash") == F.col("content_hash")), F.lit(False))
+    is_first = F.col("is_new") & (F.col("image_id") == first)
+    new = {
+        "uri": stored_uri(F.col("given_uri")),
+        "updated_at": F.col("given_updated_at"),
+        "content_hash": F.col("found_content_hash"),
+        "width": F.col("found_width"),
+        "height": F.col("found_height"),
+        "model_id": F.lit(model_id),
+        "status": F.when(refusal.isNotNull(), "rejected")
+        .when(as_before, F.col("status"))
+        .when(is_first, "embedded")
+        .otherwise("reused"),
+        "reason": refusal,
+    }
+    same_place = F.col("uri").eqNullSafe(new["uri"]) & F.col("updated_at").eqNullSafe(new["updated_at"])
+    others = same_place & ~F.col("stated") & refusal.isNull() & (F.col("content_hash") != F.col("found_content_hash"))
+    counted = (
+        F.when(stays, "reused").when(refusal.isNotNull(), "rejected").when(is_first, "embedded").otherwise("reused")
     )
-    rows = (
-        waiting.drop("width", "height", "reason")
-        .withColumn("first", first)
-        .join(results, "content_hash", "inner")
-        .withColumn("status", status)
-        .withColumn("model_id", F.lit(model_id))
-        .withColumn("run_id", F.lit(run_id))
+    changed = reduce(or_, (~F.col(name).eqNullSafe(value) for name, value in new.items()))
+    return rows.select(
+        *[new.get(name, F.col(name)).alias(name) for name in spark_schema(schemas.IMAGES).names],
+        counted.alias("counted"),
+        (~stays & changed).alias("changed"),
+        F.coalesce(others, F.lit(False)).alias("other_bytes"),
     )
-    return conform(rows, schemas.IMAGES)

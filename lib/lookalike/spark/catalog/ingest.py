@@ -1,36 +1,27 @@
 """Ingest: manifest -> `images`, the ledger. Every manifest row gets a ledger row; a bad one is rejected with a reason.
 
-An image is read here for its `content_hash`, so that no content is ever embedded twice. It is not read where the
-manifest says the hash, where its `uri` and `updated_at` are the ledger's, or where it is deleted.
+No picture is read here. Bytes that the manifest carries, and hashes that it states, are compared with the ledger.
+`embed` reads what a uri leads to. Until then an image that was embedded before stays in the ledger as it was.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
-from pyspark.sql.types import StringType, StructField, StructType
 
-from lookalike import fetch, files, schemas
+from lookalike import files, reasons, schemas
 from lookalike.config import IngestSettings
-from lookalike.errors import ManifestInvalid
-from lookalike.kernels.pictures.images import ZERO_BYTES
-from lookalike.selection import Retry
+from lookalike.errors import ManifestChanged, ManifestInvalid
+from lookalike.selection import Retry, Selection
 from lookalike.spark.category_conditions import bucket, covered
-from lookalike.spark.progress import progress_bar
+from lookalike.spark.contents.given_embeddings import hash_embeddings
+from lookalike.spark.contents.read_pictures import carried_reason
+from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.run import Run
 from lookalike.spark.secrets import stored_uri
 from lookalike.spark.tables import spark_schema
-
-DELETED = "deleted"
 
 KEY = ("image_id", "occurrence")
 
@@ -40,10 +31,7 @@ _SAID = ("product_id", "category", "uri", "title", "available", "deleted", "upda
 # Which row of one image_id is its first.
 _RANKED = ("image_id", "updated_at", "product_id", "category", "uri")
 
-# What decides which bytes an image's are.
-_WHERE = ("uri", "updated_at")
-
-# What became of an image before.
+# What the ledger knows of an image's content.
 _OUTCOME = ("content_hash", "width", "height", "model_id", "status", "reason")
 
 _CATEGORY = r"^[^/\s\p{Cntrl}]([^/\p{Cntrl}]*[^/\s\p{Cntrl}])?(/[^/\s\p{Cntrl}]([^/\p{Cntrl}]*[^/\s\p{Cntrl}])?)*$"
@@ -51,52 +39,98 @@ _DOTS = r"(^|/)\.{1,2}(/|$)"
 _MAX_CATEGORY = 512
 
 
-def ingest(run: Run) -> dict[str, int]:
-    """Bring the ledger up to date with the selected manifest rows, in one commit.
+@dataclass(frozen=True)
+class Compared:
+    """The selected manifest rows, compared with the ledger: `rows` as `compare_with_ledger` gives them, persisted.
 
-    Rows new to the run's model wait for embed. Returns how many rows there were of each outcome. Raises ManifestInvalid
-    where nothing is in the selected categories.
+    A row that is as it was, and waits for nothing, has only its outcome. `counts`: rows, and how many are waiting,
+    reused and rejected.
     """
-    model_id = run.model_id  # before any work, as a model may not load
+
+    rows: DataFrame
+    counts: dict[str, int]
+
+
+def ingest(run: Run) -> Compared:
+    """Bring the ledger up to date with the selected manifest rows, in one commit; gives them for `embed`.
+
+    Raises ManifestInvalid where nothing is in the selected categories, and ManifestChanged.
+    """
     with run.stage("ingest") as figures:
-        ledger_version = run.tables.version("images")
-        ledger = run.tables.read("images")
-        chosen, others = selected_rows(run, ledger)
-        total = chosen.count()
-        if run.selection.categories and not total and ledger.where(covered(run.selection)).isEmpty():
-            named = ", ".join(run.selection.categories)
-            raise ManifestInvalid(f"no manifest row and no image is in {named}: give categories as the manifest does")
-        with progress_bar(run.console, run.spark.sparkContext, "ingest", total) as count:
-            if dim := run.given_dim:
-                digested = digest_embeddings(chosen, dim, count)
-            else:
-                digested = digest_contents(chosen, run.settings.ingest)
-            hashed = against(check(digested, others, needs_image=not dim), ledger, run.selection.retry)
-            if not dim:
-                hashed = hash_uris(hashed, run.settings.ingest, count)
-            found = ledger_rows(through_outages(hashed), run.run_id).withColumn("outcome", _outcome(model_id))
-            # Of what is as it was only the outcome is kept.
-            kept = [
-                F.when(F.col("changed"), F.col(f"`{name}`")).alias(name)
-                for name in (*schemas.IMAGES.names, "old_bucket")
-            ]
-            rows = found.select(*kept, "outcome", "changed", "new").persist(StorageLevel.DISK_ONLY)
-            try:
-                outcomes = rows.groupBy("outcome", "changed", "new", "bucket", "old_bucket").count().collect()
-                changed = [outcome for outcome in outcomes if outcome["changed"]]
-                if changed and all(outcome["new"] for outcome in changed):
-                    run.tables.insert("images", rows.where("changed"), KEY, lacking_at=ledger_version)
-                elif changed:
-                    buckets = {o["bucket"] for o in changed} | {o["old_bucket"] for o in changed if not o["new"]}
-                    run.tables.upsert("images", rows.where("changed"), KEY, partitions=known_partitions(buckets))
-            finally:
-                rows.unpersist()
-        figures.counts = {"rows": 0, "waiting": 0, "reused": 0, "rejected": 0}
-        for outcome in outcomes:
-            figures.counts[outcome["outcome"]] += outcome["count"]
-            figures.counts["rows"] += outcome["count"]
+        figures.manifest_checksum = run.manifest_files.checksum
+        ledger_version = run.tables.delta_version("images")
+        with progress_bar(run.console, run.spark.sparkContext, "ingest", run.manifest.count()) as count:
+            rows = compared_rows(run, count)
+            sizes = rows.groupBy("outcome", "changed", "new", "bucket", "old_bucket").count().collect()
+            if not sizes and run.selection.categories:
+                check_selection(run.tables.read("images"), run.selection)
+            run.check_manifest()
+            changed = [size for size in sizes if size["changed"]]
+            if changed and all(size["new"] for size in changed):
+                run.tables.insert("images", rows.where("changed"), KEY, lacking_at=ledger_version)
+            elif changed:
+                buckets = {s["bucket"] for s in changed} | {s["old_bucket"] for s in changed if not s["new"]}
+                run.tables.upsert("images", rows.where("changed"), KEY, partitions=known_partitions(buckets))
+        figures.counts = _counts(sizes)
         figures.images = figures.counts["rows"]
-    return figures.counts
+    return Compared(rows, figures.counts)
+
+
+def compare_manifest(run: Run) -> Compared:
+    """The same without any change of the ledger, for a stage that runs as a job of its own."""
+    rows = compared_rows(run, lambda _: None)
+    return Compared(rows, _counts(rows.groupBy("outcome").count().collect()))
+
+
+def check_ingested(run: Run) -> None:
+    """Raises ManifestChanged where the run's manifest is not the one that `ingest` took in last from its place.
+
+    For a stage that runs as a job of its own. What an older release took in is not known, and passes.
+    """
+    uri = files.redacted(run.settings.manifest or "")
+    taken = run.tables.read("runs").where("stage = 'ingest'").orderBy(F.desc("started_at"))
+    last = taken.where((F.col("manifest") == uri) | F.col("manifest").isNull()).first()
+    if last is None:
+        raise ManifestChanged(f"ingest has not taken in the manifest {uri}: run ingest with it first")
+    if last["manifest_checksum"] not in (None, run.manifest_files.checksum):
+        raise ManifestChanged(
+            f"the manifest {uri} is not what run {last['run_id']} took in: run ingest, then the stages after it"
+        )
+
+
+def _counts(sizes: Sequence[Row]) -> dict[str, int]:
+    counts = {"rows": 0, "waiting": 0, "reused": 0, "rejected": 0}
+    for size in sizes:
+        counts[size["outcome"]] += size["count"]
+        counts["rows"] += size["count"]
+    return counts
+
+
+def check_selection(ledger: DataFrame, selection: Selection) -> None:
+    """Raises ManifestInvalid where the ledger has no image in the selected categories."""
+    if ledger.where(covered(selection)).isEmpty():
+        named = ", ".join(selection.categories)
+        raise ManifestInvalid(f"no manifest row and no image is in {named}: give categories as the manifest does")
+
+
+def compared_rows(run: Run, count: Count) -> DataFrame:
+    """The rows of `Compared`; `count` is told the embeddings that the manifest brings."""
+    ledger = run.tables.read("images")
+    chosen, others = selected_rows(run.manifest, ledger, run.selection)
+    if dim := run.given_dim:
+        given = chosen.withColumn("carries_image", F.col("content").isNotNull()).drop("content", "content_hash")
+        digested = hash_embeddings(given, dim, count)
+    else:
+        digested = hash_contents(chosen, run.settings.ingest)
+    checked = check_rows(digested, others, needs_image=not dim)
+    rows = compare_with_ledger(checked, ledger, run.selection.retry, run.model_id, run.run_id)
+    flags = ("outcome", "changed", "new")
+    kept = [
+        F.when(F.col("changed") | (F.col("outcome") == "waiting"), F.col(f"`{name}`")).alias(name)
+        for name in rows.columns
+        if name not in flags
+    ]
+    return rows.select(*kept, *flags).persist(StorageLevel.DISK_ONLY)
 
 
 def known_partitions(buckets: set[int | None]) -> set[int] | None:
@@ -105,109 +139,50 @@ def known_partitions(buckets: set[int | None]) -> set[int] | None:
     return known if len(known) == len(buckets) else None
 
 
-def _outcome(model_id: str) -> Column:
-    """waiting, reused or rejected: what this run owes a row after ingest."""
-    settled = F.when(F.col("status") == "rejected", "rejected").otherwise("reused")
-    waits = ~F.col("deleted") & (F.col("status").isNull() | (F.col("model_id") != model_id))
-    return F.when(F.coalesce(waits, F.lit(False)), "waiting").otherwise(settled)
-
-
-def selected_rows(run: Run, ledger: DataFrame) -> tuple[DataFrame, DataFrame | None]:
+def selected_rows(manifest: DataFrame, ledger: DataFrame, selection: Selection) -> tuple[DataFrame, DataFrame | None]:
     """Manifest rows of the selection; and, if it leaves categories out, what tells which row of an image_id is first.
 
     To retry, all rows of an image_id that has a rejected one are taken.
     """
-    inside = covered(run.selection)
-    chosen = run.manifest.where(inside)
-    if run.selection.retry:
-        rejected = ledger.where(_retried(run.selection.retry, F.col("status"), F.col("reason")))
+    inside = covered(selection)
+    chosen = manifest.where(inside)
+    if selection.retry:
+        rejected = ledger.where(_is_retried(selection.retry, F.col("status"), F.col("reason")))
         ids = rejected.select(F.col("image_id").alias("rejected_id")).distinct()
         chosen = chosen.join(ids, F.col("image_id").eqNullSafe(F.col("rejected_id")), "left_semi")
-    if not run.selection.categories:
+    if not selection.categories:
         return chosen, None
-    return chosen, run.manifest.where(~F.coalesce(inside, F.lit(False))).select(*_RANKED)
+    return chosen, manifest.where(~F.coalesce(inside, F.lit(False))).select(*_RANKED)
 
 
-def _retried(retry: Retry, status: Column, reason: Column) -> Column:
-    return (status == "rejected") & (F.lit(True) if retry == "all" else _could_not_be_read(reason))
+def _is_retried(retry: Retry, status: Column, reason: Column) -> Column:
+    """Whether a rejection of the ledger is tried again; false where there is none."""
+    could_not_be_read = reason.startswith(reasons.UNREADABLE)
+    return F.coalesce((status == "rejected") & (F.lit(True) if retry == "all" else could_not_be_read), F.lit(False))
 
 
-def _could_not_be_read(reason: Column) -> Column:
-    return reason.startswith(files.UNREADABLE)
-
-
-def digest_contents(manifest: DataFrame, settings: IngestSettings) -> DataFrame:
+def hash_contents(manifest: DataFrame, settings: IngestSettings) -> DataFrame:
     """The manifest with `reason` and the carried bytes' `content_hash` in place of the bytes, which go no further.
 
-    Without bytes, `content_hash` is what the manifest says.
+    Without bytes, `content_hash` is what the manifest states.
     """
-    size = F.length("content")
-    said = F.nullif(F.lower(F.trim("content_hash")), F.lit(""))
+    stated = F.nullif(F.lower(F.trim("content_hash")), F.lit(""))
     reason = (
-        F.when(size == 0, ZERO_BYTES)
-        .when(size > settings.max_image_bytes, files.TOO_LARGE)
-        .when(~F.col("said").rlike("^[0-9a-f]{64}$"), "content_hash is no sha256 in hex")
-        .when(F.col("carried") != F.col("said"), "content is not that of content_hash")
+        carried_reason(settings)
+        .when(~F.col("stated").rlike("^[0-9a-f]{64}$"), reasons.NO_SHA256.text)
+        .when(F.col("carried") != F.col("stated"), reasons.CONTENT_OF_OTHER_HASH.text)
     )
     return (
         manifest.withColumn("carries_image", F.col("content").isNotNull())
         .withColumn("carried", F.sha2("content", 256))
-        .withColumn("said", said)
+        .withColumn("stated", stated)
         .withColumn("reason", reason)
-        .withColumn("content_hash", F.coalesce("carried", "said"))
-        .drop("content", "embedding", "carried", "said")
+        .withColumn("content_hash", F.coalesce("carried", "stated"))
+        .drop("content", "embedding", "carried", "stated")
     )
 
 
-def digest_embeddings(manifest: DataFrame, dim: int, count: Callable[[int], None]) -> DataFrame:
-    """The manifest with `content_hash` and `reason` in place of the (dim,) embeddings that it brings."""
-
-    def digest(embeddings: pa.Array) -> pa.Array:
-        values, reasons = checked_embeddings(embeddings, dim)
-        hashes = np.full(len(embeddings), None, object)
-        hashes[[reason is None for reason in reasons]] = hash_rows(values)
-        count(len(embeddings))
-        columns = [pa.array(values, pa.string()) for values in (hashes, reasons)]
-        return pa.StructArray.from_arrays(columns, _DIGEST.names)
-
-    digested = F.arrow_udf(digest, _DIGEST)(F.col("embedding"))  # type: ignore[attr-defined]  # the stubs lack it
-    return (
-        manifest.withColumn("carries_image", F.col("content").isNotNull())
-        .withColumn("digest", digested)
-        .drop("content", "embedding", "content_hash")
-        .select("*", "digest.*")
-        .drop("digest")
-    )
-
-
-_DIGEST = StructType([StructField(name, StringType()) for name in ("content_hash", "reason")])
-
-
-def checked_embeddings(embeddings: pa.Array, dim: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """(good, dim) values of those that can be used; and for each of all the reason why it can't be, or None."""
-    sizes = pc.fill_null(pc.list_value_length(embeddings), -1).to_numpy(zero_copy_only=False)
-    whole = sizes == dim
-    flat = (embeddings if whole.all() else embeddings.filter(pa.array(whole))).flatten()
-    values = flat.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(-1, dim)
-    usable = np.isfinite(values).all(axis=1) & values.any(axis=1)
-    reasons = np.full(len(sizes), None, object)
-    reasons[np.flatnonzero(whole)[~usable]] = "embedding is zero or not finite"
-    for place in np.flatnonzero(~whole):
-        size = sizes[place]
-        reasons[place] = "no embedding" if size < 0 else f"embedding has {size} values, most others {dim}"
-    return values if usable.all() else values[usable], reasons
-
-
-def hash_rows(values: NDArray[np.float32]) -> list[str]:
-    """sha256 of each row's bytes, hex."""
-    if not len(values):  # of which there is no view as bytes
-        return []
-    data = memoryview(np.ascontiguousarray(values).data).cast("B")
-    size = values.shape[1] * values.itemsize
-    return [hashlib.sha256(data[start : start + size]).hexdigest() for start in range(0, len(data), size)]
-
-
-def check(digested: DataFrame, others: DataFrame | None, needs_image: bool) -> DataFrame:
+def check_rows(digested: DataFrame, others: DataFrame | None, needs_image: bool) -> DataFrame:
     """Rows with `occurrence`, `vector_id` and the `reason` for which a row can't be taken, if any.
 
     `others` are further rows to count occurrences with; they are not in the result.
@@ -218,33 +193,38 @@ def check(digested: DataFrame, others: DataFrame | None, needs_image: bool) -> D
     rows = digested.withColumn("selected", F.lit(True))
     if others is not None:
         rows = rows.unionByName(others.withColumn("selected", F.lit(False)), allowMissingColumns=True)
-    blank = [F.trim(F.coalesce(F.col(name), F.lit(""))) == "" for name in ("image_id", "product_id", "category")]
-    category = F.col("category")
-    malformed = ~category.rlike(_CATEGORY) | category.rlike(_DOTS) | (F.length(category) > _MAX_CATEGORY)
-    has_uri = F.trim(F.coalesce(F.col("uri"), F.lit(""))) != ""
-    reason = (
-        F.when(blank[0], "no image_id")
-        .when(F.col("occurrence") > 0, "duplicate image_id")
-        .when(blank[1], "no product_id")
-        .when(blank[2], "no category")
-        .when(malformed, "malformed category")
-    )
-    of_image = F.col("reason")
-    if needs_image:
-        of_image = (
-            F.when(has_uri & F.col("carries_image"), "both uri and content")
-            .when(~has_uri & ~F.col("carries_image"), "neither uri nor content")
-            .otherwise(of_image)
-        )
     return (
         rows.withColumn("occurrence", (F.row_number().over(same_id) - 1).cast("int"))
         .where("selected")
         .withColumn("available", F.coalesce("available", F.lit(True)))
         .withColumn("deleted", F.coalesce("deleted", F.lit(False)))
         .withColumn("vector_id", vector_id(F.coalesce("image_id", F.lit(""))))
-        .withColumn("reason", F.coalesce(reason, F.when(~F.col("deleted"), of_image)))
+        .withColumn("reason", _reason(needs_image))
         .drop("carries_image", "selected")
     )
+
+
+def _reason(needs_image: bool) -> Column:
+    """Why a row can't be taken; a deleted image needs no picture."""
+    blank = {name: F.trim(F.coalesce(F.col(name), F.lit(""))) == "" for name in ("image_id", "product_id", "category")}
+    category = F.col("category")
+    malformed = ~category.rlike(_CATEGORY) | category.rlike(_DOTS) | (F.length(category) > _MAX_CATEGORY)
+    of_row = (
+        F.when(blank["image_id"], reasons.NO_IMAGE_ID.text)
+        .when(F.col("occurrence") > 0, reasons.DUPLICATE_IMAGE_ID.text)
+        .when(blank["product_id"], reasons.NO_PRODUCT_ID.text)
+        .when(blank["category"], reasons.NO_CATEGORY.text)
+        .when(malformed, reasons.MALFORMED_CATEGORY.text)
+    )
+    of_image = F.col("reason")
+    if needs_image:
+        has_uri = F.trim(F.coalesce(F.col("uri"), F.lit(""))) != ""
+        of_image = (
+            F.when(has_uri & F.col("carries_image"), reasons.URI_AND_CONTENT.text)
+            .when(~has_uri & ~F.col("carries_image"), reasons.NO_URI_NO_CONTENT.text)
+            .otherwise(of_image)
+        )
+    return F.coalesce(of_row, F.when(~F.col("deleted"), of_image))
 
 
 def vector_id(image_id: Column) -> Column:
@@ -252,115 +232,95 @@ def vector_id(image_id: Column) -> Column:
     return F.conv(F.substring(F.sha2(image_id, 256), 1, 15), 16, 10).cast("bigint")
 
 
-def against(checked: DataFrame, ledger: DataFrame, retry: Retry | None) -> DataFrame:
-    """`checked` beside the ledger: its outcome as `old_*`, if that `holds`, if all said is the `same`, or all is `new`.
+def compare_with_ledger(
+    checked: DataFrame, ledger: DataFrame, retry: Retry | None, model_id: str, run_id: str
+) -> DataFrame:
+    """Rows of `images` as they must be before `embed`, each with its `outcome`: waiting, reused or rejected.
 
-    `content_hash` and `reason` are filled in where the image need not be read: its uri and updated_at are unchanged, or
-    it is deleted. The rejection of an image that could not be read does not hold. With `retry` only the rejected rows
-    that it names are given, and none of them holds.
+    `changed`: whether the row differs from the ledger's; `new`: whether the ledger lacks it; `old_bucket`: where it is
+    there. For `embed`: `given_uri`, `given_updated_at`, as the manifest has them; `stated`: whether the manifest states
+    the content_hash, or carries its bytes; `must_read`: whether only a read can tell what the content is.
+
+    An image is not read where its uri and updated_at are the ledger's, where the manifest states its hash, or where it
+    is deleted. A rejection because it could not be read does not hold. With `retry` only the rejected rows that it
+    names are given, and none of them holds.
     """
+    rows = _beside_ledger(checked, ledger)
+    if retry:
+        rows = rows.where(_is_retried(retry, F.col("old_status"), F.col("old_reason")))
+    rows = _judge(rows, retry)
+    values = _ledger_values(run_id)
+    same = F.col("exists") & _same_attributes()
+    for name in _SAID:
+        same = same & values.get(name, F.col(name)).eqNullSafe(F.col(f"old_{name}"))
+    same_rejection = F.col("refusal").isNotNull() & F.col("refusal").eqNullSafe(F.col("old_reason"))
+    other_model = F.coalesce(F.col("old_model_id") != model_id, F.lit(True))
+    waits = F.col("accepted") & (
+        F.col("must_read") | ~F.col("kept") | F.col("old_status").isNull() | other_model | F.col("void")
+    )
+    contract = spark_schema(schemas.IMAGES).names
+    return rows.select(
+        *[values.get(name, F.col(name)).alias(name) for name in contract],
+        F.col("uri").alias("given_uri"),
+        F.col("updated_at").alias("given_updated_at"),
+        "stated",
+        "must_read",
+        "old_bucket",
+        F.when(waits, "waiting").when(values["status"] == "rejected", "rejected").otherwise("reused").alias("outcome"),
+        (~(same & (F.col("kept") | same_rejection))).alias("changed"),
+        (~F.col("exists")).alias("new"),
+    )
+
+
+def _beside_ledger(checked: DataFrame, ledger: DataFrame) -> DataFrame:
+    """`checked` with the ledger's row of the same key as `old_*`, and whether it `exists`."""
     old = ledger.select([F.col(f"`{name}`").alias(f"old_{name}") for name in ledger.columns])
     same_key = F.col("image_id").eqNullSafe(F.col("old_image_id")) & (F.col("occurrence") == F.col("old_occurrence"))
-    joined = checked.join(old, same_key, "left")
-    status, reason = F.col("old_status"), F.col("old_reason")
-    if retry:
-        joined = joined.where(_retried(retry, status, reason))
-    void = _retried(retry or "unreadable", status, reason)
-    stands = ~F.coalesce(void, F.lit(False))
+    return checked.join(old, same_key, "left").withColumn("exists", F.col("old_run_id").isNotNull())
+
+
+def _judge(rows: DataFrame, retry: Retry | None) -> DataFrame:
+    """`rows` with what decides their outcome, as columns."""
+    false = F.lit(False)
+    status, old_hash = F.col("old_status"), F.col("old_content_hash")
     # What ingest itself rejected has no model_id, and its content was never looked at.
-    holds = stands & (status.isNull() | F.col("old_model_id").isNotNull())
-    of_size = stands & F.col("old_model_id").isNull() & reason.isin(ZERO_BYTES, files.TOO_LARGE)
-    stored = stored_uri(F.col("uri"))
-    unchanged = (stored == F.col("old_uri")) & (F.col("updated_at") == F.col("old_updated_at"))
-    known = F.when(holds, F.col("old_content_hash"))
-    deleted, unread = F.col("deleted"), F.col("content_hash").isNull()
-    kept = F.when(status.isNotNull(), known)  # of a deleted image
-    entries = [F.array_sort(F.map_entries(name)) for name in ("attributes", "old_attributes")]
-    same = F.col("old_run_id").isNotNull() & entries[0].eqNullSafe(entries[1])
-    for name in _SAID:
-        said = stored if name == "uri" else F.col(name)
-        same = same & said.eqNullSafe(F.col(f"old_{name}"))
-    filled = {
-        "content_hash": F.when(deleted, kept).when(unread & unchanged, known).otherwise(F.col("content_hash")),
-        "reason": F.coalesce(
-            "reason",
-            F.when(deleted & kept.isNull(), DELETED),
-            F.when(~deleted & unread & unchanged & of_size, reason),
-        ),
-    }
-    outcome = [F.col(f"old_{name}") for name in (*_OUTCOME, *_WHERE, "bucket")]
-    columns = [filled.get(name, F.col(name)).alias(name) for name in checked.columns]
-    new = F.col("old_run_id").isNull().alias("new")
-    return joined.select(*columns, *outcome, F.coalesce(holds, F.lit(False)).alias("holds"), same.alias("same"), new)
+    looked_at = F.col("exists") & (status.isNull() | F.col("old_model_id").isNotNull())
+    same_place = (stored_uri(F.col("uri")) == F.col("old_uri")) & (F.col("updated_at") == F.col("old_updated_at"))
+    same_content = F.when(F.col("stated"), F.col("content_hash") == old_hash).otherwise(
+        same_place & (old_hash.isNotNull() | (status == "rejected"))
+    )
+    known = F.col("looked_at") & F.coalesce(same_content, false)
+    # As it was, until it is read.
+    stays = F.col("must_read") & status.isNotNull() & (F.col("looked_at") | F.col("void"))
+    of_deleted = F.col("deleted") & F.col("looked_at") & ~F.col("void") & status.isNotNull()
+    return (
+        rows.withColumn("void", _is_retried(retry or "unreadable", status, F.col("old_reason")))
+        .withColumn("looked_at", looked_at)
+        .withColumn("stated", F.col("content_hash").isNotNull())
+        .withColumn("accepted", F.col("reason").isNull() & ~F.col("deleted"))
+        .withColumn("known", F.col("accepted") & known)
+        .withColumn("must_read", F.col("accepted") & ~F.col("stated") & ~F.col("known"))
+        .withColumn("stays", stays)
+        .withColumn("kept", F.col("reason").isNull() & (F.col("known") | F.col("stays") | of_deleted))
+        .withColumn("refusal", F.coalesce("reason", F.when(F.col("deleted") & ~F.col("kept"), reasons.DELETED.text)))
+    )
 
 
-def hash_uris(known: DataFrame, settings: IngestSettings, count: Callable[[int], None]) -> DataFrame:
-    """`known` with each remaining row's `content_hash`, read from its uri, or the reason why there is none."""
-    hash_one = partial(_hash_uri, settings)
-    names = known.columns
-
-    def batches(given: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        with ThreadPoolExecutor(settings.read_threads) as pool:
-            for batch in given:
-                unread = pc.and_(pc.is_null(batch["content_hash"]), pc.is_null(batch["reason"]))
-                outcomes = list(pool.map(hash_one, batch["uri"].filter(unread).to_pylist()))
-                found = {
-                    name: pc.replace_with_mask(batch[name], unread, pa.array([o[i] for o in outcomes], pa.string()))
-                    for i, name in enumerate(("content_hash", "reason"))
-                }
-                yield pa.RecordBatch.from_arrays([found.get(name, batch[name]) for name in names], names)
-                count(batch.num_rows)
-
-    return known.mapInArrow(batches, known.schema)
-
-
-def _hash_uri(settings: IngestSettings, uri: str) -> tuple[str | None, str | None]:
-    """The content_hash, or why there is none."""
-    try:
-        content = fetch.read_image(uri, settings)
-    except Exception as error:
-        # Any failure of any file system is the row's, never the job's.
-        return None, files.unreadable(error)
-    if not content:
-        return None, ZERO_BYTES
-    return hashlib.sha256(content).hexdigest(), None
-
-
-def through_outages(hashed: DataFrame) -> DataFrame:
-    """`hashed` with uris as tables hold them, and with what the ledger says of images that can't be read just now.
-
-    An image that was embedded, and now is not read for a cause that may pass, stays as it was. As its former uri and
-    updated_at stay too, the next run reads it again.
-    """
-    fails = F.coalesce(F.col("reason").isin(*files.TRANSIENT_REASONS), F.lit(False))
-    stays = fails & F.col("holds") & F.col("old_status").isin("embedded", "reused")
-    columns = {"uri": stored_uri(F.col("uri"))} | {name: F.col(name) for name in ("updated_at", "content_hash")}
-    columns = {name: F.when(stays, F.col(f"old_{name}")).otherwise(now) for name, now in columns.items()}
-    return hashed.withColumns(columns | {"reason": F.when(~F.coalesce(stays, F.lit(False)), F.col("reason"))})
-
-
-def ledger_rows(hashed: DataFrame, run_id: str) -> DataFrame:
-    """Rows of `images` as they must be now, and whether each is `changed` against the ledger, or `new` to it.
-
-    `old_bucket` is where it is in the ledger. An image whose content is the ledger's keeps its status; one with new
-    content waits for embed.
-    """
-    rejected_here = F.col("reason").isNotNull()
-    same_content = F.coalesce(F.col("content_hash") == F.col("old_content_hash"), F.lit(False))
-    kept = ~rejected_here & F.col("holds") & same_content
-    same_rejection = rejected_here & F.col("reason").eqNullSafe(F.col("old_reason"))
-    columns = {
-        "width": F.when(kept, F.col("old_width")),
-        "height": F.when(kept, F.col("old_height")),
-        "model_id": F.when(kept, F.col("old_model_id")),
-        "status": F.when(rejected_here, "rejected").when(kept, F.col("old_status")),
-        "reason": F.when(kept, F.col("old_reason")).otherwise(F.col("reason")),
+def _ledger_values(run_id: str) -> dict[str, Column]:
+    """Columns of `images` by name, of rows that `_judge` gave; others are as the manifest has them."""
+    kept, stays = F.col("kept"), F.col("stays")
+    values = {name: F.when(kept, F.col(f"old_{name}")) for name in _OUTCOME}
+    return values | {
+        "uri": F.when(stays, F.col("old_uri")).otherwise(stored_uri(F.col("uri"))),
+        "updated_at": F.when(stays, F.col("old_updated_at")).otherwise(F.col("updated_at")),
+        "content_hash": values["content_hash"].when(~F.col("deleted"), F.col("content_hash")),
+        "status": F.when(F.col("refusal").isNotNull(), "rejected").when(kept, F.col("old_status")),
+        "reason": F.coalesce("refusal", values["reason"]),
         "run_id": F.lit(run_id),
         "bucket": bucket(F.col("category")),
-        "changed": ~(F.col("same") & (kept | same_rejection)),
     }
-    # One select, so that no expression sees another's new column.
-    contract = spark_schema(schemas.IMAGES).names
-    return hashed.select(
-        *[columns.get(n, F.col(n)).alias(n) for n in contract], columns["changed"].alias("changed"), "new", "old_bucket"
-    )
+
+
+def _same_attributes() -> Column:
+    entries = [F.array_sort(F.map_entries(name)) for name in ("attributes", "old_attributes")]
+    return entries[0].eqNullSafe(entries[1])

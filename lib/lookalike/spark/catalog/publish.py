@@ -34,8 +34,8 @@ def publish(run: Run, versions: Sequence[Version], force: str | None = None) -> 
     """Make `versions` live, and withdraw every live category of which no image is left: all of it, or nothing.
 
     Only categories of the run's selection are withdrawn. With `force`, the reason why, the gate stops nothing. Raises
-    GateFailed with the figures that are beyond their limits, PublishConflict where another job was faster, and
-    VersionUnusable where cleanup is removing a version that was there before.
+    ManifestChanged, GateFailed with the figures that are beyond their limits, PublishConflict where another job was
+    faster, and VersionUnusable where cleanup is removing a version that was there before.
     """
     with run.stage("publish") as figures:
         # Read before the audit is settled, as what is replaced below must stand in the audit by then.
@@ -47,6 +47,7 @@ def publish(run: Run, versions: Sequence[Version], force: str | None = None) -> 
         with safe_from_cleanup(run, [v.key for v in versions]):
             checks = _hold_against_gate(run, versions, force is not None)
             if rows or withdrawn:
+                run.check_manifest()
                 switch(run, rows + withdrawn, Origin.here(force).with_manifest(run), forced=force is not None)
         figures.counts = {"published": len(rows), "withdrawn": len(withdrawn)}
     return Published(len(rows), len(withdrawn), checks)
@@ -73,8 +74,8 @@ def switch(run: Run, rows: Sequence[Pointer], origin: Origin, forced: bool = Fal
     """
     common = {
         "format_version": FORMAT_VERSION,
-        "shards_table_version": run.tables.version("shards"),
-        "similar_items_table_version": run.tables.version("similar_items"),
+        "shards_table_version": run.tables.delta_version("shards"),
+        "similar_items_table_version": run.tables.delta_version("similar_items"),
         "published_at": datetime.now(UTC),
         "run_id": run.run_id,
         "forced": forced,

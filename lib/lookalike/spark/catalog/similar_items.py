@@ -40,7 +40,8 @@ class Block:
 def similar_items(run: Run, versions: Sequence[Version]) -> None:
     """Find and store the similar items of `versions`, whose shards are registered."""
     with run.stage("similar_items") as figures:
-        lacking_at = run.tables.version("similar_items")
+        run.tables.create("similar_items")  # services read it, also where no product has a similar one
+        lacking_at = run.tables.delta_version("similar_items")
         # A lone product has no similar items: its version would be missing for ever.
         todo = [v.key for v in missing_from(run, "similar_items", versions) if v.several_products]
         rows = [Row(**row) for row in run.tables.rows_of("shards", todo)]

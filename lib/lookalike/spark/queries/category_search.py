@@ -16,7 +16,7 @@ from lookalike.kernels.index import search
 from lookalike.kernels.index.search import Gallery
 from lookalike.kernels.index.shards import Float32s
 from lookalike.spark.tables import local_frame, spark_schema
-from lookalike.spark.tasks import together
+from lookalike.spark.tasks import place
 
 TASK_PAIRS = 4_096
 """Queries of a category that a task searches for; a task holds their embeddings in memory."""
@@ -34,7 +34,7 @@ def found(spark: SparkSession, pairs: DataFrame, shards: DataFrame, root: str, k
     `shards` are the rows of `shards` of one version of each category.
     """
     counts = {row["category"]: row["count"] for row in pairs.groupBy("category").count().collect()}
-    placed, tasks = _placed(counts)
+    placed, tasks = place(counts, TASK_PAIRS)
     if not placed:
         return local_frame(spark, [], FOUND)
     schema = pa.schema({"category": pa.string(), "first": pa.int32(), "parts": pa.int32()})
@@ -47,25 +47,6 @@ def found(spark: SparkSession, pairs: DataFrame, shards: DataFrame, root: str, k
     groups = [rows.repartitionById(tasks, "task").groupBy("task") for rows in (asked, placed_shards)]
     find = partial(_search_task, root, k)
     return groups[0].cogroup(groups[1]).applyInArrow(find, spark_schema(FOUND))
-
-
-def _placed(counts: Mapping[str, int]) -> tuple[list[tuple[str, int, int]], int]:
-    """(category, its first task, in how many tasks its pairs are), and how many tasks there are.
-
-    A category of many pairs has tasks of its own; neighbours of few share one.
-    """
-    placed: list[tuple[str, int, int]] = []
-    task = 0
-    for categories in together(sorted(counts), counts.__getitem__, TASK_PAIRS):
-        # Only the last of them can be large.
-        parts = -(-sum(counts[category] for category in categories) // TASK_PAIRS)
-        if parts > 1:
-            placed += [(category, task, 1) for category in categories[:-1]]
-            placed.append((categories[-1], task, parts))
-        else:
-            placed += [(category, task, 1) for category in categories]
-        task += parts
-    return placed, task
 
 
 def _search_task(root: str, k: int, asked: pa.Table, shards: pa.Table) -> pa.Table:

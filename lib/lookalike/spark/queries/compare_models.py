@@ -16,14 +16,15 @@ from pyspark.sql import functions as F
 from rich.markup import escape
 from rich.table import Table
 
-from lookalike import config, files
+from lookalike import config, files, schemas
 from lookalike.config import ModelSettings
 from lookalike.errors import ConfigInvalid, ManifestInvalid, RootUnusable
 from lookalike.kernels.evaluation.bootstrap import mean_intervals
-from lookalike.spark.catalog.embed import embed_contents, known_contents, unknown_contents
 from lookalike.spark.catalog.gallery import embedded_images
+from lookalike.spark.catalog.manifest_pictures import with_whole_uris
 from lookalike.spark.category_conditions import covered
-from lookalike.spark.progress import progress_bar
+from lookalike.spark.contents.embed_pictures import EmbedJob, Pictures, embed_pictures, known_contents
+from lookalike.spark.progress import progress_bars
 from lookalike.spark.queries.evaluate_queries import Evaluation, accounted, measured, read_answers, searchable
 from lookalike.spark.queries.query_figures import ALL, METRICS, RELEVANT, clusters_of, values_of, written
 from lookalike.spark.queries.query_manifest import Queries, read_queries
@@ -82,19 +83,28 @@ def model_settings(current: ModelSettings, name: str) -> ModelSettings:
 
 
 def _embed_missing(candidate: Candidate, images: DataFrame) -> int:
-    """Embed the contents of `images` that the model lacks; gives how many were."""
+    """Embed the contents of `images` that the model lacks, and store them; gives how many were."""
     run, model_id = candidate.run, candidate.model_id
-    known = known_contents(images, run.tables.read("embeddings"), model_id)
-    todo = unknown_contents(images, known).localCheckpoint()
-    contents = todo.count()
-    staging = files.join(run.settings.root, "staging", run.run_id)
+    known = known_contents(run.tables.read("embeddings"), model_id)
+    one = F.max(F.struct("uri", "image_id")).alias("one")
+    lacking = images.groupBy("content_hash").agg(one).join(known, "content_hash", "left_anti")
+    rows = with_whole_uris(lacking.select("content_hash", "one.uri", "one.image_id"), run.manifest).localCheckpoint()
+    carried = run.manifest.where("content IS NOT NULL").join(rows, "image_id").select("content_hash", "content")
+    photos = rows.select(F.col("content_hash").alias("key"), "uri", "content_hash")
+    staging = files.join(run.settings.root, "staging", run.run_id, "candidates")
+    total, embedded = rows.count(), 0
     try:
-        with progress_bar(run.console, run.spark.sparkContext, candidate.name, contents) as count:
-            outcomes = embed_contents(run, run.manifest, todo, contents, files.join(staging, model_id), count)
-            left_out = outcomes.where("reason IS NOT NULL").count()
+        bars = {f"read: {candidate.name}": total, f"embed: {candidate.name}": total}
+        with progress_bars(run.console, run.spark.sparkContext, bars) as (count_read, count_embedded):
+            pictures = Pictures.by_hash(photos, carried.toDF("key", "content"), total, run.settings.embed)
+            job = EmbedJob(run.settings, model_id, staging, count_read, count_embedded)
+            for chunk in embed_pictures(pictures, known, job):
+                new = chunk.embeddings.withColumn("run_id", F.lit(run.run_id))
+                run.tables.insert("embeddings", new, schemas.EMBEDDINGS_KEY)
+                embedded += new.count()
     finally:
         files.remove(staging)
-    return contents - left_out
+    return embedded
 
 
 def _embedded_by_all(run: Run, images: DataFrame, candidates: Sequence[Candidate]) -> DataFrame:

@@ -15,7 +15,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
-from lookalike import files, schemas
+from lookalike import files, reasons, schemas
 from lookalike.errors import ManifestInvalid, RootUnusable
 from lookalike.spark.catalog.gallery import fingerprint, live_images
 from lookalike.spark.category_conditions import covered
@@ -24,7 +24,7 @@ from lookalike.spark.queries import exact_search
 from lookalike.spark.queries.query_figures import figure_rows, print_figures
 from lookalike.spark.queries.query_manifest import Queries, embedded_queries, read_queries
 from lookalike.spark.run import Run, console
-from lookalike.spark.tables import local_frame, written
+from lookalike.spark.tables import local_frame, write_and_read
 
 _KEY = schemas.QUERY_EVALUATION_KEY
 
@@ -109,7 +109,7 @@ def measured(run: Run, queries: Queries, images: DataFrame) -> Evaluation:
             f"of the {queries.count:,} queries{_reasons(skipped)}"
         )
     rows = _figures(run, queries, answers, evaluation)
-    if not set(skipped) & set(files.TRANSIENT_REASONS):
+    if not set(skipped) & reasons.TRANSIENT:
         _store(run, rows)
     return replace(evaluation, figures=rows, skipped=skipped)
 
@@ -122,16 +122,17 @@ def _answer(
     embedded = images.join(ours.select("content_hash", "embedding"), "content_hash", "inner")
     first = embedded.select(F.size("embedding").alias("dim")).head()
     assert first is not None
-    found = embedded_queries(run, queries, first["dim"]).persist(StorageLevel.DISK_ONLY)
-    try:
+    with embedded_queries(run, queries, first["dim"]) as found:
+        found = found.persist(StorageLevel.DISK_ONLY)
         skipped = found.where("reason IS NOT NULL").groupBy("reason").count().orderBy("reason").collect()
         labels = queries.rows.select("query_id", "product_id", "category", "image_id")
         good = found.where("reason IS NULL").drop("reason").join(labels, "query_id", "inner")
         probes = exact_search.write_queries(good, files.join(staging, "queries"))
         with progress_bar(run.console, run.spark.sparkContext, "search", count) as searched:
-            ranked = written(exact_search.ranked(embedded, count, probes, searched), files.join(staging, "ranked"))
+            ranked = write_and_read(
+                exact_search.ranked(embedded, count, probes, searched), files.join(staging, "ranked")
+            )
         _store_answers(run, queries, ranked, evaluation)
-    finally:
         found.unpersist()
     return {row["reason"]: row["count"] for row in skipped}
 

@@ -7,7 +7,7 @@ few shards. One commit replaces the whole table, so a rerun with the same inputs
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial, reduce
 from operator import add
@@ -19,19 +19,19 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from lookalike import delta_log, files, schemas
+from lookalike import delta_log, files, reasons, schemas
+from lookalike.config import IngestSettings
 from lookalike.errors import ConfigInvalid, ManifestInvalid, ModelMismatch, NotPredictable
 from lookalike.kernels.categories import predictor as predicting
-from lookalike.kernels.pictures.images import ZERO_BYTES
 from lookalike.spark.catalog.audit import live
 from lookalike.spark.catalog.category_predictors import latest_predictor
-from lookalike.spark.catalog.embed import given_outcomes, image_outcomes, task_count
 from lookalike.spark.catalog.gallery import live_images
-from lookalike.spark.catalog.ingest import digest_embeddings, hash_uris
 from lookalike.spark.catalog.model_id import read_live_model_id
+from lookalike.spark.contents.given_embeddings import hash_embeddings
+from lookalike.spark.contents.read_pictures import carried_reason
 from lookalike.spark.parquet_input import ParquetInput, read_input
-from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.queries.category_search import found, matrix
+from lookalike.spark.queries.query_photos import embedded_photos, given_queries, uncounted
 from lookalike.spark.run import Run, console
 from lookalike.spark.tables import conform, local_frame, of_versions, spark_schema, version_key
 
@@ -51,7 +51,7 @@ _QUERIES = ParquetInput(
 _PATHS = pa.schema({"path": pa.string(), "live_category": pa.string()})
 _PREDICTED = pa.schema(
     [
-        pa.field("content_hash", pa.string()),
+        pa.field("key", pa.string()),
         schemas.MATCHES.field("category"),
         schemas.MATCHES.field("category_probability"),
     ]
@@ -77,25 +77,24 @@ def match_queries(run: Run, uri: str, out: str) -> None:
     with run.stage("match_queries") as figures, ExitStack() as held:
         check_replaceable(out)
         here = _live(run)
-        queries = read_input(run.spark, uri, _QUERIES)
 
         def kept(rows: DataFrame) -> DataFrame:
             rows = rows.persist(StorageLevel.DISK_ONLY)
             held.callback(rows.unpersist)
             return rows
 
+        queries = clean(read_input(run.spark, uri, _QUERIES))
         total = queries.count()
         figures.images = total
-        with progress_bar(run.console, run.spark.sparkContext, "match_queries", total) as count:
-            tasks = run.spark.sparkContext.defaultParallelism
-            slim = check(queries, here).repartition(tasks, "query_id")
-            checked = kept(hash_uris(slim, run.settings.ingest, _uncounted))
-            outcomes = kept(embedded(run, queries, checked.where("reason IS NULL"), here, count))
-            rows = kept(with_outcomes(checked, outcomes))
-            pairs = kept(_pairs(run, rows, outcomes, here))
-            matches = found(run.spark, pairs, here.shards, run.settings.root, run.settings.match.k)
-            matched = kept(ranked(run, matches, rows, pairs, here))
-            _write(conform(accounted(rows, matched, here.model_id), schemas.MATCHES), out)
+        tasks = run.spark.sparkContext.defaultParallelism
+        checked = kept(check(queries, here, run.settings.ingest).repartition(tasks, "query_id"))
+        embedded = kept(held.enter_context(_embedded(run, queries, checked.where("reason IS NULL"), here)))
+        rows = kept(with_outcomes(checked, embedded))
+        vectors = embedded.where("embedding IS NOT NULL").select("key", "embedding")
+        pairs = kept(_pairs(run, rows, vectors, here))
+        matches = found(run.spark, pairs, here.shards, run.settings.root, run.settings.match.k)
+        matched = kept(ranked(run, matches, rows, pairs, here))
+        _write(conform(accounted(rows, matched, here.model_id), schemas.MATCHES), out)
         written = run.spark.read.format("delta").load(out)
         figures.counts = _counts(written)
     said = ", ".join(f"{count:,} {name}" for name, count in figures.counts.items())
@@ -124,38 +123,46 @@ def _live(run: Run) -> Live:
     return Live(model_id, sizes[0]["dim"], versions, shards, {row["category"]: row["images"] for row in sizes})
 
 
-def check(queries: DataFrame, here: Live) -> DataFrame:
-    """(query_id, occurrence, uri, category, content_hash, embedding_given, reason) of each query, without its bytes.
+def clean(queries: DataFrame) -> DataFrame:
+    """`queries` with keys and texts as they are used from here on, and the `key` of each one's probe.
 
-    `content_hash` is null where the uri is still to be read for it.
+    Two rows have the same key where both query_id and probe are the same.
     """
     blank = {name: F.nullif(F.trim(name), F.lit("")) for name in ("query_id", "uri", "category")}
     queries = queries.withColumns(blank).withColumn("category", F.regexp_replace("category", "/+$", ""))
-    given = reduce(add, (F.col(name).isNotNull().cast("int") for name in _PROBE))
-    of_bytes = F.when(F.length("content") == 0, ZERO_BYTES)
+    probe = F.coalesce(F.sha2("content", 256), F.xxhash64("embedding").cast("string"), "uri")
+    return queries.withColumn("key", F.concat_ws("\n", "query_id", probe))
+
+
+def check(queries: DataFrame, here: Live, settings: IngestSettings) -> DataFrame:
+    """(query_id, key, occurrence, uri, category, content_hash, is_given, reason) of each query, without its bytes.
+
+    `content_hash` is null where the uri is still to be read for it; `is_given`: whether the query brings its embedding.
+    """
+    probes = reduce(add, (F.col(name).isNotNull().cast("int") for name in _PROBE))
     brought = here.model_id.startswith("given-")
     slim = queries.select(
-        "query_id", "uri", "category", "embedding", "content",
+        "query_id", "key", "uri", "category", "embedding",
         F.sha2("content", 256).alias("of_content"),
-        F.col("embedding").isNotNull().alias("embedding_given"),
-        F.when(given == 0, "none of uri, content and embedding")
-        .when(given > 1, "more than one of uri, content and embedding")
-        .when(F.lit(brought) & F.col("embedding").isNull(), "no embedding, and the catalog's were brought")
-        .otherwise(of_bytes)
+        F.col("embedding").isNotNull().alias("is_given"),
+        F.when(probes == 0, reasons.NO_PROBE.text)
+        .when(probes > 1, reasons.SEVERAL_PROBES.text)
+        .when(F.lit(brought) & F.col("embedding").isNull(), reasons.EMBEDDING_NEEDED.text)
+        .otherwise(carried_reason(settings))
         .alias("wrong"),
     )  # fmt: skip
-    digested = digest_embeddings(slim, here.dim, _uncounted).drop("carries_image")
-    reason = F.coalesce("wrong", F.when(F.col("embedding_given"), F.col("reason")))
-    content_hash = F.coalesce("of_content", F.when(F.col("embedding_given"), F.col("content_hash")))
-    rows = digested.withColumn("reason", reason).withColumn("content_hash", content_hash).drop("of_content", "wrong")
+    hashed = hash_embeddings(slim, here.dim, uncounted)
+    reason = F.coalesce("wrong", F.when(F.col("is_given"), F.col("reason")))
+    content_hash = F.coalesce("of_content", F.when(F.col("is_given"), F.col("content_hash")))
+    rows = hashed.withColumn("reason", reason).withColumn("content_hash", content_hash).drop("of_content", "wrong")
     same_id = Window.partitionBy("query_id").orderBy("content_hash", "uri", "category")
     rows = rows.withColumn("occurrence", F.row_number().over(same_id) - 1)
     known = F.broadcast(_paths(here).select(F.col("path").alias("known")).distinct())
     rows = rows.join(known, rows["category"] == known["known"], "left")
     reason = (
-        F.when(F.col("query_id").isNull(), "no query_id")
-        .when(F.col("occurrence") > 0, "duplicate query_id")
-        .when(F.col("category").isNotNull() & F.col("known").isNull(), "category is not published")
+        F.when(F.col("query_id").isNull(), reasons.NO_QUERY_ID.text)
+        .when(F.col("occurrence") > 0, reasons.DUPLICATE_QUERY_ID.text)
+        .when(F.col("category").isNotNull() & F.col("known").isNull(), reasons.CATEGORY_NOT_PUBLISHED.text)
         .otherwise(F.col("reason"))
     )
     return rows.withColumn("reason", reason).drop("known")
@@ -172,26 +179,19 @@ def _paths(here: Live) -> DataFrame:
     return local_frame(here.versions.sparkSession, paths, _PATHS)
 
 
-def embedded(run: Run, queries: DataFrame, accepted: DataFrame, here: Live, count: Count) -> DataFrame:
-    """(content_hash, embedding, reason) of each content of the `accepted` rows: an embedding, or why there is none."""
-    photos = accepted.where("NOT embedding_given").select("content_hash", "uri").dropDuplicates(["content_hash"])
-    ours = run.tables.read("embeddings").where(F.col("model_id") == here.model_id)
-    known = ours.join(photos, "content_hash", "left_semi")
-    todo = photos.join(known.select("content_hash"), "content_hash", "left_anti").localCheckpoint()
-    named = queries.withColumnRenamed("query_id", "image_id")
-    wanted = accepted.where("embedding_given").select("content_hash", F.col("query_id").alias("image_id"))
-    made = given_outcomes(named, wanted, here.dim, here.model_id, count).select("content_hash", "embedding", "reason")
-    made = made.unionByName(known.select("content_hash", "embedding"), allowMissingColumns=True)
-    if contents := todo.count():
-        _check_model(run, here)
-        carried = queries.where("content IS NOT NULL").select(F.sha2("content", 256).alias("content_hash"), "content")
-        photos = todo.where("uri IS NOT NULL").withColumn("content", F.lit(None).cast("binary"))
-        bytes_of = todo.where("uri IS NULL").join(carried, "content_hash").select(*photos.columns)
-        tasks = task_count(contents, run.spark.sparkContext.defaultParallelism, run.settings.embed)
-        images = photos.unionByName(bytes_of).repartition(tasks, "content_hash")
-        outcomes = image_outcomes(images, run.settings, here.model_id, count)
-        made = made.unionByName(outcomes.select("content_hash", "embedding", "reason"))
-    return made
+@contextmanager
+def _embedded(run: Run, queries: DataFrame, accepted: DataFrame, here: Live) -> Iterator[DataFrame]:
+    """EMBEDDED_QUERIES of each of the `accepted` queries, for as long as the block runs."""
+    given = queries.where("embedding IS NOT NULL").select("key", "embedding")
+    brought = given_queries(given, accepted.where("is_given").select("key", "content_hash"), here.dim, here.model_id)
+    photos = accepted.where("NOT is_given").select("key", "uri", "content_hash")
+    if photos.isEmpty():
+        yield brought
+        return
+    _check_model(run, here)
+    carried = queries.where("content IS NOT NULL").select("key", "content")
+    with embedded_photos(run, photos, carried, here.model_id) as rows:
+        yield rows.unionByName(brought)
 
 
 def _check_model(run: Run, here: Live) -> None:
@@ -206,21 +206,24 @@ def _check_model(run: Run, here: Live) -> None:
         )
 
 
-def with_outcomes(checked: DataFrame, outcomes: DataFrame) -> DataFrame:
-    """`checked` with the reasons of those that could not be embedded."""
-    refused = outcomes.where("reason IS NOT NULL").select("content_hash", F.col("reason").alias("refused"))
-    rows = checked.join(refused.dropDuplicates(["content_hash"]), "content_hash", "left")
-    return rows.withColumn("reason", F.coalesce("reason", "refused")).drop("refused")
+def with_outcomes(checked: DataFrame, embedded: DataFrame) -> DataFrame:
+    """`checked` with the content_hash that was read, and the reasons of queries that could not be embedded."""
+    outcomes = embedded.select("key", F.col("content_hash").alias("read_hash"), F.col("reason").alias("refused"))
+    rows = checked.join(outcomes, "key", "left")
+    rows = rows.withColumn("reason", F.coalesce("reason", "refused"))
+    return rows.withColumn("content_hash", F.coalesce("content_hash", "read_hash")).drop("refused", "read_hash")
 
 
-def _pairs(run: Run, rows: DataFrame, outcomes: DataFrame, here: Live) -> DataFrame:
-    """(query_id, category, category_given, category_probability, embedding) of what is to be searched where."""
-    accepted = rows.where("reason IS NULL").select("query_id", "content_hash", "category")
-    vectors = outcomes.where("embedding IS NOT NULL").select("content_hash", "embedding")
+def _pairs(run: Run, rows: DataFrame, vectors: DataFrame, here: Live) -> DataFrame:
+    """(query_id, category, category_given, category_probability, embedding) of what is to be searched where.
+
+    `vectors` (key, embedding).
+    """
+    accepted = rows.where("reason IS NULL").select("query_id", "key", "category")
     named = accepted.where("category IS NOT NULL").withColumnRenamed("category", "path")
     given = named.join(F.broadcast(_paths(here)), "path").select(
         "query_id",
-        "content_hash",
+        "key",
         F.col("live_category").alias("category"),
         F.lit(True).alias("category_given"),
         F.lit(None).cast("double").alias("category_probability"),
@@ -230,17 +233,17 @@ def _pairs(run: Run, rows: DataFrame, outcomes: DataFrame, here: Live) -> DataFr
         row = latest_predictor(run, here.model_id)
         file = tuple((name, row[name]) for name in ("path", "sha256", "size_bytes", "format_version"))
         predict = partial(_predict, run.settings.root, file, frozenset(here.images), run.settings.match.category_share)
-        asked = vectors.join(unnamed.select("content_hash").distinct(), "content_hash", "left_semi")
+        asked = vectors.join(unnamed.select("key"), "key", "left_semi")
         predicted = asked.mapInArrow(predict, spark_schema(_PREDICTED))
-        predicted = unnamed.join(predicted, "content_hash").withColumn("category_given", F.lit(False))
+        predicted = unnamed.join(predicted, "key").withColumn("category_given", F.lit(False))
         given = given.unionByName(predicted)
-    return given.join(vectors, "content_hash").drop("content_hash")
+    return given.join(vectors, "key").drop("key")
 
 
 def _predict(
     root: str, file: File, live_categories: frozenset[str], share: float, batches: Iterable[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    """The most probable categories of each content, until their probabilities sum to `share`."""
+    """The most probable categories of each query, until their probabilities sum to `share`."""
     for batch in batches:
         if not batch.num_rows:
             continue
@@ -251,7 +254,7 @@ def _predict(
         query = np.repeat(np.arange(len(order)), taken)
         place = np.concatenate([line[:most] for line, most in zip(order, taken, strict=True)])
         columns = [
-            batch["content_hash"].take(pa.array(query)),
+            batch["key"].take(pa.array(query)),
             pa.array(names).take(pa.array(place)),
             pa.array(probabilities[query, place]),
         ]
@@ -335,7 +338,3 @@ def _reasons(written: DataFrame) -> str:
     """Why how many queries were rejected, the most frequent reason first."""
     counts = written.where("status = 'rejected'").groupBy("reason").count().orderBy(F.desc("count"), "reason").collect()
     return "; ".join(f"{row['count']:,} {row['reason']}" for row in counts)
-
-
-def _uncounted(_images: int) -> None:
-    """Where no progress is shown."""

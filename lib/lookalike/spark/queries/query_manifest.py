@@ -1,6 +1,7 @@
 """The query manifest: query photos with what is right for each, checked as a whole, then embedded as the catalog is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -10,11 +11,11 @@ from pyspark.sql import functions as F
 
 from lookalike import files, schemas
 from lookalike.errors import ManifestInvalid
-from lookalike.spark.catalog.embed import embed_contents, given_outcomes, known_contents, unknown_contents
-from lookalike.spark.catalog.ingest import digest_contents, digest_embeddings, hash_uris
-from lookalike.spark.manifest import manifest_checksum
+from lookalike.spark.contents.given_embeddings import hash_embeddings
+from lookalike.spark.contents.read_pictures import carried_reason
+from lookalike.spark.input_files import pin_files
 from lookalike.spark.parquet_input import ParquetInput, read_input
-from lookalike.spark.progress import progress_bar
+from lookalike.spark.queries.query_photos import embedded_photos, given_queries, uncounted
 from lookalike.spark.run import Run
 from lookalike.spark.tables import spark_schema
 
@@ -54,7 +55,7 @@ def read_queries(run: Run, uri: str) -> Queries:
     rows = rows.withColumns({name: F.nullif(F.trim(name), F.lit("")) for name in ("query_id", "uri", *_RIGHT)})
     count = _check(rows, uri, needs_embedding=run.given_dim is not None)
     shown = files.redacted(uri)
-    return Queries(shown.rstrip("/").rpartition("/")[2], shown, manifest_checksum(run.spark, uri), rows, count)
+    return Queries(shown.rstrip("/").rpartition("/")[2], shown, pin_files(rows).checksum, rows, count)
 
 
 def _check(rows: DataFrame, uri: str, needs_embedding: bool) -> int:
@@ -93,52 +94,27 @@ def query_contents(run: Run, uri: str, query_ids: Sequence[str]) -> list[Row]:
     return rows.select("query_id", "uri", "content").collect()
 
 
-def embedded_queries(run: Run, queries: Queries, dim: int) -> DataFrame:
-    """(query_id, content_hash, embedding, reason) of each query: an embedding, or the reason why there is none.
+@contextmanager
+def embedded_queries(run: Run, queries: Queries, dim: int) -> Iterator[DataFrame]:
+    """(query_id, content_hash, embedding, reason) of each query by the run's model, for as long as the block runs.
 
-    Photos go the way of the catalog's images: the same reading, limits, decoding and model; and their embeddings are
-    stored beside the catalog's. Embeddings that the manifest brings are not stored, as nobody knows of what they are.
+    Embeddings that the manifest brings are taken as they are, L2-normalised.
     """
-    named = queries.rows.withColumnRenamed("image_id", "own_image_id").withColumnRenamed("query_id", "image_id")
-    named = named.select("image_id", *_PROBE, F.lit(None).cast("string").alias("content_hash"))
-    brought = _brought(named.where("embedding IS NOT NULL"), run.model_id, dim)
-    photos = named.where("embedding IS NULL")
-    if photos.isEmpty():
-        return brought
-    return _photos(run, photos).unionByName(brought)
+    probes = queries.rows.select(F.col("query_id").alias("key"), *_PROBE)
+    brought = _brought(probes.where("embedding IS NOT NULL"), run.model_id, dim)
+    photos = probes.where("embedding IS NULL").drop("embedding")
+    reason = carried_reason(run.settings.ingest)
+    checked = photos.select("key", "uri", F.sha2("content", 256).alias("content_hash"), reason.alias("reason"))
+    refused = checked.where("reason IS NOT NULL").select("key", "content_hash", "reason")
+    accepted = checked.where("reason IS NULL").drop("reason")
+    carried = photos.where("content IS NOT NULL").select("key", "content")
+    with embedded_photos(run, accepted, carried, run.model_id) as embedded:
+        rows = embedded.unionByName(refused, allowMissingColumns=True).unionByName(brought)
+        yield rows.withColumnRenamed("key", "query_id")
 
 
-def _photos(run: Run, photos: DataFrame) -> DataFrame:
-    model_id = run.model_id
-    digested = digest_contents(photos, run.settings.ingest)
-    tasks = run.spark.sparkContext.defaultParallelism
-    hashed = hash_uris(digested.repartition(tasks, "image_id"), run.settings.ingest, _uncounted).localCheckpoint()
-    good = hashed.where("reason IS NULL")
-    known = known_contents(good, run.tables.read("embeddings"), model_id)
-    todo = unknown_contents(good, known).localCheckpoint()
-    contents = todo.count()
-    staging = files.join(run.settings.root, "staging", run.run_id, "queries", model_id)
-    with progress_bar(run.console, run.spark.sparkContext, "embed queries", contents) as count:
-        outcomes = embed_contents(run, photos, todo, contents, staging, count)
-    embeddings = run.tables.read("embeddings").where(F.col("model_id") == model_id).select("content_hash", "embedding")
-    rejected = outcomes.where("reason IS NOT NULL")
-    reasons = rejected.groupBy("content_hash").agg(F.min("reason").alias("rejected"))
-    return (
-        hashed.join(embeddings, "content_hash", "left")
-        .join(reasons, "content_hash", "left")
-        .withColumn("reason", F.coalesce("reason", F.when(F.col("embedding").isNull(), F.col("rejected"))))
-        .select(F.col("image_id").alias("query_id"), "content_hash", "embedding", "reason")
-    )
-
-
-def _brought(named: DataFrame, model_id: str, dim: int) -> DataFrame:
-    digested = digest_embeddings(named, dim, _uncounted)
-    good = digested.where("reason IS NULL")
-    unit = given_outcomes(named, good, dim, model_id, _uncounted).select("content_hash", "embedding")
-    return digested.join(unit, "content_hash", "left").select(
-        F.col("image_id").alias("query_id"), "content_hash", "embedding", "reason"
-    )
-
-
-def _uncounted(_images: int) -> None:
-    """Where no progress is shown."""
+def _brought(given: DataFrame, model_id: str, dim: int) -> DataFrame:
+    hashed = hash_embeddings(given.select("key", "embedding"), dim, uncounted)
+    good = hashed.where("reason IS NULL").drop("reason")
+    refused = hashed.where("reason IS NOT NULL")
+    return given_queries(given, good, dim, model_id).unionByName(refused, allowMissingColumns=True)

@@ -21,16 +21,16 @@ from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType
 
-from lookalike import files, schemas
+from lookalike import files, reasons, schemas
 from lookalike.config import FineTuneSettings
 from lookalike.errors import ClicksInvalid, TrainingImpossible
-from lookalike.spark.catalog.embed import image_outcomes, task_count
-from lookalike.spark.contents.stored_pictures import stored_pictures
+from lookalike.reasons import Reason
+from lookalike.spark.contents.embed_pictures import EmbedJob, Pictures, embed_apart, task_count
 from lookalike.spark.parquet_input import ParquetInput, read_input
-from lookalike.spark.progress import progress_bar
+from lookalike.spark.progress import progress_bar, progress_bars
 from lookalike.spark.run import Run
-from lookalike.spark.tables import conform, spark_schema, written
-from lookalike.spark.training.training_rows import COPY
+from lookalike.spark.tables import conform, spark_schema, write_and_read
+from lookalike.spark.training.stored_pictures import stored_pictures
 
 if TYPE_CHECKING:  # its module loads torch, of which the driver has no need
     from lookalike.kernels.models.networks import Preprocessing
@@ -46,24 +46,6 @@ _CLICKS = ParquetInput(
     not_parquet="not a Parquet file; write the log as Parquet",
     invalid=ClicksInvalid,
 )
-
-INCOMPLETE = "without query_id, product_id or clicked"
-DUPLICATE = "a product shown twice for one query"
-UNKNOWN_PRODUCT = "of an unknown product"
-NO_PICTURE = "of a product without a usable picture"
-NO_CLICK = "of a query without a usable click"
-ONLY_CLICKS = "of a query with nothing usable that was not clicked"
-UNSEEN = "below what was seen"
-BEYOND = "beyond fine_tune.triplets_per_query"
-NO_QUERY = "of a query without a picture"
-SEVERAL_QUERIES = "of a query with several pictures"
-UNKNOWN_QUERY = "of a query_image_id without a usable picture"
-OWN = "of the query's own product"
-OTHER_SIDE = "of a product on the other side of the split"
-CLICK_FAR = "clicked, but unlike the query"
-UNCLICKED_NEAR = "not clicked, but like the query or what was clicked"
-
-OF_QUERY = "query picture: "
 
 
 @dataclass(frozen=True)
@@ -95,7 +77,7 @@ def write_triplets(
     staging = files.join(folder, "staging")
 
     def stored(rows: DataFrame, name: str) -> DataFrame:
-        return written(rows, files.join(staging, name))
+        return write_and_read(rows, files.join(staging, name))
 
     whole = _whole(log)
     images = stored(_images(run, judged, folder), "images")
@@ -120,7 +102,7 @@ def _images(run: Run, judged: DataFrame, folder: str) -> DataFrame:
     pictures = run.spark.read.schema(spark_schema(schemas.TRAINING_PICTURES)).parquet(files.join(folder, "pictures"))
     stored = pictures.where("split IS NOT NULL").select(F.col("image_id").alias("kept_image_id"), "split")
     hashes = judged.select(F.col("image_id").alias("kept_image_id"), "content_hash")
-    usable = judged.where(F.col("reason").isNull() | (F.col("reason") == COPY)).drop("split")
+    usable = judged.where(F.col("reason").isNull() | (F.col("reason") == reasons.COPY.text)).drop("split")
     usable = usable.withColumn("words", _words())
     return usable.join(stored.join(hashes, "kept_image_id"), "content_hash").select(
         "image_id", "product_id", "category", "words", "content_hash", "kept_image_id", "split"
@@ -148,14 +130,18 @@ def seen(whole: DataFrame, judged: DataFrame, images: DataFrame, spec: FineTuneS
     known = judged.select("product_id", F.lit(True).alias("known")).distinct()
     usable = images.select("product_id", F.lit(True).alias("usable")).distinct()
     shown = shown.join(known, "product_id", "left").join(usable, "product_id", "left")
-    reason = F.when(F.col("known").isNull(), UNKNOWN_PRODUCT).when(F.col("usable").isNull(), NO_PICTURE)
+    reason = F.when(F.col("known").isNull(), reasons.UNKNOWN_PRODUCT.text).when(
+        F.col("usable").isNull(), reasons.NO_PICTURE.text
+    )
     shown = shown.select("query_id", "product_id", "clicked", "position", reason.alias("reason"))
     last = F.max(F.when(_left() & F.col("clicked"), F.col("position"))).over(_by_query())
-    shown = _skip(_skip_useless(shown), ~F.col("clicked") & (F.col("position") > last + spec.click_reach), UNSEEN)
+    shown = _skip(
+        _skip_useless(shown), ~F.col("clicked") & (F.col("position") > last + spec.click_reach), reasons.UNSEEN
+    )
     # So many of each at most: pairs are the square of it.
     alike = Window.partitionBy("query_id", "clicked", _left())
     place = F.row_number().over(alike.orderBy(F.col("position").asc_nulls_last(), "product_id"))
-    return _skip(_skip_useless(shown), place > spec.triplets_per_query, BEYOND)
+    return _skip(_skip_useless(shown), place > spec.triplets_per_query, reasons.BEYOND)
 
 
 def _by_query() -> WindowSpec:
@@ -166,9 +152,9 @@ def _left() -> Column:
     return F.col("reason").isNull()
 
 
-def _skip(rows: DataFrame, condition: Column, reason: str | Column) -> DataFrame:
+def _skip(rows: DataFrame, condition: Column, reason: Reason | Column) -> DataFrame:
     """`rows` with a reason where the condition holds and there is none yet."""
-    given = F.lit(reason) if isinstance(reason, str) else reason
+    given = F.lit(reason.text) if isinstance(reason, Reason) else reason
     return rows.withColumn("reason", F.coalesce("reason", F.when(condition, given)))
 
 
@@ -177,7 +163,7 @@ def _skip_useless(rows: DataFrame) -> DataFrame:
     left = F.when(_left(), F.col("clicked"))
     some_clicked, all_clicked = F.max(left).over(_by_query()), F.min(left).over(_by_query())
     rows = rows.withColumns({"some_clicked": some_clicked, "all_clicked": all_clicked})
-    rows = _skip(_skip(rows, ~F.col("some_clicked"), NO_CLICK), F.col("all_clicked"), ONLY_CLICKS)
+    rows = _skip(_skip(rows, ~F.col("some_clicked"), reasons.NO_CLICK), F.col("all_clicked"), reasons.ONLY_CLICKS)
     return rows.drop("some_clicked", "all_clicked")
 
 
@@ -191,9 +177,9 @@ def _asked(run: Run, whole: DataFrame, shown: DataFrame) -> DataFrame:
         *(F.max(name).alias(name) for name in names), F.min("hash").alias("least"), F.max("hash").alias("most")
     )
     refused = (
-        F.when(F.col("least").isNull(), NO_QUERY)
-        .when(F.col("least") != F.col("most"), SEVERAL_QUERIES)
-        .when(F.length("content") > run.settings.ingest.max_image_bytes, f"{OF_QUERY}{files.TOO_LARGE}")
+        F.when(F.col("least").isNull(), reasons.NO_QUERY.text)
+        .when(F.col("least") != F.col("most"), reasons.SEVERAL_QUERIES.text)
+        .when(F.length("content") > run.settings.ingest.max_image_bytes, f"{reasons.OF_QUERY}{reasons.TOO_LARGE.text}")
     )
     return rows.select("query_id", *names, refused.alias("refused"))
 
@@ -205,7 +191,9 @@ def _brought(run: Run, asked: DataFrame, preprocessing: "Preprocessing", path: s
     total = rows.count()
     tasks = task_count(total, run.spark.sparkContext.defaultParallelism, run.settings.embed)
     with progress_bar(run.console, run.spark.sparkContext, "queries", total) as count:
-        return written(stored_pictures(rows.repartition(tasks, "query_id"), preprocessing, run.settings, count), path)
+        return write_and_read(
+            stored_pictures(rows.repartition(tasks, "query_id"), preprocessing, run.settings, count), path
+        )
 
 
 def _queries(asked: DataFrame, brought: DataFrame, images: DataFrame) -> DataFrame:
@@ -216,8 +204,8 @@ def _queries(asked: DataFrame, brought: DataFrame, images: DataFrame) -> DataFra
     named = asked.where("refused IS NULL AND query_image_id IS NOT NULL").select("query_id", "query_image_id")
     of_image = images.select(F.col("image_id").alias("query_image_id"), "content_hash")
     named = named.join(of_image, "query_image_id", "left")
-    named = named.withColumn("refused", F.when(F.col("content_hash").isNull(), UNKNOWN_QUERY))
-    refused = F.concat(F.lit(OF_QUERY), "reason")
+    named = named.withColumn("refused", F.when(F.col("content_hash").isNull(), reasons.UNKNOWN_QUERY.text))
+    refused = F.concat(F.lit(reasons.OF_QUERY), "reason")
     found = (
         brought.select("query_id", "content_hash", refused.alias("refused"))
         .unionByName(named.select("query_id", "content_hash", "refused"))
@@ -234,26 +222,29 @@ def _queries(asked: DataFrame, brought: DataFrame, images: DataFrame) -> DataFra
 
 def _vectors(run: Run, brought: DataFrame, path: str) -> DataFrame:
     """(content_hash, embedding) by the run's model: of the catalog, and of what queries brought, by files at `path`."""
-    known = run.tables.read("embeddings").where(F.col("model_id") == run.model_id).select("content_hash", "embedding")
+    embeddings = run.tables.read("embeddings")
+    known = embeddings.where(F.col("model_id") == run.model_id).select("content_hash", "embedding")
     new = brought.where("picture IS NOT NULL").dropDuplicates(["content_hash"]).join(known, "content_hash", "left_anti")
     # Embedded as stored, so that bytes behind a uri need not be read again.
-    stored = F.sha2("picture", 256).alias("content_hash"), F.lit(None).cast("string").alias("uri")
-    pictures = new.select(*stored, F.col("picture").alias("content"))
-    total = pictures.count()
-    tasks = task_count(total, run.spark.sparkContext.defaultParallelism, run.settings.embed)
-    with progress_bar(run.console, run.spark.sparkContext, "embed queries", total) as count:
-        pictures = pictures.repartition(tasks, "content_hash")
-        outcomes = written(image_outcomes(pictures, run.settings, run.model_id, count), path)
-    outcomes = outcomes.where("embedding IS NOT NULL").select(F.col("content_hash").alias("stored_hash"), "embedding")
-    hashes = new.select("content_hash", F.sha2("picture", 256).alias("stored_hash"))
-    return known.unionByName(hashes.join(outcomes, "stored_hash").select("content_hash", "embedding"))
+    rows = new.select(
+        F.col("content_hash").alias("key"),
+        F.lit(None).cast("string").alias("uri"),
+        F.sha2("picture", 256).alias("content_hash"),
+    )
+    carried = new.select(F.col("content_hash").alias("key"), F.col("picture").alias("content"))
+    total = new.count()
+    with progress_bars(run.console, run.spark.sparkContext, {"read queries": 0, "embed queries": total}) as counts:
+        job = EmbedJob(run.settings, run.model_id, path, *counts)
+        pictures = Pictures.by_hash(rows, carried, total, run.settings.embed)
+        found = embed_apart(pictures, embeddings, job).where("embedding IS NOT NULL")
+    return known.unionByName(found.select(F.col("key").alias("content_hash"), "embedding"))
 
 
 def _scored(shown: DataFrame, queries: DataFrame, images: DataFrame, vectors: DataFrame) -> DataFrame:
     """`shown` with its query's columns and, of each product, the image that is most like the query, and its score."""
     rows = shown.join(queries, "query_id", "left")
     rows = _skip(rows, F.col("refused").isNotNull(), F.col("refused"))
-    rows = _skip(rows, F.col("product_id") == F.col("query_product"), OWN)
+    rows = _skip(rows, F.col("product_id") == F.col("query_product"), reasons.OWN)
     pairs = rows.where(_left()).select("query_id", "product_id", "query_hash")
     pairs = pairs.join(vectors.toDF("query_hash", "query_embedding"), "query_hash")
     pairs = pairs.join(images.drop("image_id"), "product_id").join(vectors, "content_hash")
@@ -266,8 +257,8 @@ def _scored(shown: DataFrame, queries: DataFrame, images: DataFrame, vectors: Da
     )
     best = best.select("query_id", "product_id", "best.score", "best.image.*")
     rows = rows.join(best, ["query_id", "product_id"], "left")
-    rows = _skip(rows, F.col("score").isNull(), NO_PICTURE)
-    return _skip(rows, F.col("kept_image_id") == F.col("query_image_id"), OWN)
+    rows = _skip(rows, F.col("score").isNull(), reasons.NO_PICTURE)
+    return _skip(rows, F.col("kept_image_id") == F.col("query_image_id"), reasons.OWN)
 
 
 def _cosine(left: str, right: str) -> Column:
@@ -293,12 +284,12 @@ def _sided(scored: DataFrame, spec: FineTuneSettings, typical: float) -> DataFra
 
     A query is where its picture is, if that is the catalog's, or else where what was first clicked for it is.
     """
-    rows = _skip(scored, F.col("clicked") & (1 - F.col("score") > spec.clicked_within * typical), CLICK_FAR)
+    rows = _skip(scored, F.col("clicked") & (1 - F.col("score") > spec.clicked_within * typical), reasons.CLICK_FAR)
     first = F.struct(F.col("position").isNull(), "position", "product_id", "split")
     same_picture = Window.partitionBy("query_hash")
     clicked = F.min(F.when(_left() & F.col("clicked"), first)).over(same_picture)["split"]
     rows = rows.withColumn("side", F.coalesce("query_split", clicked))
-    return _skip_useless(_skip(rows, F.col("split") != F.col("side"), OTHER_SIDE))
+    return _skip_useless(_skip(rows, F.col("split") != F.col("side"), reasons.OTHER_SIDE))
 
 
 def _pairs(sided: DataFrame, vectors: DataFrame, typical: float) -> DataFrame:
@@ -339,7 +330,7 @@ def _cleaned(sided: DataFrame, pairs: DataFrame, spec: FineTuneSettings) -> Data
         F.min("unlike").alias("unlike")
     )
     rows = sided.join(least, ["query_id", "product_id"], "left")
-    return _skip_useless(_skip(rows, F.col("unlike") < spec.unclicked_beyond, UNCLICKED_NEAR))
+    return _skip_useless(_skip(rows, F.col("unlike") < spec.unclicked_beyond, reasons.UNCLICKED_NEAR))
 
 
 def _triplets(cleaned: DataFrame, spec: FineTuneSettings) -> DataFrame:
@@ -362,7 +353,7 @@ def _outcomes(cleaned: DataFrame, triplets: DataFrame) -> DataFrame:
     """`cleaned` with a reason for all that is in no triplet."""
     used = triplets.select("query_id", F.explode(F.array("clicked_product", "unclicked_product")).alias("product_id"))
     used = used.distinct().withColumn("used", F.lit(True))
-    return _skip(cleaned.join(used, ["query_id", "product_id"], "left"), F.col("used").isNull(), BEYOND)
+    return _skip(cleaned.join(used, ["query_id", "product_id"], "left"), F.col("used").isNull(), reasons.BEYOND)
 
 
 def _write(triplets: DataFrame, brought: DataFrame, folder: str) -> None:
@@ -380,7 +371,11 @@ def _counted(log: DataFrame, whole: DataFrame, triplets: DataFrame, outcomes: Da
     found = {row["reason"]: row["count"] for row in outcomes.groupBy("reason").count().collect()}
     doubles = complete - sum(found.values())
     used = found.pop(None, 0)
-    found |= {reason: n for reason, n in ((INCOMPLETE, total - complete), (DUPLICATE, doubles)) if n}
+    found |= {
+        reason: n
+        for reason, n in ((reasons.INCOMPLETE.text, total - complete), (reasons.SHOWN_TWICE.text, doubles))
+        if n
+    }
     query = F.coalesce("query_id", "query_image_id")
     sides = triplets.groupBy("split").agg(F.count("*").alias("triplets"), F.count_distinct(query).alias("queries"))
     by_split = {row["split"]: row for row in sides.collect()}

@@ -10,13 +10,12 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from lookalike import reasons
 from lookalike.config import FineTuneSettings
 from lookalike.spark.category_conditions import covered
 from lookalike.spark.run import Run
 from lookalike.spark.tables import local_frame
 
-NOT_EMBEDDED = "not embedded by this model"
-COPY = "a copy of another picture"
 OWN_LABELS = {"product": "product_id", "category": "category"}
 """Kinds of labels that are no attributes, and their columns."""
 
@@ -41,17 +40,17 @@ def judged_images(run: Run) -> DataFrame:
     rows = rows.withColumn("unit", _attribute(spec.split_by) if spec.split_by else F.col("product_id"))
     embedded = F.col("status").isin("embedded", "reused") & (F.col("model_id") == run.model_id)
     reason = (
-        F.when(F.col("deleted"), "deleted")
-        .when(F.col("status") == "rejected", "rejected")
-        .when(~F.coalesce(embedded, F.lit(False)), NOT_EMBEDDED)
-        .when(F.size("labels") == 0, "no label")
-        .when(F.col("unit").isNull(), f"no attribute {spec.split_by} to split by")
+        F.when(F.col("deleted"), reasons.DELETED.text)
+        .when(F.col("status") == "rejected", reasons.REJECTED_BEFORE.text)
+        .when(~F.coalesce(embedded, F.lit(False)), reasons.NOT_EMBEDDED.text)
+        .when(F.size("labels") == 0, reasons.NO_LABEL.text)
+        .when(F.col("unit").isNull(), reasons.NO_UNIT.filled(attribute=spec.split_by))
     )
     rows = rows.withColumn("reason", reason)
     # Kept is the copy with the most labels.
     order = (F.col("reason").isNull().desc(), F.size("labels").desc(), "product_id", "image_id")
     copies = Window.partitionBy(F.coalesce("content_hash", "image_id")).orderBy(*order)
-    copy = F.when(F.row_number().over(copies) > 1, COPY)
+    copy = F.when(F.row_number().over(copies) > 1, reasons.COPY.text)
     columns = ["image_id", "product_id", "category", "title", "attributes", "uri", "content_hash", "labels", "unit"]
     return rows.select(*columns, F.coalesce("reason", copy).alias("reason"))
 
@@ -69,7 +68,11 @@ def with_splits(judged: DataFrame, spec: FineTuneSettings) -> DataFrame:
 
     So copies' units are on one side. Longer chains may be cut, which no picture is on both sides of.
     """
-    pairs = judged.where(F.col("reason").isNull() | (F.col("reason") == COPY)).select("content_hash", "unit").distinct()
+    pairs = (
+        judged.where(F.col("reason").isNull() | (F.col("reason") == reasons.COPY.text))
+        .select("content_hash", "unit")
+        .distinct()
+    )
     shared = pairs.groupBy("content_hash").agg(F.min("unit").alias("least"), F.count("*").alias("units"))
     shared = shared.where(F.col("units").between(2, _SHARED_BY)).drop("units")
     linked = pairs.join(shared, "content_hash").groupBy("unit").agg(F.min("least").alias("least"))

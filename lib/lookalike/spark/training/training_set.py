@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from lookalike import files, schemas
+from lookalike import files, reasons, schemas
 from lookalike.errors import TrainingImpossible
-from lookalike.spark.catalog.embed import task_count, with_content
+from lookalike.spark.catalog.manifest_pictures import with_content
 from lookalike.spark.category_conditions import covered
-from lookalike.spark.contents.stored_pictures import stored_pictures
+from lookalike.spark.contents.embed_pictures import task_count
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
-from lookalike.spark.tables import conform, written
+from lookalike.spark.tables import conform, write_and_read
 from lookalike.spark.training.clicks import ClickCounts, read_clicks, write_triplets
-from lookalike.spark.training.training_rows import NOT_EMBEDDED, OWN_LABELS, judged_images, label_codes, with_splits
+from lookalike.spark.training.stored_pictures import stored_pictures
+from lookalike.spark.training.training_rows import OWN_LABELS, judged_images, label_codes, with_splits
 
 if TYPE_CHECKING:  # its module loads torch, of which the driver has no need
     from lookalike.kernels.models.networks import Preprocessing
-
-GONE = "no longer in the manifest"
 
 _NAMED = 50  # attributes named in an error
 
@@ -57,7 +56,7 @@ def write_training_set(run: Run, preprocessing: "Preprocessing", folder: str) ->
             files.remove(files.join(folder, name))
         try:
             judged = with_splits(judged_images(run), run.settings.fine_tune)
-            judged = written(judged, files.join(staging, "judged"))
+            judged = write_and_read(judged, files.join(staging, "judged"))
             counts = _write_pictures(run, judged, preprocessing, folder)
             figures.counts = {"rows": counts.rows, **counts.pictures, **counts.skipped}
             figures.images = sum(counts.pictures.values())
@@ -78,7 +77,7 @@ def _write_pictures(run: Run, judged: DataFrame, preprocessing: "Preprocessing",
     rows = chosen.drop("labels", "reason").join(labels, "image_id")
     tasks = task_count(asked, run.spark.sparkContext.defaultParallelism, run.settings.embed)
     with progress_bar(run.console, run.spark.sparkContext, "training set", asked) as count:
-        images = with_content(run.manifest, rows).repartition(tasks, "content_hash")
+        images = with_content(rows, run.manifest).repartition(tasks, "content_hash")
         stored = stored_pictures(images, preprocessing, run.settings, count)
         stored = stored.withColumn("split", F.when(F.col("reason").isNull(), F.col("split")))
         path = files.join(folder, "pictures")
@@ -87,7 +86,7 @@ def _write_pictures(run: Run, judged: DataFrame, preprocessing: "Preprocessing",
     unread = _by(kept, "reason")
     stored_count = unread.pop(None, 0)
     if gone := asked - stored_count - sum(unread.values()):
-        unread[GONE] = gone
+        unread[reasons.GONE.text] = gone
     skipped |= unread
     if unread:
         _check(run, chosen.join(kept.where("reason IS NULL"), "image_id", "left_semi"), skipped)
@@ -113,7 +112,7 @@ def _check(run: Run, chosen: DataFrame, skipped: Mapping[str, int]) -> None:
     found = classes.agg(F.count("*").alias("classes"), *pairs)
     by_kind = {row["kind"]: row for row in found.collect()}
     left_out = "; ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items())) or "none"
-    if not sides and NOT_EMBEDDED in skipped:
+    if not sides and reasons.NOT_EMBEDDED.text in skipped:
         raise TrainingImpossible(f"no picture can be used, left out are: {left_out}; run the pipeline first")
     about = f"{sum(sides.values()):,} pictures can be used, left out are: {left_out}"
     for kind in spec.labels:

@@ -6,7 +6,7 @@ times the bytes and takes three times as long, lossless WebP three times the byt
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from io import BytesIO
@@ -18,12 +18,13 @@ from PIL import Image
 from pyspark.sql import DataFrame
 from pyspark.sql.types import BinaryType, StringType, StructType
 
-from lookalike import fetch, files
+from lookalike import fetch
 from lookalike.config import EmbedSettings, IngestSettings, Settings
 from lookalike.kernels.pictures.decoder import Decoder
 from lookalike.kernels.pictures.images import Rejected
-from lookalike.spark.contents.sources import sources, task_share
+from lookalike.spark.contents.embedding_udf import task_share
 from lookalike.spark.progress import Count
+from lookalike.unreadable import reason_of
 
 if TYPE_CHECKING:  # its module loads torch, of which the driver has no need
     from lookalike.kernels.models.networks import Preprocessing
@@ -34,53 +35,47 @@ _QUALITY = 95
 def stored_pictures(images: DataFrame, preprocessing: "Preprocessing", settings: Settings, count: Count) -> DataFrame:
     """`images` (uri, content, and more) with `content_hash`, and `picture` or the `reason` for none, in their place.
 
-    Where they have a content_hash already, the bytes must be its: of others that are carried there is no row. Equal
-    ones must be in one task, and give one row.
+    If they have a content_hash already, equal ones must be in one task, and give one row; carried bytes of another hash
+    give none. What is read by uri is taken as it is: a server may encode each answer anew.
     """
     taken = ("uri", "content", "content_hash")
     schema = StructType([field for field in images.schema.fields if field.name not in taken])
     for name, kind in (("content_hash", StringType()), ("picture", BinaryType()), ("reason", StringType())):
         schema = schema.add(name, kind)
-    sources = _first_sources if "content_hash" in images.columns else _any_sources
     # Its class would load torch in the workers.
     plain = tuple(vars(preprocessing).items())
-    store = partial(_stored_batches, sources, plain, settings, count, schema.names)
-    return images.mapInArrow(store, schema)
+    return images.mapInArrow(partial(_stored_batches, plain, settings, count, schema.names), schema)
 
 
 _Plain = tuple[tuple[str, Any], ...]
-_Source = tuple[int, str | None, bytes | Callable[[], bytes]]
-_Sources = Callable[[pa.RecordBatch, IngestSettings, set[str]], Iterable[_Source]]
+_Source = tuple[int, str | None, bytes | str]
+"""Row of the batch, content_hash if it is known, and the bytes or the uri."""
 
 
-def _first_sources(batch: pa.RecordBatch, settings: IngestSettings, seen: set[str]) -> Iterator[_Source]:
-    """`sources` of contents that were not seen before."""
-    for row, content_hash, source in sources(batch, settings):
-        if content_hash not in seen:
+def _sources(batch: pa.RecordBatch, seen: set[str]) -> Iterator[_Source]:
+    """The pictures of a batch but for contents that were seen before."""
+    hashed = "content_hash" in batch.schema.names
+    for row, (uri, content) in enumerate(zip(batch["uri"], batch["content"], strict=True)):
+        source = content.as_py() if content.is_valid else uri.as_py()
+        if not hashed:
+            yield row, None, source
+            continue
+        content_hash = batch["content_hash"][row].as_py()
+        is_other = isinstance(source, bytes) and hashlib.sha256(source).hexdigest() != content_hash
+        if not is_other and content_hash not in seen:
             seen.add(content_hash)
             yield row, content_hash, source
 
 
-def _any_sources(batch: pa.RecordBatch, settings: IngestSettings, _: set[str]) -> Iterator[_Source]:
-    for row, (uri, content) in enumerate(zip(batch["uri"], batch["content"], strict=True)):
-        read = partial(fetch.read_image, uri.as_py(), settings)
-        yield row, None, content.as_py() if content.is_valid else read
-
-
 def _stored_batches(
-    sources: _Sources,
-    preprocessing: _Plain,
-    settings: Settings,
-    count: Count,
-    names: list[str],
-    batches: Iterable[pa.RecordBatch],
+    preprocessing: _Plain, settings: Settings, count: Count, names: list[str], batches: Iterable[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    store = partial(_stored, _decoder(os.getpid(), preprocessing, settings.embed))
+    store = partial(_stored, _decoder(os.getpid(), preprocessing, settings.embed), settings.ingest)
     threads = settings.embed.decode_threads or 2 * task_share()[0] + 2  # more than cores, as some wait for bytes
     seen: set[str] = set()
     with ThreadPoolExecutor(threads) as pool:
         for batch in batches:
-            given = list(sources(batch, settings.ingest, seen))
+            given = list(_sources(batch, seen))
             hashes, pictures, reasons = zip(*pool.map(store, given), strict=True) if given else ((), (), ())
             kept = batch.take(pa.array([row for row, _, _ in given], pa.int32()))
             stored = {
@@ -93,16 +88,15 @@ def _stored_batches(
             count(batch.num_rows)
 
 
-def _stored(decode: Decoder, given: _Source) -> tuple[str | None, bytes | None, str | None]:
+def _stored(decode: Decoder, settings: IngestSettings, given: _Source) -> tuple[str | None, bytes | None, str | None]:
     """(content_hash, JPEG, None), or a reason in its place."""
     _, content_hash, source = given
-    if not isinstance(source, bytes):
-        try:
-            source = source()
-        except Exception as error:  # every file system has its own
-            return content_hash, None, files.unreadable(error)
-    content_hash = content_hash or hashlib.sha256(source).hexdigest()
-    found = decode(source)
+    try:
+        content = source if isinstance(source, bytes) else fetch.read_image(source, settings)
+    except Exception as error:  # every file system has its own
+        return content_hash, None, reason_of(error)
+    content_hash = content_hash or hashlib.sha256(content).hexdigest()
+    found = decode(content)
     if isinstance(found, Rejected):
         return content_hash, None, found.reason
     file = BytesIO()
