@@ -4,9 +4,9 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.catalog.build_index import build_index, plans
+from lookalike.spark.catalog.build_index import build_index, plan_versions
 from lookalike.spark.catalog.model_id import check_embedded_by_run_model
-from lookalike.spark.catalog.versions import unpublished
+from lookalike.spark.catalog.versions import find_unpublished
 from lookalike.spark.start import start
 
 
@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
     def job() -> None:
         run = start(cli.settings(options), "build_index", cli.selection(options))
         check_embedded_by_run_model(run)
-        build_index(run, plans(run, unpublished(run)))
+        build_index(run, plan_versions(run, find_unpublished(run)))
 
     return cli.exit_code(job)
 

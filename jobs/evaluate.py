@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lookalike import cli, files
 from lookalike.spark.catalog.evaluate import evaluate
 from lookalike.spark.catalog.model_id import check_embedded_by_run_model
-from lookalike.spark.catalog.versions import unpublished
+from lookalike.spark.catalog.versions import find_unpublished
 from lookalike.spark.pages.report import RunSummary, update_report
 from lookalike.spark.queries.evaluate_queries import evaluate_queries
 from lookalike.spark.start import start
@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
             evaluate_queries(run, files.absolute(options.queries))
             update_report(run, RunSummary("live"))
         else:
-            evaluate(run, unpublished(run))
+            evaluate(run, find_unpublished(run))
 
     return cli.exit_code(job)
 

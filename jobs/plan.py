@@ -4,10 +4,10 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike.spark.catalog.build_index import plans
+from lookalike.spark.catalog.build_index import plan_versions
 from lookalike.spark.catalog.model_id import check_embedded_by_run_model
 from lookalike.spark.catalog.plan import check_selected, print_plan
-from lookalike.spark.catalog.versions import unpublished
+from lookalike.spark.catalog.versions import find_unpublished
 from lookalike.spark.start import start_on_catalog
 
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> int:
         run = start_on_catalog(cli.settings(options), "plan", writes=False, selection=cli.selection(options))
         check_selected(run)
         check_embedded_by_run_model(run)
-        print_plan(run, plans(run, unpublished(run)))
+        print_plan(run, plan_versions(run, find_unpublished(run)))
 
     return cli.exit_code(job)
 

@@ -8,7 +8,7 @@ from lookalike import cli
 from lookalike.spark.catalog.ingest import check_ingested
 from lookalike.spark.catalog.model_id import check_embedded_by_run_model
 from lookalike.spark.catalog.publish import publish
-from lookalike.spark.catalog.versions import unpublished
+from lookalike.spark.catalog.versions import find_unpublished
 from lookalike.spark.pages.report import RunSummary, update_report
 from lookalike.spark.start import start
 
@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
         run = start(cli.settings(options), "publish", cli.selection(options))
         check_ingested(run)
         check_embedded_by_run_model(run)
-        versions = unpublished(run, options.force)
+        versions = find_unpublished(run, options.force)
         published = publish(run, versions, options.why)
         print(f"{published.published:,} categories published, {published.withdrawn:,} withdrawn")
         update_report(run, RunSummary("published" if versions else "unchanged", versions, published.checks))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from lookalike import cli
 from lookalike.spark.catalog.model_id import check_embedded_by_run_model
 from lookalike.spark.catalog.similar_items import similar_items
-from lookalike.spark.catalog.versions import unpublished
+from lookalike.spark.catalog.versions import find_unpublished
 from lookalike.spark.start import start
 
 
@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
     def job() -> None:
         run = start(cli.settings(options), "similar_items", cli.selection(options))
         check_embedded_by_run_model(run)
-        similar_items(run, unpublished(run))
+        similar_items(run, find_unpublished(run))
 
     return cli.exit_code(job)
 

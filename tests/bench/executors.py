@@ -28,8 +28,8 @@ from tests.cluster.servers import spark_cluster
 
 from lookalike.config import IndexSettings
 from lookalike.kernels.models.load import load_model
-from lookalike.spark.catalog.build_index import Build, built_shards, plan
-from lookalike.spark.catalog.similar_items import similar_products
+from lookalike.spark.catalog.build_index import Build, build_shards, plan_builds
+from lookalike.spark.catalog.similar_items import find_similar_products
 
 ROUNDS = 2
 DIM = 128
@@ -69,9 +69,11 @@ def similar(spark: SparkSession, folder: Path) -> DataFrame:
     """Over shards that the first call builds."""
     rows = spark.read.parquet(str(folder / "gallery.parquet"))
     settings = IndexSettings()
-    plans = {p.category: p for p in plan([("all", "v1", rows.count())], DIM, settings)}
-    built = built_shards(rows, Build(str(folder / "root"), "run", "bench", settings, plans), uncounted)
-    return similar_products(spark, spark.createDataFrame(built.shards).collect(), str(folder / "root"), K, uncounted)
+    plans = {p.category: p for p in plan_builds([("all", "v1", rows.count())], DIM, settings)}
+    built = build_shards(rows, Build(str(folder / "root"), "run", "bench", settings, plans), uncounted)
+    return find_similar_products(
+        spark, spark.createDataFrame(built.shards).collect(), str(folder / "root"), K, uncounted
+    )
 
 
 def main() -> None:

@@ -27,8 +27,8 @@ from pyspark.sql import Row, SparkSession
 
 from lookalike.config import IndexSettings
 from lookalike.kernels.evaluation.metrics import knn_recall
-from lookalike.spark.catalog.build_index import Build, built_shards, plan
-from lookalike.spark.catalog.similar_items import similar_products
+from lookalike.spark.catalog.build_index import Build, build_shards, plan_builds
+from lookalike.spark.catalog.similar_items import find_similar_products
 
 DIM = 256
 CORES = 2
@@ -91,13 +91,13 @@ def run(spark: SparkSession, folder: Path, vectors: np.ndarray) -> tuple[float, 
     """Build and search below `folder`: seconds of each, the rows of `shards`, and the index."""
     write_gallery(folder / "gallery", vectors)
     settings = IndexSettings()
-    (planned,) = plan([("all", "v1", len(vectors))], DIM, settings)
+    (planned,) = plan_builds([("all", "v1", len(vectors))], DIM, settings)
     build = Build(str(folder), "run", "synthetic", settings, {"all": planned})
     start = time.monotonic()
-    table = built_shards(spark.read.parquet(str(folder / "gallery")), build, lambda _: None).shards
+    table = build_shards(spark.read.parquet(str(folder / "gallery")), build, lambda _: None).shards
     shards = spark.createDataFrame(table).collect()
     built = time.monotonic()
-    found = similar_products(spark, shards, str(folder), K, lambda _: None)
+    found = find_similar_products(spark, shards, str(folder), K, lambda _: None)
     found.write.parquet(str(folder / "similar_items"))
     return built - start, time.monotonic() - built, shards, planned.spec.factory
 

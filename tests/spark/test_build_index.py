@@ -16,7 +16,7 @@ from tests.spark.rows import with_model
 from lookalike import schemas
 from lookalike.config import IndexSettings, Settings
 from lookalike.kernels.index.shards import open_shard, open_shards
-from lookalike.spark.catalog.build_index import Build, built_shards, plan, with_formers
+from lookalike.spark.catalog.build_index import Build, attach_formers, build_shards, plan_builds
 from lookalike.spark.run import Run
 
 SETTINGS = IndexSettings(exact_below=300, pq_above=700, shard_images=600, candidates=50, knn_recall_target=0.95)
@@ -46,7 +46,7 @@ def gallery(spark: SparkSession, sizes: dict[str, int]) -> DataFrame:
 
 
 def build_of(root: Path, sizes: dict[str, int]) -> Build:
-    plans = plan([(category, "v1", images) for category, images in sizes.items()], DIM, SETTINGS)
+    plans = plan_builds([(category, "v1", images) for category, images in sizes.items()], DIM, SETTINGS)
     return Build(str(root), "run1", "model", SETTINGS, {p.category: p for p in plans})
 
 
@@ -54,7 +54,7 @@ def build_of(root: Path, sizes: dict[str, int]) -> Build:
 def catalog(spark_session: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]], int]:
     root = tmp_path_factory.mktemp("catalog")
     counted = spark_session.sparkContext.accumulator(0)
-    built = built_shards(gallery(spark_session, SIZES), build_of(root, SIZES), counted.add).shards
+    built = build_shards(gallery(spark_session, SIZES), build_of(root, SIZES), counted.add).shards
     return root, built.to_pylist(), counted.value
 
 
@@ -123,7 +123,7 @@ def test_nothing_but_shard_files_stays(catalog: Any) -> None:
 def test_building_again_gives_the_same_names_and_rows(spark: SparkSession, tmp_path: Path) -> None:
     sizes = {"exact": 40, "sq8": 400}
     first, second = (
-        built_shards(gallery(spark, sizes), build_of(tmp_path, sizes), lambda _: None).shards.to_pylist()
+        build_shards(gallery(spark, sizes), build_of(tmp_path, sizes), lambda _: None).shards.to_pylist()
         for _ in range(2)
     )
     assert [(r["category"], r["shard"], r["vectors_sha256"]) for r in first] == [
@@ -135,7 +135,7 @@ def test_building_again_gives_the_same_names_and_rows(spark: SparkSession, tmp_p
 def test_many_small_categories_take_few_jobs(spark: SparkSession, tmp_path: Path) -> None:
     sizes = {f"c{number}": 4 for number in range(60)}
     spark.sparkContext.setJobGroup("many", "")
-    rows = built_shards(gallery(spark, sizes), build_of(tmp_path, sizes), lambda _: None).shards.to_pylist()
+    rows = build_shards(gallery(spark, sizes), build_of(tmp_path, sizes), lambda _: None).shards.to_pylist()
     jobs = spark.sparkContext.statusTracker().getJobIdsForGroup("many")
     spark.sparkContext.setJobGroup("", "")
     assert {row["category"] for row in rows} == set(sizes)
@@ -146,10 +146,10 @@ def test_many_small_categories_take_few_jobs(spark: SparkSession, tmp_path: Path
 
 def test_one_changed_category_of_a_pack_is_written_alone(spark: SparkSession, tmp_path: Path) -> None:
     sizes = {"a": 5, "b": 9, "c": 7, "sq8": 400}
-    first = built_shards(gallery(spark, sizes), build_of(tmp_path, sizes), lambda _: None).shards.to_pylist()
+    first = build_shards(gallery(spark, sizes), build_of(tmp_path, sizes), lambda _: None).shards.to_pylist()
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     build = replace(build_of(tmp_path, {"b": 8}), run_id="run2")
-    (row,) = built_shards(gallery(spark, {"b": 8}), build, lambda _: None).shards.to_pylist()
+    (row,) = build_shards(gallery(spark, {"b": 8}), build, lambda _: None).shards.to_pylist()
     assert (row["vectors_path"], row["ntotal"], row["vectors_rows"]) == ("shards/packs/run2/00000.arrow", 8, 8)
     assert {path: path.read_bytes() for path in files} == files
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == len(files) + 1
@@ -183,8 +183,8 @@ def test_a_quantizer_is_kept_until_it_no_longer_fits(
     spark: SparkSession, tmp_path: Path, points: np.ndarray, settings: dict[str, float], verdict: str
 ) -> None:
     known = SETTINGS.model_copy(update={"shard_images": 5_000, **settings})
-    (planned,) = plan([("pq", "v1", 1_500)], DIM, known)
-    first = built_shards(
+    (planned,) = plan_builds([("pq", "v1", 1_500)], DIM, known)
+    first = build_shards(
         gallery(spark, {"pq": 1_500}), Build(str(tmp_path), "r1", "m", known, {"pq": planned}), lambda _: None
     )
     assert first.decisions["pq"].startswith("trained: no earlier index")
@@ -193,11 +193,11 @@ def test_a_quantizer_is_kept_until_it_no_longer_fits(
     (old,) = first.shards.to_pylist()
     assert old["trained_recall"] == old["knn_recall@10"] and old["trained_nprobe"] == old["nprobe"]
 
-    (planned,) = with_formers(run, plan([("pq", "v2", len(points))], DIM, known))
+    (planned,) = attach_formers(run, plan_builds([("pq", "v2", len(points))], DIM, known))
     assert planned.former is not None
     points = points / np.linalg.norm(points, axis=1, keepdims=True)
     build = Build(f"file://{tmp_path}", "r2", "m", known, {"pq": planned})
-    second = built_shards(rows_of(spark, "pq", points.astype(np.float32)), build, lambda _: None)
+    second = build_shards(rows_of(spark, "pq", points.astype(np.float32)), build, lambda _: None)
     (new,) = second.shards.to_pylist()
     assert second.decisions["pq"].startswith(f"{verdict}: quantization error"), second.decisions
     training = ("trained_version", "trained_error", "trained_nprobe", "trained_candidates", "trained_recall")
@@ -211,11 +211,11 @@ def test_a_quantizer_is_kept_until_it_no_longer_fits(
 
 def test_an_index_of_another_kind_or_model_is_not_kept(spark: SparkSession, tmp_path: Path) -> None:
     run = Run(spark, Settings(root=f"file://{tmp_path}"), "r2", Console(quiet=True))
-    built = built_shards(gallery(spark, {"sq8": 400}), build_of(tmp_path, {"sq8": 400}), print)
+    built = build_shards(gallery(spark, {"sq8": 400}), build_of(tmp_path, {"sq8": 400}), print)
     run.tables.append_new_rows("shards", built.shards, schemas.VERSION_KEY)
 
     def former(images: int, model_id: str = "model") -> Any:
-        return with_formers(with_model(run, model_id), plan([("sq8", "v2", images)], DIM, SETTINGS))[0].former
+        return attach_formers(with_model(run, model_id), plan_builds([("sq8", "v2", images)], DIM, SETTINGS))[0].former
 
     assert former(420).row["version"] == "v1"
     assert [former(800), former(100), former(420, "another")] == [None] * 3

@@ -23,7 +23,7 @@ from lookalike.kernels.models.networks import PACKAGED_PREPROCESSING
 from lookalike.kernels.pictures.images import Decoded, decode
 from lookalike.kernels.training.training_data import TrainingData
 from lookalike.spark.run import Run
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.tables import to_spark_schema
 from lookalike.spark.training.training_set import write_training_set
 
 PREPROCESSING = replace(PACKAGED_PREPROCESSING, size_px=24)
@@ -83,7 +83,7 @@ def catalog(
 
 
 def append(run: Run, table: str, rows: list[dict[str, Any]]) -> None:
-    schema = spark_schema(schemas.TABLES[table])
+    schema = to_spark_schema(schemas.TABLES[table])
     values = [tuple(given.get(name) for name in schema.names) for given in rows]
     run.tables.append(table, run.spark.createDataFrame(values, schema))
 

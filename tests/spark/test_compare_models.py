@@ -17,7 +17,7 @@ from lookalike.config import ModelSettings
 from lookalike.errors import ConfigInvalid, ManifestInvalid
 from lookalike.kernels.evaluation.bootstrap import mean_intervals
 from lookalike.kernels.models.load import load_model
-from lookalike.spark.queries.compare_models import compare_models, differences, model_settings
+from lookalike.spark.queries.compare_models import compare_models, describe_differences, model_settings
 from lookalike.spark.queries.query_figures import METRICS
 
 
@@ -32,7 +32,7 @@ def test_differences_are_of_the_same_queries() -> None:
     products = [f"p{i // 2}" for i in range(20)]
     before, after = answers([2] * 20, products), answers([1, 3] * 10, products)
     shuffled = after.sample(frac=1, random_state=0)[:18]
-    found = dict(zip(METRICS, differences(before, shuffled, "product", 0), strict=True))
+    found = dict(zip(METRICS, describe_differences(before, shuffled, "product", 0), strict=True))
     kept = sorted(shuffled.index)
     change = np.array([1.0 if i % 2 == 0 else 0.0 for i in kept])
     low, high = mean_intervals(change[None], np.array(products)[kept], 0)
@@ -40,7 +40,7 @@ def test_differences_are_of_the_same_queries() -> None:
     ends = [float(end) for end in found["recall@1"].partition("(")[2].rstrip(")").split(" to ")]
     assert ends == pytest.approx([low[0], high[0]], abs=0.03)
     assert found["recall@5"] == "+0.000 (+0.000 to +0.000)"
-    (worse, *_) = differences(after, before, "product", 0)
+    (worse, *_) = describe_differences(after, before, "product", 0)
     assert worse.startswith("\N{MINUS SIGN}0.500 (\N{MINUS SIGN}0.5")
 
 

@@ -18,7 +18,7 @@ from lookalike.kernels.index import shards
 from lookalike.spark.catalog.evaluate import evaluate
 from lookalike.spark.catalog.publish import publish
 from lookalike.spark.catalog.versions import Version
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.tables import to_spark_schema
 
 PRODUCTS = 30
 IMAGES = 2 * PRODUCTS
@@ -54,7 +54,7 @@ class Catalog:
         return tuple(values.get(field.name) for field in schema)
 
     def append(self, table: str, rows: list[tuple[Any, ...]]) -> None:
-        self.run.tables.append(table, self.run.spark.createDataFrame(rows, spark_schema(schemas.TABLES[table])))
+        self.run.tables.append(table, self.run.spark.createDataFrame(rows, to_spark_schema(schemas.TABLES[table])))
 
     def _write_shards(self) -> None:
         described = []

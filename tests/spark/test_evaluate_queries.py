@@ -22,7 +22,12 @@ from lookalike.kernels.evaluation.bootstrap import share_intervals
 from lookalike.kernels.models.load import load_model
 from lookalike.spark.queries import evaluate_queries as evaluation
 from lookalike.spark.queries import exact_search
-from lookalike.spark.queries.evaluate_queries import evaluate_queries, gallery_fingerprint, gallery_images, measured
+from lookalike.spark.queries.evaluate_queries import (
+    evaluate_queries,
+    gallery_fingerprint,
+    gallery_images,
+    load_or_measure,
+)
 from lookalike.spark.queries.query_figures import METRICS
 from lookalike.spark.queries.query_manifest import read_queries
 from lookalike.spark.run import Run
@@ -261,7 +266,7 @@ def test_figures_without_photos_that_a_later_run_may_read_are_not_kept(
     monkeypatch.setattr(evaluation, "read_answers", lambda *_: answers)
     for reason, kept in (("unreadable uri: timed out", False), ("unreadable uri: not found", True)):
         monkeypatch.setattr(evaluation, "_answer", lambda *_, reason=reason: {reason: 1})
-        found = measured(gallery.run, queries, gallery_images(gallery.run))
+        found = load_or_measure(gallery.run, queries, gallery_images(gallery.run))
         assert found.skipped == {reason: 1}
         assert [row["value"] for row in found.figures] == [0, 1, 1, 1, 0.5, 0.5]
         assert gallery.run.tables.read("query_evaluations").isEmpty() is not kept

@@ -12,11 +12,11 @@ from tests.spark.rows import manifest_file, run_of
 from lookalike import schemas
 from lookalike.config import Settings
 from lookalike.selection import Selection
-from lookalike.spark.catalog.versions import candidates, unpublished
+from lookalike.spark.catalog.versions import find_unpublished, name_candidates
 from lookalike.spark.run import Run
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.tables import to_spark_schema
 
-SCHEMA = spark_schema(schemas.IMAGES)
+SCHEMA = to_spark_schema(schemas.IMAGES)
 
 
 def ledger(spark: Any, rows: list[dict[str, Any]]) -> Any:
@@ -32,7 +32,7 @@ def image(number: int, **columns: Any) -> dict[str, Any]:
 
 
 def versions(spark: Any, rows: list[dict[str, Any]], settings: Settings | None = None) -> dict[str, Any]:
-    found = candidates(ledger(spark, rows), "m", settings or Settings()).collect()
+    found = name_candidates(ledger(spark, rows), "m", settings or Settings()).collect()
     return {row["category"]: row.asDict() for row in found}
 
 
@@ -82,7 +82,7 @@ def test_a_full_build_is_another_version_until_the_next(spark: Any, tmp_path: Pa
 
     def candidate(full: bool = False) -> list[str]:
         run = run_of(spark, tmp_path / "root", manifest, Selection(full=full), "m")
-        return [version.version for version in unpublished(run)]
+        return [version.version for version in find_unpublished(run)]
 
     run = run_of(spark, tmp_path / "root", manifest)
     rows = ledger(spark, [image(i) for i in range(4)])
@@ -107,7 +107,7 @@ def test_candidates_are_those_of_the_selection(spark: Any, tmp_path: Path) -> No
 
     def found(*paths: str) -> list[str]:
         run = run_of(spark, tmp_path / "root", manifest, Selection(paths), "m")
-        return [version.category for version in unpublished(run)]
+        return [version.category for version in find_unpublished(run)]
 
     assert found() == sorted(categories)
     assert found("women") == ["women", "women/dresses"]
@@ -121,7 +121,7 @@ def publish(run: Run, version: str) -> None:
         "similar_items_table_version": 0,
         "published_at": datetime(2026, 1, 1, tzinfo=UTC),
     }
-    schema = spark_schema(schemas.PUBLICATIONS)
+    schema = to_spark_schema(schemas.PUBLICATIONS)
     rows = run.spark.createDataFrame([tuple(values.get(name) for name in schema.names)], schema)
     run.tables.upsert("publications", rows, ["category"])
 

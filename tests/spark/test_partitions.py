@@ -9,10 +9,10 @@ from tests.spark.rows import image, manifest_file, run_of
 
 from lookalike import schemas
 from lookalike.spark.catalog.embed import embed
-from lookalike.spark.catalog.gallery import live_images, version_images
+from lookalike.spark.catalog.gallery import select_live, select_version_images
 from lookalike.spark.catalog.ingest import KEY, ingest
-from lookalike.spark.category_conditions import bucket
-from lookalike.spark.tables import Tables, local_frame
+from lookalike.spark.category_conditions import to_bucket
+from lookalike.spark.tables import Tables, make_local_frame
 
 CATEGORIES = [f"c{number}" for number in range(12)]
 
@@ -24,11 +24,11 @@ def rows(*image_ids: str | None, category: str, product_id: str = "p") -> list[d
 
 def frame(tables: Tables, given: list[dict[str, Any]]) -> Any:
     values = [tuple(row.get(name) for name in schemas.IMAGES.names) for row in given]
-    return local_frame(tables.spark, values, schemas.IMAGES).withColumn("bucket", bucket(F.col("category")))
+    return make_local_frame(tables.spark, values, schemas.IMAGES).withColumn("bucket", to_bucket(F.col("category")))
 
 
 def bucket_of(tables: Tables, category: str) -> int:
-    return int(tables.spark.range(1).select(bucket(F.lit(category))).collect()[0][0])
+    return int(tables.spark.range(1).select(to_bucket(F.lit(category))).collect()[0][0])
 
 
 def files_of(tables: Tables) -> dict[int, set[str]]:
@@ -82,7 +82,7 @@ def test_the_images_of_a_version_are_those_of_its_category_in_any_bucket(spark: 
     run.tables.append("images", frame(run.tables, given))
     older = [row | done for category in CATEGORIES for row in rows(f"{category}-old", category=category)]
     run.tables.append("images", frame(run.tables, older).withColumn("bucket", F.lit(None)))
-    found = version_images(live_images(run.tables.read("images"), "m"), [("c2", "v"), ("c7", "v")]).collect()
+    found = select_version_images(select_live(run.tables.read("images"), "m"), [("c2", "v"), ("c7", "v")]).collect()
     assert {row["image_id"] for row in found} == {"c2-new", "c2-old", "c7-new", "c7-old"}
 
 

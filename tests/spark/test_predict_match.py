@@ -21,7 +21,7 @@ from lookalike.spark.operations.cleanup import cleanup
 from lookalike.spark.queries import category_search
 from lookalike.spark.queries.match_queries import match_queries
 from lookalike.spark.run import Run
-from lookalike.spark.training.fit_categories import fit_categories, most_each
+from lookalike.spark.training.fit_categories import fit_categories, limit_per_category
 
 DIM = 8
 MODEL = f"given-{DIM}"
@@ -225,6 +225,6 @@ def test_what_cannot_be_matched_is_one_clear_error(spark: Any, root: Path, tmp_p
 
 def test_the_sample_is_bounded_by_category_and_in_all() -> None:
     settings = CategoriesSettings(images=100, images_per_category=40)
-    assert most_each([10, 20], settings) == 40
-    assert most_each([10, 20, 1_000, 1_000], settings) == 35
-    assert most_each([2] * 1_000, settings) == 1
+    assert limit_per_category([10, 20], settings) == 40
+    assert limit_per_category([10, 20, 1_000, 1_000], settings) == 35
+    assert limit_per_category([2] * 1_000, settings) == 1

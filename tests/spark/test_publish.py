@@ -12,11 +12,11 @@ from lookalike import __version__, delta_log
 from lookalike.errors import GateFailed, PublishConflict
 from lookalike.kernels.evaluation.metrics import wilson_interval
 from lookalike.spark.catalog import publish as module
-from lookalike.spark.catalog.audit import actions, settle
-from lookalike.spark.catalog.churn import churn
-from lookalike.spark.catalog.gate import gate_checks
+from lookalike.spark.catalog.audit import complete_audit, read_actions
+from lookalike.spark.catalog.churn import measure_churn
+from lookalike.spark.catalog.gate import check_gate
 from lookalike.spark.catalog.publish import publish
-from lookalike.spark.catalog.versions import candidates, unpublished
+from lookalike.spark.catalog.versions import find_unpublished, name_candidates
 from lookalike.spark.operations.rollback import rollback
 from lookalike.spark.origin import Origin
 
@@ -72,21 +72,21 @@ def test_a_crash_between_pointer_and_audit_loses_nothing(
     crashed = run_at(spark, root)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         version = candidate(crashed, "a", "v2")
-        patched.setattr(module, "settle", lambda _: patched.setattr(module, "settle", crash))  # the first one works
+        patched.setattr(module, "complete_audit", lambda _: patched.setattr(module, "complete_audit", crash))  # the first one works
         publish(crashed, [version])
     assert len(versions.audit(run)) == 2
     assert {
-        tuple(r) for r in actions(run).where(f"run_id = '{crashed.run_id}'").select("action", "category").collect()
+        tuple(r) for r in read_actions(run).where(f"run_id = '{crashed.run_id}'").select("action", "category").collect()
     } == {
         ("publish", "a"),
         ("withdraw", "gone"),
     }
-    settle(run)
+    complete_audit(run)
     expected = [("publish", "a", "v2", "v1"), ("withdraw", "gone", "v1", "v1")]
     assert versions.audit(run)[2:] == expected
     assert versions.live(run) == {"a": "v2"}
     state = {name: run.tables.delta_version(name) for name in ("audit", "publications")}
-    settle(run)
+    complete_audit(run)
     assert {name: run.tables.delta_version(name) for name in state} == state
 
 
@@ -123,16 +123,16 @@ def test_the_gate_compares_with_live(spark: Any, root: Path) -> None:
     measured += [row for c in bad for row in versions.measured_rows(c, "v1", None, **live)]
     versions.append(run, "evaluations", measured)
     found = [versions.Version(c, "v2", 1, False, "v1", "r") for c in bad]
-    failed = {(check.category, check.metric) for check in gate_checks(run, found) if not check.holds}
+    failed = {(check.category, check.metric) for check in check_gate(run, found) if not check.holds}
     assert failed == {
         ("churned", "churn, at least"),
         ("worse", "drop of recall@10, at least"),
         ("shrunk", "share of products gone, at least"),
     }
     with pytest.raises(GateFailed, match="same was not evaluated"):
-        gate_checks(run, [versions.Version("same", "v2", 1, False, "v0", "r")])
+        check_gate(run, [versions.Version("same", "v2", 1, False, "v0", "r")])
     with pytest.raises(GateFailed, match="same was not evaluated"):
-        gate_checks(run, [versions.Version("same", "v3", 1, False, "v1", "r")])
+        check_gate(run, [versions.Version("same", "v3", 1, False, "v1", "r")])
 
 
 def test_what_chance_may_do_to_one_small_category_it_can_not_do_to_all(spark: Any, root: Path) -> None:
@@ -144,8 +144,8 @@ def test_what_chance_may_do_to_one_small_category_it_can_not_do_to_all(spark: An
     measured += [row for c in names for row in versions.measured_rows(c, "v1", None, **good)]
     versions.append(run, "evaluations", measured)
     found = [versions.Version(c, "v2", 1, False, "v1", "r") for c in names]
-    assert [str(check) for check in gate_checks(run, found[:1]) if not check.holds] == []
-    failed = {(check.category, check.metric): check for check in gate_checks(run, found) if not check.holds}
+    assert [str(check) for check in check_gate(run, found[:1]) if not check.holds] == []
+    failed = {(check.category, check.metric): check for check in check_gate(run, found) if not check.holds}
     assert failed.keys() == {(None, "churn, at least"), (None, "drop of recall@10, at least")}
     low, _ = wilson_interval(0.85, 20 * 6)
     assert failed[None, "churn, at least"].value == pytest.approx(low)
@@ -184,7 +184,7 @@ def test_churn_is_the_share_of_neighbours_that_left(spark: Any, root: Path) -> N
         [("a", "v2", versions.product(i)) for i in range(versions.PRODUCTS)] + [("a", "v2", "new")],
         "category string, version string, product_id string",
     )
-    found = churn(run, [candidate_against("a", "v2", "v1"), candidate_against("b", "v2", "v1")], products)
+    found = measure_churn(run, [candidate_against("a", "v2", "v1"), candidate_against("b", "v2", "v1")], products)
     by_category = {row["category"]: row for row in found.to_pylist()}
     row = by_category["a"]
     # Places 1, 2, 3 became 2, 3, 4: one of three is gone.
@@ -220,22 +220,22 @@ def test_a_category_without_images_is_withdrawn(spark: Any, root: Path) -> None:
 def test_a_version_that_was_rolled_back_from_waits_for_a_force(spark: Any, root: Path) -> None:
     run = run_at(spark, root)
     versions.ledger(run, a="embedded")
-    (now,) = candidates(run.tables.read("images"), MODEL, run.settings).collect()
+    (now,) = name_candidates(run.tables.read("images"), MODEL, run.settings).collect()
     build(run, ("a", "old", None), ("a", now["version"], "old"))
     publish(run, [candidate(run, "a", "old")])
-    (found,) = unpublished(run)
+    (found,) = find_unpublished(run)
     assert (found.version, found.live_version) == (now["version"], "old")
     publish(run_at(spark, root), [found])
-    assert unpublished(run) == []
+    assert find_unpublished(run) == []
     rollback(run_at(spark, root), "a")
-    assert unpublished(run) == []
-    (forced,) = unpublished(run, force=True)
+    assert find_unpublished(run) == []
+    (forced,) = find_unpublished(run, force=True)
     publish(run_at(spark, root), [forced], force="it was the shop's fault")
     assert versions.live(run) == {"a": now["version"]}
     rollback(run_at(spark, root), "a")
     run.tables.upsert("images", run.tables.read("images").replace("i-a-0", "i-b"), ["vector_id"])
-    assert [v.version for v in unpublished(run)] != [now["version"]]
-    assert len(unpublished(run)) == 1
+    assert [v.version for v in find_unpublished(run)] != [now["version"]]
+    assert len(find_unpublished(run)) == 1
 
 
 def test_a_table_of_an_older_release_gets_the_new_columns(spark: Any, root: Path) -> None:

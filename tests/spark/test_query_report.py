@@ -11,7 +11,7 @@ from tests.spark import versions
 from tests.spark.versions import MODEL, PRODUCTS, product
 
 from lookalike.report.thumbnails import thumbnail
-from lookalike.spark.pages.query_report import query_evaluation
+from lookalike.spark.pages.query_report import gather_query_evaluation
 from lookalike.spark.pages.report import RunSummary, update_report
 from lookalike.spark.queries.evaluate_queries import gallery_fingerprint, gallery_images
 from lookalike.spark.queries.query_figures import METRICS
@@ -57,7 +57,7 @@ def with_images(run: Run, folder: Path) -> str:
 def test_the_page_shows_figures_by_model_and_the_worst_answers(spark: Any, tmp_path: Path) -> None:
     run = versions.run_at(spark, tmp_path / "root")
     gallery = with_images(run, tmp_path)
-    assert query_evaluation(run, MODEL) is None
+    assert gather_query_evaluation(run, MODEL) is None
     photos = {"query_id": ["near", "far", "twin"], "content": [catalogs.picture(s) for s in (50, 51, 52)]}
     uri = str(tmp_path / "photos.parquet")
     pq.write_table(pa.table({**photos, "category": ["a"] * 3}), uri)
@@ -69,7 +69,7 @@ def test_the_page_shows_figures_by_model_and_the_worst_answers(spark: Any, tmp_p
     answers += [answer(gallery, "far", "p3", None, 0.1), answer(gallery, "twin", "p3", None, 0.2)]
     versions.append(run, "query_answers", [*answers, {**answers[2], "model_id": "other"}])
 
-    shown = query_evaluation(run, MODEL)
+    shown = gather_query_evaluation(run, MODEL)
     assert shown
     assert shown.queries == "photos.parquet"
     lines = [(line.group, line.model_id, line.current, line.estimates[0].value) for line in shown.lines]

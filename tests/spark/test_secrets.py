@@ -4,7 +4,7 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from lookalike.spark.secrets import is_withheld, stored_uri
+from lookalike.spark.secrets import is_withheld, withhold_secrets
 
 STORED = {
     "https://user:pass@host/a.jpg": "https://…@host/a.jpg",
@@ -29,7 +29,7 @@ STORED = {
 
 def test_stored_uris(spark: Any) -> None:
     uris = spark.createDataFrame([(uri,) for uri in [*STORED, None]], "uri string")
-    stored = stored_uri(F.col("uri"))
+    stored = withhold_secrets(F.col("uri"))
     rows = uris.select("uri", stored.alias("stored"), is_withheld(stored).alias("withheld")).collect()
     assert {row["uri"]: row["stored"] for row in rows if row["uri"]} == {u: s or u for u, s in STORED.items()}
     assert {row["uri"]: row["withheld"] for row in rows if row["uri"]} == {u: s is not None for u, s in STORED.items()}

@@ -13,8 +13,8 @@ from lookalike.kernels.index import search
 from lookalike.kernels.index.search import Gallery, SearchSpec
 from lookalike.kernels.index.shards import open_shard
 from lookalike.spark.catalog import similar_items
-from lookalike.spark.catalog.build_index import Build, built_shards, plan
-from lookalike.spark.catalog.similar_items import similar_products
+from lookalike.spark.catalog.build_index import Build, build_shards, plan_builds
+from lookalike.spark.catalog.similar_items import find_similar_products
 
 DIM = 16
 K = 6
@@ -47,9 +47,9 @@ def built(spark: SparkSession, root: Path, settings: IndexSettings) -> list[Row]
     ]
     columns = "category string, version string, product_id string, image_id string, vector_id long, available boolean"
     gallery = spark.createDataFrame(rows, f"{columns}, embedding array<float>")
-    plans = plan([(category, "v", n) for category, n in SIZES.items()], DIM, settings)
+    plans = plan_builds([(category, "v", n) for category, n in SIZES.items()], DIM, settings)
     build = Build(str(root), "run", "m", settings, {p.category: p for p in plans})
-    return spark.createDataFrame(built_shards(gallery, build, lambda _: None).shards).collect()
+    return spark.createDataFrame(build_shards(gallery, build, lambda _: None).shards).collect()
 
 
 def by_product(found: DataFrame) -> dict[tuple[str, str], list[Row]]:
@@ -87,7 +87,7 @@ def test_the_table_is_what_brute_force_finds(
         similar_items, "TASK_IMAGES", 50
     )  # so that shards are cut into blocks, and products across them
     counted = spark.sparkContext.accumulator(0)
-    found = similar_products(spark, shard_rows, str(tmp_path), K, counted.add)
+    found = find_similar_products(spark, shard_rows, str(tmp_path), K, counted.add)
     assert found.columns == schemas.SIMILAR_ITEMS.names
     lists = by_product(found)
     assert counted.value == sum(SIZES.values())
@@ -107,7 +107,7 @@ def test_the_table_is_what_brute_force_finds(
 def test_rows_name_the_best_pair_of_images(spark: SparkSession, tmp_path: Path) -> None:
     shard_rows = built(spark, tmp_path, IndexSettings())
     catalog = images()
-    for row in similar_products(spark, shard_rows, str(tmp_path), K, lambda _: None).collect():
+    for row in find_similar_products(spark, shard_rows, str(tmp_path), K, lambda _: None).collect():
         category = catalog[row["category"]]
         mine, other = (category[int(row[name].rpartition("-")[2])] for name in ("image_id", "similar_image_id"))
         assert (mine[0], other[0], other[1]) == (row["product_id"], row["similar_product_id"], True)
@@ -116,7 +116,7 @@ def test_rows_name_the_best_pair_of_images(spark: SparkSession, tmp_path: Path) 
 
 def test_the_table_agrees_with_the_readers_search(spark: SparkSession, tmp_path: Path) -> None:
     shard_rows = built(spark, tmp_path, IndexSettings(shard_images=150, exact_below=300))
-    lists = by_product(similar_products(spark, shard_rows, str(tmp_path), K, lambda _: None))
+    lists = by_product(find_similar_products(spark, shard_rows, str(tmp_path), K, lambda _: None))
     rows = sorted((row for row in shard_rows if row["category"] == "sharded"), key=lambda row: row["shard"])
     opened = [open_shard(str(tmp_path), row.asDict(), tmp_path / "cache") for row in rows]
     gallery = Gallery(opened, SearchSpec(rows[0]["nprobe"], rows[0]["candidates"]))
@@ -130,4 +130,4 @@ def test_the_table_agrees_with_the_readers_search(spark: SparkSession, tmp_path:
 
 
 def test_no_shards_give_no_rows(spark: SparkSession, tmp_path: Path) -> None:
-    assert similar_products(spark, [], str(tmp_path), K, lambda _: None).count() == 0
+    assert find_similar_products(spark, [], str(tmp_path), K, lambda _: None).count() == 0

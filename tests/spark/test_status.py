@@ -9,13 +9,13 @@ from tests.spark import versions
 from tests.spark.versions import MODEL, build, run_at
 
 from lookalike.selection import Selection
-from lookalike.spark.catalog.audit import actions
+from lookalike.spark.catalog.audit import read_actions
 from lookalike.spark.catalog.publish import publish
-from lookalike.spark.catalog.versions import candidates
-from lookalike.spark.operations.history import history, print_history
+from lookalike.spark.catalog.versions import name_candidates
+from lookalike.spark.operations.history import print_history, summarise_actions
 from lookalike.spark.operations.pins import pin
 from lookalike.spark.operations.rollback import rollback
-from lookalike.spark.operations.status import print_rejected, print_status, status
+from lookalike.spark.operations.status import print_rejected, print_status, read_status
 
 
 def test_status_and_history(
@@ -26,7 +26,7 @@ def test_status_and_history(
     run = run_at(spark, root)
     versions.ledger(run, a="embedded", b="embedded", late="embedded", slow="deleted")
     ledger = run.tables.read("images")
-    found = {row["category"]: row["version"] for row in candidates(ledger, MODEL, run.settings).collect()}
+    found = {row["category"]: row["version"] for row in name_candidates(ledger, MODEL, run.settings).collect()}
     build(run, ("a", "old", None), ("a", found["a"], "old"), ("b", found["b"], None))
     versions.went_live(run, a=("old", found["a"]), b=(found["b"],))
     rollback(run_at(spark, root), "a")
@@ -37,7 +37,7 @@ def test_status_and_history(
     rejected += [versions.image_row(None, "rejected", reason="no category"), versions.image_row("slow", None, 1)]
     versions.append(run, "images", rejected)
 
-    told = {row["category"]: row for row in status(run).collect()}
+    told = {row["category"]: row for row in read_status(run).collect()}
     assert told.keys() == {"a", "b", "bad", "late", "slow", None}
     a = told["a"]
     assert (a["version"], a["next"], a["held"], a["products"], a["recall@10"]) == ("old", found["a"], True, 6.0, 0.8)
@@ -61,10 +61,10 @@ def test_status_and_history(
     print_rejected(run)
     assert "and 3 more: see the table images" in capsys.readouterr().out
 
-    chosen = status(dataclasses.replace(run, selection=Selection.of(["a", "bad"])))
+    chosen = read_status(dataclasses.replace(run, selection=Selection.of(["a", "bad"])))
     assert {row["category"] for row in chosen.collect()} == {"a", "bad"}
 
-    by_run = history(actions(run), by_run=True).collect()
+    by_run = summarise_actions(read_actions(run), by_run=True).collect()
     assert [(row["action"], row["category"], row["version"]) for row in by_run] == [
         ("publish", "2 categories", None),
         ("publish", "a", found["a"]),
@@ -72,7 +72,7 @@ def test_status_and_history(
         ("pin", "a", found["a"]),
     ]
     publish(run_at(spark, root), [versions.candidate(run, "a", found["a"])], force="sale starts")
-    last = history(actions(run), by_run=True).collect()[-1]
+    last = summarise_actions(read_actions(run), by_run=True).collect()[-1]
     assert (last["action"], last["why"]) == ("publish (forced)", "sale starts")
     assert {row["who"] for row in by_run} == {"ann"}
     print_history(run, "b")

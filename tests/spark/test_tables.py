@@ -14,14 +14,14 @@ from tests.spark.versions import append, measured_rows, run_at, similar_rows
 
 from lookalike import files, schemas
 from lookalike.spark.catalog.churn import CHURN_KEY
-from lookalike.spark.tables import Tables, arrow_rows, local_frame, of_versions
+from lookalike.spark.tables import Tables, make_arrow_rows, make_local_frame, select_versions
 
 SCHEMA = schemas.SIMILAR_ITEMS
 
 
 def rows_of(tables: Tables, *versions: str, step: int) -> Any:
     rows = [row for version in versions for row in similar_rows("a", version, step)]
-    return local_frame(tables.spark, [tuple(row[n] for n in SCHEMA.names) for row in rows], SCHEMA)
+    return make_local_frame(tables.spark, [tuple(row[n] for n in SCHEMA.names) for row in rows], SCHEMA)
 
 
 def test_new_are_rows_of_versions_that_are_not_there(spark: Any, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_small_table_is_read_without_spark_and_a_large_one_with_it(
     run = run_at(spark, tmp_path)
     for number in range(2):
         row = (f"r{number}", "embed", datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), 0.5, {"é": number}, None, {"a": "b"})
-        run.tables.append("runs", local_frame(spark, [row], schemas.RUNS))
+        run.tables.append("runs", make_local_frame(spark, [row], schemas.RUNS))
     here = run.tables.read("runs")
     monkeypatch.setattr("lookalike.spark.tables." + limit, 1)
     by_spark = run.tables.read("runs")
@@ -110,7 +110,7 @@ def test_rows_of_versions_and_keys_that_lack(
     assert sorted(map(str, map(dict, found))) == sorted(str({n: r[n] for n in found[0]}) for r in expected)
     assert (lacking, without) == (churns[1:], set(versions[2:]))
     assert large or not jobs
-    frame = of_versions(run.tables.read("evaluations"), versions)
+    frame = select_versions(run.tables.read("evaluations"), versions)
     assert frame.count() == len(expected)
 
 
@@ -124,7 +124,7 @@ def test_rows_that_are_here_are_added(spark: Any, tmp_path: Path, request: pytes
     both = pa.Table.from_pylist(given[0] + given[1], schemas.EVALUATIONS)
     spark.sparkContext.setJobGroup("here", "")
     for stage in stages:
-        run.tables.append_rows("runs", arrow_rows([stage], schemas.RUNS))
+        run.tables.append_rows("runs", make_arrow_rows([stage], schemas.RUNS))
     for rows in (both.slice(0, len(given[0])), both, both):
         run.tables.append_new_rows("evaluations", rows, schemas.VERSION_KEY)
     jobs = spark.sparkContext.statusTracker().getJobIdsForGroup("here")
@@ -164,7 +164,7 @@ def is_local(rows: DataFrame) -> bool:
 def test_a_small_table_that_lost_a_file_is_not_read_as_empty(spark: Any, tmp_path: Path) -> None:
     run = run_at(spark, tmp_path)
     run.tables.append(
-        "runs", local_frame(spark, [("r", "embed", datetime.now(UTC), 0.5, {}, None, None)], schemas.RUNS)
+        "runs", make_local_frame(spark, [("r", "embed", datetime.now(UTC), 0.5, {}, None, None)], schemas.RUNS)
     )
     for file in Path(tmp_path, "tables", "runs").glob("*.parquet"):
         file.unlink()

@@ -17,8 +17,8 @@ from lookalike.errors import TrainingImpossible
 from lookalike.kernels.models.networks import PACKAGED_PREPROCESSING
 from lookalike.kernels.training.training_data import TrainingData
 from lookalike.spark.run import Run
-from lookalike.spark.tables import spark_schema
-from lookalike.spark.training.training_rows import with_splits
+from lookalike.spark.tables import to_spark_schema
+from lookalike.spark.training.training_rows import attach_splits
 from lookalike.spark.training.training_set import write_training_set
 
 PREPROCESSING = replace(PACKAGED_PREPROCESSING, size_px=24)
@@ -56,7 +56,7 @@ def run_with(spark: Any, folder: Path, rows: list[dict[str, Any]], contents: dic
         for row in rows
     ]
     run = run_of(spark, folder / "root", manifest_file(folder / "m.parquet", manifest), model_id=MODEL, fine_tune=spec)
-    schema = spark_schema(schemas.IMAGES)
+    schema = to_spark_schema(schemas.IMAGES)
     run.tables.append("images", spark.createDataFrame([tuple(r.get(n) for n in schema.names) for r in rows], schema))
     return run
 
@@ -174,7 +174,7 @@ def test_products_that_share_a_picture_are_on_one_side(spark: Any) -> None:
     rows += [(f"own {n}", f"p{n}", None) for n in range(100)]
     judged = spark.createDataFrame(rows, "content_hash string, unit string, reason string")
     judged = judged.withColumn("product_id", judged["unit"])
-    found = with_splits(judged, FineTuneSettings(validation_share=0.3)).collect()
+    found = attach_splits(judged, FineTuneSettings(validation_share=0.3)).collect()
     sides = {row["product_id"]: row["split"] for row in found}
     assert len({(row["product_id"], row["split"]) for row in found}) == 100
     assert all(sides[f"p{n}"] == sides[f"p{n + 1}"] for n in range(0, 100, 2))

@@ -18,7 +18,7 @@ from lookalike.kernels.index import shards
 from lookalike.spark.catalog import audit as audits
 from lookalike.spark.catalog.versions import Version
 from lookalike.spark.run import Run, new_run_id
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.tables import to_spark_schema
 
 MODEL = "m"
 PRODUCTS = 6
@@ -99,7 +99,7 @@ def build(run: Run, *versions: tuple[str, str, str | None]) -> None:
 
 
 def candidate(run: Run, category: str, version: str) -> Version:
-    live = {row["category"]: row for row in audits.live(run).collect()}.get(category)
+    live = {row["category"]: row for row in audits.read_live(run).collect()}.get(category)
     replaces = (live["version"], live["run_id"]) if live else (None, None)
     return Version(category, version, PRODUCTS, True, *replaces)
 
@@ -130,7 +130,7 @@ def image_row(category: str | None, status: str | None, number: int = 0, reason:
 
 def ledger(run: Run, **categories: str) -> None:
     """An image for each category, with the status given, in place of the one that was there."""
-    schema = spark_schema(schemas.IMAGES)
+    schema = to_spark_schema(schemas.IMAGES)
     rows = [image_row(category, status) for category, status in categories.items()]
     values = [tuple(row.get(name) for name in schema.names) for row in rows]
     run.tables.upsert("images", run.spark.createDataFrame(values, schema), ["image_id"])

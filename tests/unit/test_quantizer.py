@@ -12,7 +12,7 @@ from lookalike.kernels.index import build as index
 from lookalike.kernels.index import shards
 from lookalike.kernels.index.shards import Float32s, ShardRows
 from lookalike.kernels.index.spec import index_spec
-from lookalike.spark.catalog.quantizer import Former, decision, fell, trained_index
+from lookalike.spark.catalog.quantizer import Former, describe_decision, has_fallen, train_or_reuse
 
 DIM = 16
 SETTINGS = IndexSettings(exact_below=300, pq_above=700)
@@ -54,14 +54,14 @@ def error_by_hand(found: Any, vectors: Float32s) -> float:
 def test_it_is_kept_while_its_error_is_about_that_of_its_training(tmp_path: Path, former: Former, drift: float) -> None:
     vectors = points(former.row["ntotal"], seed=1, drift=drift)
     spec = index_spec(len(vectors), DIM, SETTINGS)
-    found, outcome = trained_index(str(tmp_path), spec, former, vectors, SETTINGS)
+    found, outcome = train_or_reuse(str(tmp_path), spec, former, vectors, SETTINGS)
     assert found.ntotal == 0 and found.is_trained
     assert outcome.error == pytest.approx(error_by_hand(found, vectors), rel=1e-3)
-    old, _ = trained_index(str(tmp_path), spec, former, points(len(vectors), seed=1), SETTINGS)
+    old, _ = train_or_reuse(str(tmp_path), spec, former, points(len(vectors), seed=1), SETTINGS)
     grew = error_by_hand(old, vectors) > 1.1 * former.row["trained_error"]
     assert outcome.reused == (not grew)
     assert outcome.reused == (drift < 1 and outcome.former_error == outcome.error)
-    text = decision(former, outcome, 0.975 if outcome.reused else None, SETTINGS)
+    text = describe_decision(former, outcome, 0.975 if outcome.reused else None, SETTINGS)
     assert text.startswith("reused: " if outcome.reused else "retrained: ")
     assert "when version v0 trained it" in text
     assert ("knn_recall@10 0.9750 with nprobe 2, 0.9800 then" in text) == outcome.reused
@@ -70,19 +70,19 @@ def test_it_is_kept_while_its_error_is_about_that_of_its_training(tmp_path: Path
 def test_recall_that_fell_too_far_retrains(tmp_path: Path, former: Former) -> None:
     vectors = points(former.row["ntotal"], seed=1)
     spec = index_spec(len(vectors), DIM, SETTINGS)
-    _, outcome = trained_index(str(tmp_path), spec, former, vectors, SETTINGS)
-    assert [fell(former, recall, SETTINGS) for recall in (0.99, 0.97, 0.95, None)] == [False, False, True, False]
-    assert decision(former, outcome, 0.95, SETTINGS).startswith("retrained: ")
+    _, outcome = train_or_reuse(str(tmp_path), spec, former, vectors, SETTINGS)
+    assert [has_fallen(former, recall, SETTINGS) for recall in (0.99, 0.97, 0.95, None)] == [False, False, True, False]
+    assert describe_decision(former, outcome, 0.95, SETTINGS).startswith("retrained: ")
 
 
 def test_without_a_sound_former_index_one_is_trained(tmp_path: Path, former: Former) -> None:
     vectors = points(former.row["ntotal"], seed=1)
     spec = index_spec(len(vectors), DIM, SETTINGS)
-    _, outcome = trained_index(str(tmp_path), spec, None, vectors, SETTINGS)
+    _, outcome = train_or_reuse(str(tmp_path), spec, None, vectors, SETTINGS)
     assert not outcome.reused
-    assert decision(None, outcome, None, SETTINGS).startswith("trained: no earlier index")
+    assert describe_decision(None, outcome, None, SETTINGS).startswith("trained: no earlier index")
     path = tmp_path / former.row["path"]
     path.write_bytes(path.read_bytes()[:-1])
-    found, outcome = trained_index(str(tmp_path), spec, former, vectors, SETTINGS)
+    found, outcome = train_or_reuse(str(tmp_path), spec, former, vectors, SETTINGS)
     assert found.is_trained and not outcome.reused
-    assert "can't be reused" in decision(former, outcome, None, SETTINGS)
+    assert "can't be reused" in describe_decision(former, outcome, None, SETTINGS)

@@ -15,7 +15,7 @@ FEW = 500
 _BUCKETS = 64
 
 
-def covered(selection: Selection) -> Column:
+def is_selected(selection: Selection) -> Column:
     """Whether a row's `category` is the selection's: one of its paths, or below one. Null where the row has none.
 
     `women` covers women/dresses, but not womenswear.
@@ -25,7 +25,7 @@ def covered(selection: Selection) -> Column:
     return reduce(or_, each) if each else F.lit(True)
 
 
-def among(categories: Collection[str]) -> Column:
+def is_among(categories: Collection[str]) -> Column:
     """Whether a row's `category` may be one of these; always true where they are many.
 
     For a join on `category` that follows: by these literals Delta leaves out the files that hold none of them.
@@ -33,14 +33,14 @@ def among(categories: Collection[str]) -> Column:
     return F.col("category").isin(*categories) if len(categories) <= FEW else F.lit(True)
 
 
-def bucket(category: Column) -> Column:
+def to_bucket(category: Column) -> Column:
     """The partition of `images` in which rows of a category stand."""
     return F.pmod(F.xxhash64(category), F.lit(_BUCKETS)).cast("int")
 
 
-def in_buckets_of(categories: Collection[str]) -> Column:
-    """`among`, of rows of `images`: they stand where the category's bucket is, or in none."""
+def is_in_bucket_of(categories: Collection[str]) -> Column:
+    """`is_among`, of rows of `images`: they stand where the category's bucket is, or in none."""
     if len(categories) > FEW:
         return F.lit(True)
-    places = F.col("bucket").isNull() | F.col("bucket").isin(*[bucket(F.lit(c)) for c in categories])
-    return among(categories) & places
+    places = F.col("bucket").isNull() | F.col("bucket").isin(*[to_bucket(F.lit(c)) for c in categories])
+    return is_among(categories) & places

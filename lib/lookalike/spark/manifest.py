@@ -6,12 +6,12 @@ from pyspark.sql import functions as F
 from lookalike import schemas
 from lookalike.errors import ManifestInvalid
 from lookalike.spark.parquet_input import ParquetInput, read_input
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.tables import to_spark_schema
 
 _MANIFEST = ParquetInput(
     name="manifest",
-    required=spark_schema(schemas.MANIFEST_REQUIRED),
-    optional=spark_schema(schemas.MANIFEST_OPTIONAL),
+    required=to_spark_schema(schemas.MANIFEST_REQUIRED),
+    optional=to_spark_schema(schemas.MANIFEST_OPTIONAL),
     one_of=((("uri", "content", "embedding"), "uri, content: both missing; an image needs one of them"),),
     a_row="a row per image",
     not_parquet="not a Parquet file; of a CSV or a folder of images, make_manifest makes a manifest",
@@ -24,7 +24,7 @@ def read_manifest(spark: SparkSession, uri: str) -> DataFrame:
     return read_input(spark, uri, _MANIFEST)
 
 
-def given_dim(manifest: DataFrame) -> int | None:
+def read_given_dim(manifest: DataFrame) -> int | None:
     """Dimensions of most of the embeddings that the manifest brings; None where it brings none."""
     sizes = manifest.where(F.size("embedding") > 0).groupBy(F.size("embedding").alias("dim")).count()
     most = sizes.orderBy(F.desc("count"), "dim").first()

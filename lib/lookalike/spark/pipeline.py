@@ -1,15 +1,15 @@
 """All stages in order, then the report and a table of figures."""
 
 from lookalike.errors import GateFailed
-from lookalike.spark.catalog.build_index import build_index, plans
+from lookalike.spark.catalog.build_index import build_index, plan_versions
 from lookalike.spark.catalog.embed import embed
 from lookalike.spark.catalog.evaluate import evaluate
-from lookalike.spark.catalog.gate import gate_checks
+from lookalike.spark.catalog.gate import check_gate
 from lookalike.spark.catalog.ingest import ingest
 from lookalike.spark.catalog.plan import print_plan
 from lookalike.spark.catalog.publish import publish
 from lookalike.spark.catalog.similar_items import similar_items
-from lookalike.spark.catalog.versions import unpublished
+from lookalike.spark.catalog.versions import find_unpublished
 from lookalike.spark.pages.report import RunSummary, write_report
 from lookalike.spark.run import Run
 
@@ -22,8 +22,8 @@ def pipeline(run: Run) -> None:
     compared = ingest(run)
     embedded = embed(run, compared)
     rows = {status: count + compared.counts.get(status, 0) for status, count in embedded.items()}
-    versions = unpublished(run)
-    planned = plans(run, versions)
+    versions = find_unpublished(run)
+    planned = plan_versions(run, versions)
     print_plan(run, planned)
     if versions:
         build_index(run, planned)
@@ -32,6 +32,6 @@ def pipeline(run: Run) -> None:
     try:
         published = publish(run, versions)
     except GateFailed:
-        write_report(run, RunSummary("gate failed", versions, gate_checks(run, versions), rows))
+        write_report(run, RunSummary("gate failed", versions, check_gate(run, versions), rows))
         raise
     write_report(run, RunSummary("published" if versions else "unchanged", versions, published.checks, rows))

@@ -16,8 +16,8 @@ from lookalike.config import Settings
 from lookalike.errors import ManifestChanged, foreseen
 from lookalike.selection import EVERYTHING, Selection
 from lookalike.spark.input_files import PinnedFiles, pin_files
-from lookalike.spark.manifest import given_dim, read_manifest
-from lookalike.spark.tables import Tables, arrow_rows
+from lookalike.spark.manifest import read_given_dim, read_manifest
+from lookalike.spark.tables import Tables, make_arrow_rows
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Run:
     @cached_property
     def given_dim(self) -> int | None:
         """Dimensions of the embeddings that the manifest brings; None where it brings none, as the sample's."""
-        return given_dim(self.manifest) if self.settings.manifest else None
+        return read_given_dim(self.manifest) if self.settings.manifest else None
 
     @cached_property
     def model_id(self) -> str:
@@ -108,7 +108,7 @@ class Run:
         measured = figures.seconds, figures.counts, rate, figures.decisions or None
         uri = files.redacted(self.settings.manifest or "") if figures.manifest_checksum else None
         row = (self.run_id, name, started_at, *measured, uri, figures.manifest_checksum)
-        self.tables.append_rows("runs", arrow_rows([row], schemas.RUNS))
+        self.tables.append_rows("runs", make_arrow_rows([row], schemas.RUNS))
 
 
 _PIPE_WIDTH = 200

@@ -14,7 +14,7 @@ _SIGNED = rf"(?i)[?#](?:.*&)?(?:{_SECRET})=.*$"
 WITHHELD = "…"
 
 
-def stored_uri(uri: Column) -> Column:
+def withhold_secrets(uri: Column) -> Column:
     """`uri` without user and password, and without its query where that is signed, each left out as an ellipsis.
 
     A signed uri differs each day though its image does not; so what is stored stays the same.

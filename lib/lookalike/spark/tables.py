@@ -22,7 +22,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from lookalike import delta_log, files, schemas
 from lookalike.errors import TableDamaged
-from lookalike.spark.category_conditions import FEW, among
+from lookalike.spark.category_conditions import FEW, is_among
 
 
 class Overtaken(Exception):
@@ -65,11 +65,11 @@ class RowChanged(Exception):
     """A row is not what `Tables.swap` expected; the argument is the first part of its key."""
 
 
-def version_key(row: Row | Mapping[str, Any]) -> VersionKey:
+def version_key_of(row: Row | Mapping[str, Any]) -> VersionKey:
     return row["category"], row["version"]
 
 
-def spark_schema(schema: pa.Schema) -> StructType:
+def to_spark_schema(schema: pa.Schema) -> StructType:
     """Spark's form of an Arrow schema, comments included."""
     converted = from_arrow_schema(schema)
     for field in converted.fields:
@@ -78,34 +78,34 @@ def spark_schema(schema: pa.Schema) -> StructType:
     return converted
 
 
-def local_frame(spark: SparkSession, rows: Sequence[Sequence[Any]], schema: pa.Schema) -> DataFrame:
+def make_local_frame(spark: SparkSession, rows: Sequence[Sequence[Any]], schema: pa.Schema) -> DataFrame:
     """`rows`, each with the values of `schema` in order, as a part of the plan: no job is run to have them."""
-    return spark.createDataFrame(arrow_rows(rows, schema))
+    return spark.createDataFrame(make_arrow_rows(rows, schema))
 
 
-def arrow_rows(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.Table:
+def make_arrow_rows(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.Table:
     """`rows`, each with the values of `schema` in order."""
     columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
     arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def of_versions(rows: DataFrame, versions: Collection[VersionKey]) -> DataFrame:
+def select_versions(rows: DataFrame, versions: Collection[VersionKey]) -> DataFrame:
     """Those of `rows` that are of `versions`.
 
     Of few, by literals: Spark then needs no job to choose from a small table, and Delta reads less of a large one.
     """
-    near = rows.where(among({category for category, _ in versions}))
+    near = rows.where(is_among({category for category, _ in versions}))
     if len(versions) <= FEW:
         named = F.concat("category", F.lit("\n"), "version")
         return near.where(named.isin(*("\n".join(key) for key in versions)))
-    wanted = local_frame(rows.sparkSession, sorted(versions), VERSION)
+    wanted = make_local_frame(rows.sparkSession, sorted(versions), VERSION)
     return near.join(F.broadcast(wanted), VERSION.names, "left_semi")
 
 
 def conform(rows: DataFrame, schema: pa.Schema) -> DataFrame:
     """`rows` with the contract's columns in the contract's order and types."""
-    return rows.select([rows[f"`{f.name}`"].cast(f.dataType).alias(f.name) for f in spark_schema(schema).fields])
+    return rows.select([rows[f"`{f.name}`"].cast(f.dataType).alias(f.name) for f in to_spark_schema(schema).fields])
 
 
 def write_and_read(rows: DataFrame, path: str) -> DataFrame:
@@ -131,13 +131,13 @@ class Tables:
         """
         commits = delta_log.commits(self.path(name))
         if not commits:
-            return local_frame(self.spark, [], schemas.TABLES[name])
+            return make_local_frame(self.spark, [], schemas.TABLES[name])
         small = self._small(name, commits[-1])
         if small is not None:
             rows = self.spark.createDataFrame(small)
         else:
             rows = self.spark.read.format("delta").option("versionAsOf", commits[-1]).load(self.path(name))
-        added = [f for f in spark_schema(schemas.TABLES[name]).fields if f.name not in rows.columns]
+        added = [f for f in to_spark_schema(schemas.TABLES[name]).fields if f.name not in rows.columns]
         return rows.withColumns({f.name: F.lit(None).cast(f.dataType) for f in added}) if added else rows
 
     def rows_of(self, name: str, versions: Collection[VersionKey]) -> list[Mapping[str, Any]]:
@@ -145,11 +145,11 @@ class Tables:
         commits = delta_log.commits(self.path(name))
         small = self._small(name, commits[-1]) if commits else None
         if small is None:
-            return [row.asDict() for row in of_versions(self.read(name), versions).collect()]
+            return [row.asDict() for row in select_versions(self.read(name), versions).collect()]
         categories = pa.array(sorted({category for category, _ in versions}), pa.string())
         near = small.filter(pc.is_in(small["category"], categories)).to_pylist()
         wanted, absent = set(versions), dict.fromkeys(schemas.TABLES[name].names)
-        return [absent | row for row in near if version_key(row) in wanted]
+        return [absent | row for row in near if version_key_of(row) in wanted]
 
     def _small(self, name: str, version: int) -> pa.Table | None:
         """The table where it is small, read by delta-rs: that takes a third of the time of Delta's jobs.
@@ -218,7 +218,7 @@ class Tables:
             if not lacking:
                 return
             if len(lacking) < len(given):
-                wanted = local_frame(self.spark, lacking, pa.schema([schemas.TABLES[name].field(k) for k in key]))
+                wanted = make_local_frame(self.spark, lacking, pa.schema([schemas.TABLES[name].field(k) for k in key]))
                 rows = rows.join(F.broadcast(wanted), list(key), "left_semi")
             new = conform(rows, schemas.TABLES[name]).write.format("delta").mode("append")
             if alone:
@@ -237,7 +237,7 @@ class Tables:
         if name in schemas.WITHOUT_IMAGES:
             known = {tuple(row[column] for column in key) for row in self.rows_of(name, versions)}
         else:
-            known = {tuple(row) for row in of_versions(self.read(name), versions).select(*key).distinct().collect()}
+            known = {tuple(row) for row in select_versions(self.read(name), versions).select(*key).distinct().collect()}
         return [values for values in given if values not in known]
 
     @_retried
@@ -382,7 +382,7 @@ class Tables:
         return DeltaTable.forPath(self.spark, self.path(name)).toDF().columns
 
     def _empty(self, name: str) -> DataFrame:
-        return self.spark.createDataFrame([], spark_schema(schemas.TABLES[name]))
+        return self.spark.createDataFrame([], to_spark_schema(schemas.TABLES[name]))
 
     def _without_spark(self, alone: bool) -> bool:
         """Whether delta-rs may commit in Spark's place: milliseconds for what takes Spark a job and a snapshot."""

@@ -8,7 +8,7 @@ T = TypeVar("T")
 TASK_IMAGES = 20_000
 
 
-def together(items: Iterable[T], size: Callable[[T], int], enough: int) -> Iterator[list[T]]:
+def group_by_size(items: Iterable[T], size: Callable[[T], int], enough: int) -> Iterator[list[T]]:
     """`items` in their order, put together until their sizes are `enough`."""
     held: list[T] = []
     total = 0
@@ -22,20 +22,20 @@ def together(items: Iterable[T], size: Callable[[T], int], enough: int) -> Itera
         yield held
 
 
-def assigned(images: Mapping[T, int]) -> tuple[dict[T, int], int]:
+def assign_tasks(images: Mapping[T, int]) -> tuple[dict[T, int], int]:
     """The task of each item, given its images, and how many tasks there are: neighbours share one of TASK_IMAGES."""
-    tasks = list(together(images, images.__getitem__, TASK_IMAGES))
+    tasks = list(group_by_size(images, images.__getitem__, TASK_IMAGES))
     return {item: number for number, items in enumerate(tasks) for item in items}, len(tasks)
 
 
-def place(counts: Mapping[T, int], enough: int) -> tuple[list[tuple[T, int, int]], int]:
+def place_in_parts(counts: Mapping[T, int], enough: int) -> tuple[list[tuple[T, int, int]], int]:
     """(item, its first part, in how many parts its rows are) of each item by its rows, and how many parts there are.
 
     A part has about `enough` rows: an item of many rows has parts of its own, neighbours of few share one.
     """
     places: list[tuple[T, int, int]] = []
     part = 0
-    for items in together(sorted(counts), counts.__getitem__, enough):  # type: ignore[type-var]
+    for items in group_by_size(sorted(counts), counts.__getitem__, enough):  # type: ignore[type-var]
         # Only the last of them can be large.
         parts = -(-sum(counts[item] for item in items) // enough)
         places += [(item, part, 1) for item in items[:-1]]

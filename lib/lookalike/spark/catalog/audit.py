@@ -17,7 +17,7 @@ from lookalike import schemas
 from lookalike.errors import VersionUnusable
 from lookalike.spark.origin import Origin
 from lookalike.spark.run import Run
-from lookalike.spark.tables import VersionKey, arrow_rows, of_versions
+from lookalike.spark.tables import VersionKey, make_arrow_rows, select_versions
 
 KEY = ("run_id", "action", "category", "version")
 
@@ -25,18 +25,18 @@ MOVES = ("publish", "rollback", "withdraw")
 """Actions that change what is live; their `replaced_version` stopped being live."""
 
 
-def actions(run: Run) -> DataFrame:
+def read_actions(run: Run) -> DataFrame:
     """All rows of the audit, those that a crash kept from being written among them."""
     return run.tables.read("audit").unionByName(_unwritten(run))
 
 
-def live_moves(run: Run) -> DataFrame:
+def read_live_moves(run: Run) -> DataFrame:
     """Those of them that changed what is live."""
-    return actions(run).where(F.col("action").isin(*MOVES))
+    return read_actions(run).where(F.col("action").isin(*MOVES))
 
 
-def live(run: Run) -> DataFrame:
-    """Rows of `publications` that are live: what a crashed withdrawal left is not, and `settle` takes it away."""
+def read_live(run: Run) -> DataFrame:
+    """Rows of `publications` that are live; what a crashed withdrawal left is not: `complete_audit` takes it away."""
     return run.tables.read("publications").where("NOT action <=> 'withdraw'")
 
 
@@ -44,10 +44,10 @@ def record(run: Run, rows: Sequence[dict[str, Any]], why: str | None = None) -> 
     """Add rows of this run: each an action, and of the audit's columns those that it has."""
     common = {"at": datetime.now(UTC), "run_id": run.run_id, **vars(Origin.here(why))}
     values = [tuple({**common, **row}.get(name) for name in schemas.AUDIT.names) for row in rows]
-    run.tables.append_rows("audit", arrow_rows(values, schemas.AUDIT))
+    run.tables.append_rows("audit", make_arrow_rows(values, schemas.AUDIT))
 
 
-def settle(run: Run) -> None:
+def complete_audit(run: Run) -> None:
     """Write the audit rows that `publications` holds and the audit lacks, then end what is being withdrawn."""
     missing = _unwritten(run).toArrow().cast(schemas.AUDIT)
     if missing.num_rows:
@@ -67,23 +67,23 @@ def safe_from_cleanup(run: Run, versions: Sequence[VersionKey]) -> Iterator[None
     if not versions:
         yield
         return
-    known = removals(run, versions)
+    known = read_removals(run, versions)
     if row := _not_ended(run, known):
         raise VersionUnusable(
             f"cleanup is removing {row['category']} version {row['version']}, so nothing was changed: run this again "
             "when it has ended; if it was killed, first run cleanup --delete (a longer --retain keeps what is whole)"
         )
     yield
-    if row := next((row for row in removals(run, versions) if row not in known), None):
+    if row := next((row for row in read_removals(run, versions) if row not in known), None):
         raise VersionUnusable(
             f"cleanup set about removing {row['category']} version {row['version']} meanwhile, and may not have seen "
             "that it is needed: if it is live now, roll back to another one at once"
         )
 
 
-def removals(run: Run, versions: Sequence[VersionKey]) -> list[Row]:
+def read_removals(run: Run, versions: Sequence[VersionKey]) -> list[Row]:
     """(category, version, run_id, at) of every cleanup that set about removing any of `versions`."""
-    said = of_versions(run.tables.read("audit"), versions).where("action = 'cleanup'")
+    said = select_versions(run.tables.read("audit"), versions).where("action = 'cleanup'")
     return said.select("category", "version", "run_id", "at").collect()
 
 
@@ -103,4 +103,4 @@ def _unwritten(run: Run) -> DataFrame:
     rows = live.withColumn("at", F.col("published_at")).withColumn("action", F.coalesce("action", F.lit("publish")))
     keys = [tuple(row) for row in rows.select(*KEY).collect()]
     lacking = run.tables.lacking("audit", KEY, keys)
-    return of_versions(rows.select(*schemas.AUDIT.names), [key[-2:] for key in lacking])
+    return select_versions(rows.select(*schemas.AUDIT.names), [key[-2:] for key in lacking])

@@ -22,13 +22,20 @@ from lookalike.kernels.index import build as index
 from lookalike.kernels.index import choose_search, shards
 from lookalike.kernels.index.build import PACK_BYTES
 from lookalike.kernels.index.spec import PACKED, IndexSpec, index_spec
-from lookalike.spark.catalog.gallery import gallery
-from lookalike.spark.catalog.quantizer import Former, Outcome, decision, fell, formers, trained_index
-from lookalike.spark.catalog.versions import Version, missing_from
+from lookalike.spark.catalog.gallery import read_gallery
+from lookalike.spark.catalog.quantizer import (
+    Former,
+    Outcome,
+    describe_decision,
+    find_formers,
+    has_fallen,
+    train_or_reuse,
+)
+from lookalike.spark.catalog.versions import Version, find_missing
 from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.run import Run
-from lookalike.spark.tables import local_frame, spark_schema
-from lookalike.spark.tasks import assigned, together
+from lookalike.spark.tables import make_local_frame, to_spark_schema
+from lookalike.spark.tasks import assign_tasks, group_by_size
 
 _TRAINED = pa.schema(
     [
@@ -90,39 +97,39 @@ class Built:
 def build_index(run: Run, planned: Sequence[Plan]) -> None:
     """Build and register the shards of what is `planned`."""
     with run.stage("build_index") as figures:
-        planned = with_formers(run, planned)
+        planned = attach_formers(run, planned)
         build = Build(run.settings.root, run.run_id, run.model_id, run.settings.index, {p.category: p for p in planned})
         sizes = {(p.category, p.version): p.images for p in planned}
         figures.images = sum(sizes.values())
         figures.counts = {"categories": len(planned), "shards": 0, "images": figures.images}
         with progress_bar(run.console, run.spark.sparkContext, "build_index", figures.images) as count:
             if planned:
-                built = built_shards(gallery(run, sizes), build, count)
+                built = build_shards(read_gallery(run, sizes), build, count)
                 run.tables.append_new_rows("shards", built.shards, schemas.VERSION_KEY)
                 figures.counts["shards"] = built.shards.num_rows
                 figures.decisions = built.decisions
 
 
-def plans(run: Run, versions: Sequence[Version]) -> list[Plan]:
+def plan_versions(run: Run, versions: Sequence[Version]) -> list[Plan]:
     """What will be built for each of `versions` that has no shards."""
-    todo = missing_from(run, "shards", versions)
+    todo = find_missing(run, "shards", versions)
     if not todo:
         return []
     ours = run.tables.read("embeddings").where(F.col("model_id") == run.model_id)
     first = ours.select(F.size("embedding").alias("dim")).first()
     sizes = [(version.category, version.version, version.images) for version in todo]
-    return plan(sizes, first["dim"], run.settings.index) if first else []
+    return plan_builds(sizes, first["dim"], run.settings.index) if first else []
 
 
-def plan(versions: Iterable[tuple[str, str, int]], dim: int, settings: IndexSettings) -> list[Plan]:
-    """What `built_shards` will build for `versions`, each a category, its version and its number of images."""
+def plan_builds(versions: Iterable[tuple[str, str, int]], dim: int, settings: IndexSettings) -> list[Plan]:
+    """What `build_shards` will build for `versions`, each a category, its version and its number of images."""
     return [
         Plan(category, version, images, dim, index_spec(images, dim, settings))
         for category, version, images in versions
     ]
 
 
-def with_formers(run: Run, planned: Sequence[Plan]) -> list[Plan]:
+def attach_formers(run: Run, planned: Sequence[Plan]) -> list[Plan]:
     """`planned` with the trained indexes of earlier versions that may be kept.
 
     Which index that is does not enter a version's fingerprint, although its files depend on it: a fingerprint names
@@ -130,29 +137,29 @@ def with_formers(run: Run, planned: Sequence[Plan]) -> list[Plan]:
     would find another name for them, and build for ever. The files of a version are registered once, so all readers of
     it see the same ones.
     """
-    found = formers(run, {(p.category, p.spec.factory, p.dim) for p in planned if p.spec.train_images})
+    found = find_formers(run, {(p.category, p.spec.factory, p.dim) for p in planned if p.spec.train_images})
     return [replace(p, former=found.get(p.category)) for p in planned]
 
 
-def built_shards(rows: DataFrame, build: Build, count: Count) -> Built:
+def build_shards(rows: DataFrame, build: Build, count: Count) -> Built:
     """Write the shard files of the gallery `rows`, and give their rows of `shards`.
 
     `rows` has (category, version, product_id, image_id, vector_id, available, embedding), all of categories in
-    `build.plans`. `count` is told the images that stand in shards.
+    `build.plan_versions`. `count` is told the images that stand in shards.
     """
     spark = rows.sparkSession
-    cores = executor_cores(spark)
+    cores = count_executor_cores(spark)
     settings = build.settings
     try:
         outcomes = _train(rows, build, cores)
         chosen = _with_search(spark, _fill(rows, build, outcomes, cores, count), build, cores)
         recalls = {row["category"]: row["kept_recall"] for row in chosen}
         decisions = {
-            category: decision(build.plans[category].former, outcome, recalls[category], settings)
+            category: describe_decision(build.plans[category].former, outcome, recalls[category], settings)
             for category, outcome in outcomes.items()
         }
         # That recall fell shows only in an index that is filled.
-        again = [p for p in build.plans.values() if p.former and fell(p.former, recalls[p.category], settings)]
+        again = [p for p in build.plans.values() if p.former and has_fallen(p.former, recalls[p.category], settings)]
         if again:
             anew = build.only(replace(p, former=None) for p in again)
             theirs = rows.where(F.col("category").isin(*anew.plans))
@@ -164,7 +171,7 @@ def built_shards(rows: DataFrame, build: Build, count: Count) -> Built:
     return Built(pa.Table.from_pylist(chosen, schemas.SHARDS), decisions)
 
 
-def executor_cores(spark: SparkSession) -> int:
+def count_executor_cores(spark: SparkSession) -> int:
     """Cores that the tasks of one executor share."""
     context = spark.sparkContext
     if str(context.master).startswith("local"):
@@ -184,7 +191,7 @@ def _train(rows: DataFrame, build: Build, cores: int) -> dict[str, Outcome]:
     if not plans:
         return {}
     threads = _threads(cores, len(plans))
-    shares = local_frame(
+    shares = make_local_frame(
         rows.sparkSession,
         [(p.category, p.spec.train_images / p.images, task) for task, p in enumerate(plans)],
         pa.schema({"category": pa.string(), "share": pa.float64(), "task": pa.int32()}),
@@ -198,13 +205,13 @@ def _train(rows: DataFrame, build: Build, cores: int) -> dict[str, Outcome]:
         plan = plans[key[0].as_py()]
         table = pa.Table.from_batches(list(batches))
         embeddings = index.embeddings_of(table)[np.argsort(table["vector_id"].to_numpy())]
-        trained, outcome = trained_index(build.root, plan.spec, plan.former, embeddings, build.settings)
+        trained, outcome = train_or_reuse(build.root, plan.spec, plan.former, embeddings, build.settings)
         with files.written_atomically(build.trained_path(plan.category)) as path:
             faiss.write_index(trained, str(path))
         yield pa.RecordBatch.from_pylist([{"category": plan.category, **asdict(outcome)}], schema=_TRAINED)
 
     columns = sample.select("task", "vector_id", "embedding").repartitionById(len(plans), "task")
-    found = columns.groupBy("task").applyInArrow(train, spark_schema(_TRAINED)).collect()
+    found = columns.groupBy("task").applyInArrow(train, to_spark_schema(_TRAINED)).collect()
     return {row["category"]: Outcome(*row[1:]) for row in found}
 
 
@@ -224,7 +231,7 @@ def _files(plans: Iterable[Plan]) -> Iterator[_File]:
     """Categories that are neighbours in the tree share a pack, so that a parent's shards stand in few files."""
     in_order = sorted(plans, key=lambda p: p.category)
     packed = [p for p in in_order if p.spec.packed]
-    for pack in together(packed, lambda p: p.spec.size_bytes, PACK_BYTES):
+    for pack in group_by_size(packed, lambda p: p.spec.size_bytes, PACK_BYTES):
         yield _File(tuple(pack))
     for p in in_order:
         if not p.spec.packed:
@@ -236,11 +243,11 @@ def _fill(
 ) -> list[dict[str, Any]]:
     """Write every file. The rows of `shards` still lack what `_with_search` finds out of those outside packs."""
     to_fill = list(_files(build.plans.values()))
-    task_of, tasks = assigned({number: file.images for number, file in enumerate(to_fill)})
+    task_of, tasks = assign_tasks({number: file.images for number, file in enumerate(to_fill)})
     threads = _threads(cores, tasks)
     first_files = [(p.category, n, p.spec.shards) for n, f in enumerate(to_fill) if not f.shard for p in f.plans]
-    first = local_frame(rows.sparkSession, first_files, _FIRST_FILES)
-    file_tasks = local_frame(rows.sparkSession, list(task_of.items()), _FILE_TASKS)
+    first = make_local_frame(rows.sparkSession, first_files, _FIRST_FILES)
+    file_tasks = make_local_frame(rows.sparkSession, list(task_of.items()), _FILE_TASKS)
     # All images of a product share a shard.
     number = (F.col("first") + F.pmod(F.xxhash64("product_id"), F.col("shards"))).cast("int")
     placed = (
@@ -265,7 +272,7 @@ def _fill(
         count(sum(row["ntotal"] for row in described))
         yield _shards_batch(described)
 
-    filled = placed.groupBy("task", "file").applyInArrow(fill, spark_schema(schemas.SHARDS)).collect()
+    filled = placed.groupBy("task", "file").applyInArrow(fill, to_spark_schema(schemas.SHARDS)).collect()
     return [row.asDict() for row in filled]
 
 
@@ -333,7 +340,7 @@ def _with_search(
     packed = [{**row, "kept_recall": None} for row in described if row["path"] is None]
     if not sizes:
         return packed
-    task_of, tasks = assigned(dict(sorted(sizes.items())))
+    task_of, tasks = assign_tasks(dict(sorted(sizes.items())))
     threads = _threads(cores, tasks)
     build = build.only(build.plans[category] for category in sizes)
 
@@ -348,9 +355,9 @@ def _with_search(
         if row["category"] in sizes
     ]
     task = pa.field("task", pa.int32())
-    frame = local_frame(spark, values, schemas.SHARDS.append(task))
+    frame = make_local_frame(spark, values, schemas.SHARDS.append(task))
     groups = frame.repartitionById(tasks, "task").groupBy("task", "category")
-    return [row.asDict() for row in groups.applyInArrow(choose, spark_schema(_CHOSEN)).collect()] + packed
+    return [row.asDict() for row in groups.applyInArrow(choose, to_spark_schema(_CHOSEN)).collect()] + packed
 
 
 def _chosen(build: Build, plan: Plan, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ PredictorRow = Mapping[str, Any]
 """A row of `category_predictors`."""
 
 
-def latest_predictor(run: Run, model_id: str) -> PredictorRow:
+def read_latest_predictor(run: Run, model_id: str) -> PredictorRow:
     """The row of the predictor that serves the model. Raises NotPredictable."""
     rows = run.tables.read("category_predictors").where(F.col("model_id") == model_id).collect()
     return predictor.latest([row.asDict(recursive=True) for row in rows], model_id)

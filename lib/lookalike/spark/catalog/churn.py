@@ -11,7 +11,7 @@ from lookalike import schemas
 from lookalike.kernels.evaluation.metrics import wilson_interval
 from lookalike.spark.catalog.versions import Version
 from lookalike.spark.run import Run
-from lookalike.spark.tables import VERSION, local_frame, of_versions
+from lookalike.spark.tables import VERSION, make_local_frame, select_versions
 
 CHURN_K = 10
 CHURN_KEY = ("category", "version", "metric", "against")
@@ -19,13 +19,13 @@ CHURN_KEY = ("category", "version", "metric", "against")
 _PLACES = pa.schema([*VERSION, pa.field("new", pa.string()), pa.field("against", pa.string())])
 
 
-def uncompared(run: Run, versions: Sequence[Version]) -> list[Version]:
+def find_uncompared(run: Run, versions: Sequence[Version]) -> list[Version]:
     """Those of `versions` whose churn against what is live is not measured yet."""
     pairs = {(v.category, v.version, "churn", v.live_version): v for v in versions if v.live_version}
     return [pairs[key] for key in run.tables.lacking("evaluations", CHURN_KEY, pairs)]
 
 
-def churn(run: Run, versions: Sequence[Version], products: DataFrame) -> pa.Table:
+def measure_churn(run: Run, versions: Sequence[Version], products: DataFrame) -> pa.Table:
     """Rows of `evaluations` for `versions`, each compared with the live version that it was found to replace.
 
     A product's churn is the share of its CHURN_K nearest in the live version that are not among its CHURN_K nearest in
@@ -33,11 +33,11 @@ def churn(run: Run, versions: Sequence[Version], products: DataFrame) -> pa.Tabl
     """
     pairs = [(v.category, v.version, v.live_version) for v in versions if v.live_version]
     places = [(category, version, new, live) for category, new, live in pairs for version in (new, live)]
-    items = of_versions(run.tables.read("similar_items"), {place[:2] for place in places})
+    items = select_versions(run.tables.read("similar_items"), {place[:2] for place in places})
     key = ["category", "new", "against", "product_id"]
     compared = (
         items.where(F.col("rank") <= CHURN_K)
-        .join(F.broadcast(local_frame(run.spark, places, _PLACES)), VERSION.names)
+        .join(F.broadcast(make_local_frame(run.spark, places, _PLACES)), VERSION.names)
         .join(products.withColumnRenamed("version", "new"), ["category", "new", "product_id"])
     )
     is_new = F.col("version") == F.col("new")

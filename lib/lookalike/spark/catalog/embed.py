@@ -15,9 +15,9 @@ from pyspark.sql import functions as F
 
 from lookalike import files, reasons, schemas
 from lookalike.errors import ManifestChanged, ManifestInvalid, first_few
-from lookalike.spark.catalog.gallery import embedded_images
+from lookalike.spark.catalog.gallery import select_embedded
 from lookalike.spark.catalog.ingest import KEY, Compared, known_partitions
-from lookalike.spark.category_conditions import among, in_buckets_of
+from lookalike.spark.category_conditions import is_among, is_in_bucket_of
 from lookalike.spark.contents.embed_pictures import (
     OUTCOMES,
     EmbedJob,
@@ -28,9 +28,9 @@ from lookalike.spark.contents.embed_pictures import (
 from lookalike.spark.contents.given_embeddings import unit_embeddings
 from lookalike.spark.progress import Count, progress_bar, progress_bars
 from lookalike.spark.run import Run, StageFigures, console
-from lookalike.spark.secrets import stored_uri
-from lookalike.spark.tables import conform, local_frame, spark_schema
-from lookalike.spark.tasks import place
+from lookalike.spark.secrets import withhold_secrets
+from lookalike.spark.tables import conform, make_local_frame, to_spark_schema
+from lookalike.spark.tasks import place_in_parts
 
 _STATUSES = ("embedded", "reused", "rejected")
 _CONTENT = ("content_hash", "width", "height")
@@ -62,8 +62,8 @@ def check_left_behind(run: Run, waiting: DataFrame, categories: Collection[str])
 
     The categories' next versions would be of this model, so without these images.
     """
-    images = run.tables.read("images").where((F.col("model_id") != run.model_id) & in_buckets_of(categories))
-    others = embedded_images(images)
+    images = run.tables.read("images").where((F.col("model_id") != run.model_id) & is_in_bucket_of(categories))
+    others = select_embedded(images)
     if others.isEmpty():  # as a rule; Delta then reads nothing
         return
     others = others.join(F.broadcast(waiting.select("category").distinct()), "category", "left_semi")
@@ -93,9 +93,9 @@ def _embed_waiting(run: Run, waiting: DataFrame, categories: Collection[str], fi
     other_bytes = 0
     keyed = with_keys(waiting).persist(StorageLevel.DISK_ONLY)
     try:
-        for outcomes in _outcomes(run, keyed, run.manifest.where(among(categories)), figures):
+        for outcomes in _outcomes(run, keyed, run.manifest.where(is_among(categories)), figures):
             run.check_manifest()
-            settled = settle(keyed, outcomes, run.model_id, run.run_id).persist(StorageLevel.DISK_ONLY)
+            settled = set_statuses(keyed, outcomes, run.model_id, run.run_id).persist(StorageLevel.DISK_ONLY)
             parts = settled.groupBy("counted", "changed", "bucket", "other_bytes").count().collect()
             if buckets := {part["bucket"] for part in parts if part["changed"]}:  # where the ledger has these rows
                 run.tables.upsert("images", settled.where("changed"), KEY, partitions=known_partitions(buckets))
@@ -162,8 +162,8 @@ def _embed_chunks(
 
     `sizes` are the pictures by bucket. At its version `seen_at` `embeddings` has the contents `known` and no others.
     """
-    places, chunks = place(sizes, run.settings.embed.commit_images)
-    place_of = F.broadcast(local_frame(run.spark, places, _PLACES))
+    places, chunks = place_in_parts(sizes, run.settings.embed.commit_images)
+    place_of = F.broadcast(make_local_frame(run.spark, places, _PLACES))
     part = F.pmod(F.xxhash64("key"), F.col("parts")).cast("int")
     rows = todo.join(place_of, "bucket").select(
         "key",
@@ -207,7 +207,7 @@ def _store_given(run: Run, manifest: DataFrame, todo: DataFrame, seen_at: int, d
     return conform(rows.withColumns({"reason": F.lit(None).cast("string"), "is_new": F.lit(True)}), OUTCOMES)
 
 
-def settle(keyed: DataFrame, outcomes: DataFrame, model_id: str, run_id: str) -> DataFrame:
+def set_statuses(keyed: DataFrame, outcomes: DataFrame, model_id: str, run_id: str) -> DataFrame:
     """Rows of `images` for those of `keyed` whose key is in `outcomes`, with their final status.
 
     `counted`: embedded, reused or rejected; of the rows of a new content, the one with the least image_id is embedded.
@@ -225,7 +225,7 @@ def settle(keyed: DataFrame, outcomes: DataFrame, model_id: str, run_id: str) ->
     as_before = F.coalesce(ours & (F.col("found_content_hash") == F.col("content_hash")), F.lit(False))
     is_first = F.col("is_new") & (F.col("image_id") == first)
     new = {
-        "uri": stored_uri(F.col("given_uri")),
+        "uri": withhold_secrets(F.col("given_uri")),
         "updated_at": F.col("given_updated_at"),
         "content_hash": F.col("found_content_hash"),
         "width": F.col("found_width"),
@@ -244,7 +244,7 @@ def settle(keyed: DataFrame, outcomes: DataFrame, model_id: str, run_id: str) ->
     )
     changed = reduce(or_, (~F.col(name).eqNullSafe(value) for name, value in new.items()))
     return rows.select(
-        *[new.get(name, F.col(name)).alias(name) for name in spark_schema(schemas.IMAGES).names],
+        *[new.get(name, F.col(name)).alias(name) for name in to_spark_schema(schemas.IMAGES).names],
         counted.alias("counted"),
         (~stays & changed).alias("changed"),
         F.coalesce(others, F.lit(False)).alias("other_bytes"),

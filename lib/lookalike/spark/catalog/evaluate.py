@@ -20,13 +20,13 @@ from pyspark.sql import functions as F
 from lookalike import schemas
 from lookalike.kernels.evaluation import metrics
 from lookalike.kernels.index.search import Gallery, open_galleries
-from lookalike.spark.catalog.churn import CHURN_KEY, churn, uncompared
-from lookalike.spark.catalog.gallery import live_images, version_images
-from lookalike.spark.catalog.versions import Version, missing_from
+from lookalike.spark.catalog.churn import CHURN_KEY, find_uncompared, measure_churn
+from lookalike.spark.catalog.gallery import select_live, select_version_images
+from lookalike.spark.catalog.versions import Version, find_missing
 from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.run import Run
-from lookalike.spark.tables import local_frame, of_versions, spark_schema
-from lookalike.spark.tasks import assigned
+from lookalike.spark.tables import make_local_frame, select_versions, to_spark_schema
+from lookalike.spark.tasks import assign_tasks
 
 KNN_K = 10
 RECALL_KS = (1, 5, 10)
@@ -49,42 +49,42 @@ class EvaluationSpec:
 def evaluate(run: Run, versions: Sequence[Version]) -> None:
     """Measure `versions`, each for itself and against what is live, and store the figures."""
     with run.stage("evaluate") as figures:
-        lacking = {v.key for v in missing_from(run, "evaluations", versions)}
+        lacking = {v.key for v in find_missing(run, "evaluations", versions)}
         shard_rows = run.tables.rows_of("shards", lacking)
         sizes: dict[str, int] = {}
         for row in sorted(shard_rows, key=lambda row: row["category"]):
             sizes[row["category"]] = sizes.get(row["category"], 0) + row["ntotal"]
         todo = {key for key in lacking if key[0] in sizes}
-        compared = uncompared(run, [v for v in versions if v.key not in lacking or v.key in todo])
-        ledger = live_images(run.tables.read("images"), run.model_id)
-        images = version_images(ledger, {*todo, *(v.key for v in compared)})
-        products = sampled_products(images, run.settings.evaluate.queries).persist(StorageLevel.DISK_ONLY)
+        compared = find_uncompared(run, [v for v in versions if v.key not in lacking or v.key in todo])
+        ledger = select_live(run.tables.read("images"), run.model_id)
+        images = select_version_images(ledger, {*todo, *(v.key for v in compared)})
+        products = sample_products(images, run.settings.evaluate.queries).persist(StorageLevel.DISK_ONLY)
         total = sum(sizes.values())
         try:
             with progress_bar(run.console, run.spark.sparkContext, "evaluate", total) as count:
                 if todo:
-                    similar_items = of_versions(run.tables.read("similar_items"), todo)
-                    found = with_similar_items(of_versions(products, todo), similar_items)
-                    rows = evaluations(run, found, shard_rows, sizes, count)
+                    similar_items = select_versions(run.tables.read("similar_items"), todo)
+                    found = attach_similar_items(select_versions(products, todo), similar_items)
+                    rows = measure_versions(run, found, shard_rows, sizes, count)
                     run.tables.append_new_rows("evaluations", rows, schemas.VERSION_KEY)
             if compared:
-                run.tables.append_new_rows("evaluations", churn(run, compared, products), CHURN_KEY)
+                run.tables.append_new_rows("evaluations", measure_churn(run, compared, products), CHURN_KEY)
         finally:
             products.unpersist()
         figures.counts = {"versions": len(sizes), "images": total}
         figures.images = total
 
 
-def evaluations(
+def measure_versions(
     run: Run, found: DataFrame, shard_rows: Sequence[ShardRow], sizes: Mapping[str, int], count: Count
 ) -> pa.Table:
-    """Rows of `evaluations` of versions, one a category, of these `sizes`.
+    """Rows of `measure_versions` of versions, one a category, of these `sizes`.
 
-    `found` are their queries as `with_similar_items` gives them, `shard_rows` their rows of `shards`.
+    `found` are their queries as `attach_similar_items` gives them, `shard_rows` their rows of `shards`.
     """
     spec = EvaluationSpec(run.settings.root, run.run_id, run.settings.evaluate.queries, run.settings.index.seed)
-    task_of, tasks = assigned(sizes)
-    places = local_frame(run.spark, list(task_of.items()), _TASKS)
+    task_of, tasks = assign_tasks(sizes)
+    places = make_local_frame(run.spark, list(task_of.items()), _TASKS)
     placed = [{**row, "task": task_of[row["category"]]} for row in shard_rows]
 
     def measure(queries: pa.Table, shard_rows: pa.Table) -> pa.Table:
@@ -97,17 +97,17 @@ def evaluations(
             run.spark.createDataFrame(pa.Table.from_pylist(placed, schemas.SHARDS.append(_TASKS.field("task")))),
         )
     )
-    return queries.cogroup(shards).applyInArrow(measure, spark_schema(schemas.EVALUATIONS)).toArrow()
+    return queries.cogroup(shards).applyInArrow(measure, to_spark_schema(schemas.EVALUATIONS)).toArrow()
 
 
-def sampled_products(images: DataFrame, queries: int) -> DataFrame:
+def sample_products(images: DataFrame, queries: int) -> DataFrame:
     """(category, version, product_id): a random `queries` products of each category, the same ones every time."""
     products = images.select("category", "version", "product_id").distinct()
     by_hash = Window.partitionBy("category").orderBy(F.xxhash64("product_id"), "product_id")
     return products.withColumn("place", F.row_number().over(by_hash)).where(F.col("place") <= queries).drop("place")
 
 
-def with_similar_items(queries: DataFrame, similar_items: DataFrame) -> DataFrame:
+def attach_similar_items(queries: DataFrame, similar_items: DataFrame) -> DataFrame:
     """`queries` with lists of `image_ids`, `similar_image_ids` and `similar_product_ids`, by rank; null for none."""
     key = ["category", "version", "product_id"]
     by_rank = F.array_sort(F.collect_list(F.struct("rank", "image_id", "similar_image_id", "similar_product_id")))
@@ -119,7 +119,7 @@ def with_similar_items(queries: DataFrame, similar_items: DataFrame) -> DataFram
 
 
 def _measure_categories(spec: EvaluationSpec, count: Count, queries: pa.Table, shard_rows: pa.Table) -> pa.Table:
-    """`evaluations` rows of the categories of a task, whose sampled queries and rows of `shards` these are."""
+    """`measure_versions` rows of the categories of a task, whose sampled queries and rows of `shards` these are."""
     galleries = _galleries(spec.root, shard_rows.drop_columns("task").to_pylist())
     queries = queries.sort_by("category").combine_chunks()
     ends = pc.run_end_encode(queries["category"].combine_chunks()).run_ends.to_pylist()
@@ -132,7 +132,7 @@ def _measure_categories(spec: EvaluationSpec, count: Count, queries: pa.Table, s
 def _measure_category(
     spec: EvaluationSpec, galleries: Mapping[str, Gallery], count: Count, table: pa.Table
 ) -> pa.Table:
-    """`evaluations` rows of one category, whose sampled queries and their similar items `table` holds."""
+    """`measure_versions` rows of one category, whose sampled queries and their similar items `table` holds."""
     category, version = table["category"][0].as_py(), table["version"][0].as_py()
     gallery = galleries[category]
     measured = Measured.of(gallery, table, spec)

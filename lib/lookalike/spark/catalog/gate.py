@@ -16,7 +16,7 @@ from lookalike.errors import GateFailed, first_few
 from lookalike.kernels.evaluation.metrics import wilson_interval
 from lookalike.spark.catalog.versions import Version
 from lookalike.spark.run import Run
-from lookalike.spark.tables import VersionKey, version_key
+from lookalike.spark.tables import VersionKey, version_key_of
 
 Figure = Mapping[str, Any]
 """`value`, `low` and `high` of a metric, such as its row of `evaluations`."""
@@ -55,14 +55,14 @@ class GateCheck:
         return f"{self.category or 'all together'}: {self.metric} is {self.value:.4f}, must be {sign} {self.limit:.4f}"
 
 
-def failures(checks: Sequence[GateCheck]) -> str:
+def describe_failures(checks: Sequence[GateCheck]) -> str:
     """A line for each check that fails, the first of them; empty where all hold."""
     failed = [f"  {check}" for check in checks if not check.holds]
     more = [f"  and {len(failed) - _MANY:,} more"] if len(failed) > _MANY else []
     return "\n".join(failed[:_MANY] + more)
 
 
-def gate_checks(run: Run, versions: Sequence[Version], force: bool = False) -> list[GateCheck]:
+def check_gate(run: Run, versions: Sequence[Version], force: bool = False) -> list[GateCheck]:
     """Every check of the gate for `versions`. Raises GateFailed where one was not measured, or not against live.
 
     With `force` it need not be measured against live: evaluate leaves out what was rolled back from.
@@ -97,7 +97,7 @@ def _figures(run: Run, versions: Sequence[Version]) -> dict[VersionKey, dict[str
     found: dict[VersionKey, dict[str, Figure]] = {}
     for row in run.tables.rows_of("evaluations", keys):
         if row["against"] in (None, live[row["category"]]):
-            found.setdefault(version_key(row), {})[row["metric"]] = row
+            found.setdefault(version_key_of(row), {})[row["metric"]] = row
     return found
 
 
@@ -124,16 +124,16 @@ def _relative(category: str | None, figures: Figures, live: Figures, gate: GateS
 
 def _together(replacing: Sequence[tuple[Figures, Figures]]) -> tuple[Figures, Figures]:
     """Figures of all versions together, and of the live ones that they replace; categories weigh by their queries."""
-    figures = {"churn": pooled(new["churn"] for new, _ in replacing if "churn" in new)}
+    figures = {"churn": pool_figures(new["churn"] for new, _ in replacing if "churn" in new)}
     live = {}
     for metric in _RECALLS:
         both = [(old[metric], new[metric]) for new, old in replacing if metric in old]
         both = [pair for pair in both if None not in (pair[0]["value"], pair[1]["value"])]
-        live[metric], figures[metric] = pooled(old for old, _ in both), pooled(new for _, new in both)
+        live[metric], figures[metric] = pool_figures(old for old, _ in both), pool_figures(new for _, new in both)
     return figures, live
 
 
-def pooled(rows: Iterable[Figure]) -> Figure:
+def pool_figures(rows: Iterable[Figure]) -> Figure:
     """Mean over all queries, with its interval; null where there was no query."""
     known = [row for row in rows if row["value"] is not None and row["n"]]
     n = sum(row["n"] for row in known)

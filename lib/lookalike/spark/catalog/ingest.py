@@ -15,13 +15,13 @@ from lookalike import files, reasons, schemas
 from lookalike.config import IngestSettings
 from lookalike.errors import ManifestChanged, ManifestInvalid
 from lookalike.selection import Retry, Selection
-from lookalike.spark.category_conditions import bucket, covered
+from lookalike.spark.category_conditions import is_selected, to_bucket
 from lookalike.spark.contents.given_embeddings import hash_embeddings
 from lookalike.spark.contents.read_pictures import carried_reason
 from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.run import Run
-from lookalike.spark.secrets import stored_uri
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.secrets import withhold_secrets
+from lookalike.spark.tables import to_spark_schema
 
 KEY = ("image_id", "occurrence")
 
@@ -108,7 +108,7 @@ def _counts(sizes: Sequence[Row]) -> dict[str, int]:
 
 def check_selection(ledger: DataFrame, selection: Selection) -> None:
     """Raises ManifestInvalid where the ledger has no image in the selected categories."""
-    if ledger.where(covered(selection)).isEmpty():
+    if ledger.where(is_selected(selection)).isEmpty():
         named = ", ".join(selection.categories)
         raise ManifestInvalid(f"no manifest row and no image is in {named}: give categories as the manifest does")
 
@@ -144,7 +144,7 @@ def selected_rows(manifest: DataFrame, ledger: DataFrame, selection: Selection) 
 
     To retry, all rows of an image_id that has a rejected one are taken.
     """
-    inside = covered(selection)
+    inside = is_selected(selection)
     chosen = manifest.where(inside)
     if selection.retry:
         rejected = ledger.where(_is_retried(selection.retry, F.col("status"), F.col("reason")))
@@ -258,7 +258,7 @@ def compare_with_ledger(
     waits = F.col("accepted") & (
         F.col("must_read") | ~F.col("kept") | F.col("old_status").isNull() | other_model | F.col("void")
     )
-    contract = spark_schema(schemas.IMAGES).names
+    contract = to_spark_schema(schemas.IMAGES).names
     return rows.select(
         *[values.get(name, F.col(name)).alias(name) for name in contract],
         F.col("uri").alias("given_uri"),
@@ -285,7 +285,7 @@ def _judge(rows: DataFrame, retry: Retry | None) -> DataFrame:
     status, old_hash = F.col("old_status"), F.col("old_content_hash")
     # What ingest itself rejected has no model_id, and its content was never looked at.
     looked_at = F.col("exists") & (status.isNull() | F.col("old_model_id").isNotNull())
-    same_place = (stored_uri(F.col("uri")) == F.col("old_uri")) & (F.col("updated_at") == F.col("old_updated_at"))
+    same_place = (withhold_secrets(F.col("uri")) == F.col("old_uri")) & (F.col("updated_at") == F.col("old_updated_at"))
     same_content = F.when(F.col("stated"), F.col("content_hash") == old_hash).otherwise(
         same_place & (old_hash.isNotNull() | (status == "rejected"))
     )
@@ -311,13 +311,13 @@ def _ledger_values(run_id: str) -> dict[str, Column]:
     kept, stays = F.col("kept"), F.col("stays")
     values = {name: F.when(kept, F.col(f"old_{name}")) for name in _OUTCOME}
     return values | {
-        "uri": F.when(stays, F.col("old_uri")).otherwise(stored_uri(F.col("uri"))),
+        "uri": F.when(stays, F.col("old_uri")).otherwise(withhold_secrets(F.col("uri"))),
         "updated_at": F.when(stays, F.col("old_updated_at")).otherwise(F.col("updated_at")),
         "content_hash": values["content_hash"].when(~F.col("deleted"), F.col("content_hash")),
         "status": F.when(F.col("refusal").isNotNull(), "rejected").when(kept, F.col("old_status")),
         "reason": F.coalesce("refusal", values["reason"]),
         "run_id": F.lit(run_id),
-        "bucket": bucket(F.col("category")),
+        "bucket": to_bucket(F.col("category")),
     }
 
 

@@ -1,9 +1,9 @@
 """Which models the catalog's embeddings are of, and whether a run may go on with its own."""
 
 from lookalike.errors import ModelMismatch, NotPublished
-from lookalike.spark.catalog.audit import live
-from lookalike.spark.catalog.gallery import embedded_images
-from lookalike.spark.category_conditions import covered
+from lookalike.spark.catalog.audit import read_live
+from lookalike.spark.catalog.gallery import select_embedded
+from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.run import Run
 
 
@@ -12,7 +12,7 @@ def check_embedded_by_run_model(run: Run, of_all: bool = False) -> None:
 
     A catalog without any embedded image is none's.
     """
-    images = embedded_images(run.tables.read("images")).where(covered(run.selection))
+    images = select_embedded(run.tables.read("images")).where(is_selected(run.selection))
     others = {row["model_id"]: row["count"] for row in images.groupBy("model_id").count().collect()}
     ours = others.pop(run.model_id, 0)
     if others and (of_all or not ours):
@@ -25,7 +25,7 @@ def check_embedded_by_run_model(run: Run, of_all: bool = False) -> None:
 
 def read_live_model_id(run: Run) -> str:
     """Model of all that is live. Raises NotPublished where nothing is, ModelMismatch where models differ."""
-    models = sorted(row["model_id"] for row in live(run).select("model_id").distinct().collect())
+    models = sorted(row["model_id"] for row in read_live(run).select("model_id").distinct().collect())
     if not models:
         raise NotPublished(f"nothing is published under {run.settings.root}: run the pipeline first")
     if len(models) > 1:

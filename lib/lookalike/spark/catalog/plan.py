@@ -7,7 +7,7 @@ from rich.table import Table
 from lookalike.errors import ConfigInvalid
 from lookalike.formats import size
 from lookalike.spark.catalog.build_index import Plan
-from lookalike.spark.category_conditions import covered
+from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.run import Run, console
 
 LINES = 50
@@ -15,7 +15,7 @@ LINES = 50
 
 def check_selected(run: Run) -> None:
     """Raises ConfigInvalid where the ledger has no image in the selected categories."""
-    if run.selection.categories and run.tables.read("images").where(covered(run.selection)).isEmpty():
+    if run.selection.categories and run.tables.read("images").where(is_selected(run.selection)).isEmpty():
         raise ConfigInvalid(
             f"no image is in {', '.join(run.selection.categories)}: give categories as `status` shows them"
         )

@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from lookalike import FORMAT_VERSION, log, schemas
 from lookalike.errors import GateFailed, PublishConflict
-from lookalike.spark.catalog.audit import live, safe_from_cleanup, settle
-from lookalike.spark.catalog.gate import GateCheck, failures, gate_checks
+from lookalike.spark.catalog.audit import complete_audit, read_live, safe_from_cleanup
+from lookalike.spark.catalog.gate import GateCheck, check_gate, describe_failures
 from lookalike.spark.catalog.versions import Version
-from lookalike.spark.category_conditions import covered
+from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.origin import Origin
 from lookalike.spark.run import Run
 from lookalike.spark.tables import RowChanged
@@ -38,12 +38,13 @@ def publish(run: Run, versions: Sequence[Version], force: str | None = None) -> 
     faster, and VersionUnusable where cleanup is removing a version that was there before.
     """
     with run.stage("publish") as figures:
-        # Read before the audit is settled, as what is replaced below must stand in the audit by then.
+        # Read before the audit is completed, as what is replaced below must stand in the audit by then.
         rows = [
-            pointer(v.category, v.version, v.live_version, v.live_run_id, "publish", run.model_id) for v in versions
+            make_pointer(v.category, v.version, v.live_version, v.live_run_id, "publish", run.model_id)
+            for v in versions
         ]
         withdrawn = _emptied(run)
-        settle(run)
+        complete_audit(run)
         with safe_from_cleanup(run, [v.key for v in versions]):
             checks = _hold_against_gate(run, versions, force is not None)
             if rows or withdrawn:
@@ -54,8 +55,8 @@ def publish(run: Run, versions: Sequence[Version], force: str | None = None) -> 
 
 
 def _hold_against_gate(run: Run, versions: Sequence[Version], force: bool) -> list[GateCheck]:
-    checks = gate_checks(run, versions, force)
-    failed = failures(checks)
+    checks = check_gate(run, versions, force)
+    failed = describe_failures(checks)
     if not failed:
         return checks
     for check in checks:
@@ -89,12 +90,12 @@ def switch(run: Run, rows: Sequence[Pointer], origin: Origin, forced: bool = Fal
         raise PublishConflict(
             f"another job changed what is live of {changed} meanwhile, so nothing was changed here: run this again"
         ) from None
-    settle(run)
+    complete_audit(run)
     for row in rows:
         log.event(row["action"], category=row["category"], version=row["version"], replaced=row["replaced_version"])
 
 
-def pointer(
+def make_pointer(
     category: str, version: str, replaced: str | None, expected: str | None, action: str, model_id: str
 ) -> Pointer:
     """A row for `switch`."""
@@ -116,9 +117,9 @@ def _emptied(run: Run) -> list[Pointer]:
     left = run.tables.read("images").where("NOT deleted").select("category").distinct().collect()
     categories = {row["category"] for row in left}
     restored = "action <=> 'rollback' AND replaced_version IS NULL"
-    from_before = live(run).where(f"NOT ({restored})").where(covered(run.selection)).collect()
+    from_before = read_live(run).where(f"NOT ({restored})").where(is_selected(run.selection)).collect()
     return [
-        pointer(row["category"], row["version"], row["version"], row["run_id"], "withdraw", row["model_id"])
+        make_pointer(row["category"], row["version"], row["version"], row["run_id"], "withdraw", row["model_id"])
         for row in sorted(from_before, key=lambda row: row["category"])
         if row["category"] not in categories
     ]

@@ -18,9 +18,9 @@ from lookalike.kernels.index import shards
 from lookalike.kernels.index.search import SearchSpec
 from lookalike.kernels.index.shards import Float32s
 from lookalike.kernels.index.spec import IndexSpec
-from lookalike.spark.category_conditions import among
+from lookalike.spark.category_conditions import is_among
 from lookalike.spark.run import Run
-from lookalike.spark.tables import version_key
+from lookalike.spark.tables import version_key_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Former:
 TRAINING = ("trained_version", "trained_error", "trained_nprobe", "trained_candidates", "trained_recall")
 
 
-def formers(run: Run, wanted: Collection[tuple[str, str, int]]) -> dict[str, Former]:
+def find_formers(run: Run, wanted: Collection[tuple[str, str, int]]) -> dict[str, Former]:
     """By category, its live version's index, or else its latest one, where that suits.
 
     `wanted` are categories with the factory string and dim of the index that is to be filled.
@@ -54,11 +54,11 @@ def formers(run: Run, wanted: Collection[tuple[str, str, int]]) -> dict[str, For
     trained = run.tables.read("shards").where(usable & (F.col("model_id") == run.model_id))
     rows = [
         row
-        for row in trained.where(among({category for category, _, _ in wanted})).collect()
+        for row in trained.where(is_among({category for category, _, _ in wanted})).collect()
         if (row["category"], row["factory"], row["dim"]) in wanted
     ]
-    live = {version_key(row) for row in run.tables.read("publications").collect()}
-    rows.sort(key=lambda row: (version_key(row) in live, row["run_id"]))
+    live = {version_key_of(row) for row in run.tables.read("publications").collect()}
+    rows.sort(key=lambda row: (version_key_of(row) in live, row["run_id"]))
     return {row["category"]: Former(row.asDict()) for row in rows}  # the last of each
 
 
@@ -72,7 +72,7 @@ class Outcome:
     damage: str | None  # why the former one could not be read
 
 
-def trained_index(
+def train_or_reuse(
     root: str, spec: IndexSpec, former: Former | None, sample: Float32s, settings: IndexSettings
 ) -> tuple[Any, Outcome]:
     """An empty index: `former` where that still suits the random `sample` (n, dim), else one trained on it."""
@@ -93,13 +93,13 @@ def _grew(former: Former, error: float, settings: IndexSettings) -> bool:
     return error > float(former.row["trained_error"]) * (1 + settings.retrain_error_growth)
 
 
-def fell(former: Former, recall: float | None, settings: IndexSettings) -> bool:
+def has_fallen(former: Former, recall: float | None, settings: IndexSettings) -> bool:
     """Whether `recall`, measured with `former.search` on an index filled anew, is too far below what it was."""
     before = former.row["trained_recall"]
     return recall is not None and before is not None and recall < before - settings.retrain_recall_drop
 
 
-def decision(former: Former | None, outcome: Outcome, recall: float | None, settings: IndexSettings) -> str:
+def describe_decision(former: Former | None, outcome: Outcome, recall: float | None, settings: IndexSettings) -> str:
     """What was decided for a category, with the figures. `recall` is as `fell` takes it, of a quantizer kept."""
     if former is None:
         return f"trained: no earlier index of this kind; quantization error {outcome.error:.4g}"
@@ -117,5 +117,5 @@ def decision(former: Former | None, outcome: Outcome, recall: float | None, sett
             f"; knn_recall@10 {recall:.4f} with nprobe {former.search.nprobe}, {before:.4f} then"
             f" (retrained below {before - settings.retrain_recall_drop:.4f})"
         )
-    kept = outcome.reused and not fell(former, recall, settings)
+    kept = outcome.reused and not has_fallen(former, recall, settings)
     return f"{'reused' if kept else 'retrained'}: {figures}"

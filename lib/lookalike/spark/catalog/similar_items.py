@@ -18,11 +18,11 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from lookalike import schemas
 from lookalike.kernels.index import search
 from lookalike.kernels.index.search import Gallery
-from lookalike.spark.catalog.versions import Version, missing_from
+from lookalike.spark.catalog.versions import Version, find_missing
 from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.run import Run
-from lookalike.spark.tables import spark_schema
-from lookalike.spark.tasks import TASK_IMAGES, together
+from lookalike.spark.tables import to_spark_schema
+from lookalike.spark.tasks import TASK_IMAGES, group_by_size
 
 BATCH_PRODUCTS = 2_048  # products whose matches are in hand at once
 
@@ -43,22 +43,22 @@ def similar_items(run: Run, versions: Sequence[Version]) -> None:
         run.tables.create("similar_items")  # services read it, also where no product has a similar one
         lacking_at = run.tables.delta_version("similar_items")
         # A lone product has no similar items: its version would be missing for ever.
-        todo = [v.key for v in missing_from(run, "similar_items", versions) if v.several_products]
+        todo = [v.key for v in find_missing(run, "similar_items", versions) if v.several_products]
         rows = [Row(**row) for row in run.tables.rows_of("shards", todo)]
         figures.images = sum(row["ntotal"] for row in rows)
         with progress_bar(run.console, run.spark.sparkContext, "similar_items", figures.images) as count:
-            found = similar_products(run.spark, rows, run.settings.root, run.settings.similar_items.k, count)
+            found = find_similar_products(run.spark, rows, run.settings.root, run.settings.similar_items.k, count)
             if rows:
                 run.tables.append_new("similar_items", found, schemas.VERSION_KEY, lacking_at)
         figures.counts = {"images": figures.images}
 
 
-def similar_products(spark: SparkSession, shard_rows: Sequence[Row], root: str, k: int, count: Count) -> DataFrame:
+def find_similar_products(spark: SparkSession, shard_rows: Sequence[Row], root: str, k: int, count: Count) -> DataFrame:
     """Rows of `similar_items` for every product of the versions that `shard_rows` (of `shards`) describe.
 
     `count` is told the images whose products are done.
     """
-    tasks = list(together(_blocks(shard_rows), lambda block: block.stop - block.start, TASK_IMAGES))
+    tasks = list(group_by_size(_blocks(shard_rows), lambda block: block.stop - block.start, TASK_IMAGES))
 
     def find(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         faiss.omp_set_num_threads(1)
@@ -68,7 +68,7 @@ def similar_products(spark: SparkSession, shard_rows: Sequence[Row], root: str, 
 
     # As data, since what a function refers to would go to every task.
     pickled = spark.sparkContext.parallelize([(pickle.dumps(task),) for task in tasks], max(1, len(tasks)))
-    return spark.createDataFrame(pickled, "blocks binary").mapInArrow(find, spark_schema(schemas.SIMILAR_ITEMS))
+    return spark.createDataFrame(pickled, "blocks binary").mapInArrow(find, to_spark_schema(schemas.SIMILAR_ITEMS))
 
 
 def _blocks(shard_rows: Sequence[Row]) -> Iterator[Block]:
@@ -97,7 +97,7 @@ def _galleries(root: str, versions: tuple[tuple[Row, ...], ...]) -> list[Gallery
 
 def _joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The same rows in batches worth their way to Spark."""
-    for some in together(batches, lambda batch: batch.num_rows, BATCH_PRODUCTS):
+    for some in group_by_size(batches, lambda batch: batch.num_rows, BATCH_PRODUCTS):
         yield from pa.Table.from_batches(some).combine_chunks().to_batches()
 
 

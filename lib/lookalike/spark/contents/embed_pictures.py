@@ -18,7 +18,7 @@ from lookalike.config import EmbedSettings, Settings
 from lookalike.spark.contents.embedding_udf import embedding_udf
 from lookalike.spark.contents.read_pictures import read_pictures
 from lookalike.spark.progress import Count
-from lookalike.spark.tables import spark_schema, write_and_read
+from lookalike.spark.tables import to_spark_schema, write_and_read
 
 _CONTENT = ("content_hash", "width", "height")
 
@@ -193,4 +193,4 @@ def _outcomes(hashes: DataFrame, contents: DataFrame, met: DataFrame) -> DataFra
     rows = hashes.join(results, "content_hash", "left").where("reason IS NOT NULL OR is_new IS NOT NULL")
     rows = rows.withColumn("reason", F.coalesce("reason", "of_content"))
     rows = rows.withColumn("is_new", F.coalesce("is_new", F.lit(False)))
-    return rows.select(*spark_schema(OUTCOMES).names)
+    return rows.select(*to_spark_schema(OUTCOMES).names)

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from lookalike import schemas
 from lookalike.config import Settings
 from lookalike.spark.progress import Count
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.tables import to_spark_schema
 
 if TYPE_CHECKING:
     from lookalike.kernels.models.embedder import Outcome
@@ -56,7 +56,7 @@ def embedding_udf(settings: Settings, model_id: str, count: Count) -> Callable[[
             yield _frame(some)
             count(len(some))
 
-    udf: Callable[[str], Column] = F.pandas_udf(embed, spark_schema(EMBEDDED))  # type: ignore[attr-defined]  # the stubs lack it
+    udf: Callable[[str], Column] = F.pandas_udf(embed, to_spark_schema(EMBEDDED))  # type: ignore[attr-defined]  # the stubs lack it
     return udf
 
 

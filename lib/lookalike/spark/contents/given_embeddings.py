@@ -15,7 +15,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from lookalike import reasons, schemas
 from lookalike.spark.progress import Count
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.tables import to_spark_schema
 
 _DIGEST = StructType([StructField(name, StringType()) for name in ("content_hash", "reason")])
 _UNIT = pa.schema(
@@ -44,7 +44,7 @@ def unit_embeddings(given: DataFrame, wanted: DataFrame, dim: int, model_id: str
     `given` (key, embedding) are what `hash_embeddings` hashed. Rows that it gave a reason are left out.
     """
     rows = given.select("key", "embedding").join(wanted.select("key"), "key", "left_semi")
-    unit = rows.select("embedding").mapInArrow(partial(_unit_batches, dim, model_id, count), spark_schema(_UNIT))
+    unit = rows.select("embedding").mapInArrow(partial(_unit_batches, dim, model_id, count), to_spark_schema(_UNIT))
     return unit.join(wanted, "content_hash", "left_semi").dropDuplicates(["content_hash"])
 
 

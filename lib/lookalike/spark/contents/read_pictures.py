@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from lookalike import fetch, reasons
 from lookalike.config import IngestSettings
 from lookalike.spark.progress import Count
-from lookalike.spark.tables import spark_schema, write_and_read
+from lookalike.spark.tables import to_spark_schema, write_and_read
 from lookalike.unreadable import reason_of
 
 READ = pa.schema(
@@ -44,7 +44,7 @@ def read_pictures(pictures: DataFrame, settings: IngestSettings, tasks: int, pat
     the pictures that were read.
     """
     spread = pictures.select("key", "uri", "content_hash").repartition(tasks)
-    return write_and_read(spread.mapInArrow(partial(_read_batches, settings, count), spark_schema(READ)), path)
+    return write_and_read(spread.mapInArrow(partial(_read_batches, settings, count), to_spark_schema(READ)), path)
 
 
 def carried_reason(settings: IngestSettings) -> Column:

@@ -22,10 +22,10 @@ from rich.table import Table
 
 from lookalike import files, schemas
 from lookalike.formats import size
-from lookalike.spark.catalog.audit import live_moves, record, settle
-from lookalike.spark.operations.pins import pinned
+from lookalike.spark.catalog.audit import complete_audit, read_live_moves, record
+from lookalike.spark.operations.pins import find_pinned
 from lookalike.spark.run import Run, console
-from lookalike.spark.tables import VERSION, VersionKey, local_frame, version_key
+from lookalike.spark.tables import VERSION, VersionKey, make_local_frame, version_key_of
 
 # Evaluations first: so no gate lets pass what a killed cleanup left in part. Shards last: they name the files.
 _TABLES = ("evaluations", "similar_items", "shards")
@@ -49,7 +49,7 @@ class Leftovers:
 def cleanup(run: Run, retention_days: float, delete: bool = False) -> Leftovers:
     """Say what no live, pinned or retained version names; with `delete`, remove it. Returns what can go, or went."""
     before = datetime.now(UTC) - timedelta(days=retention_days)
-    found = _delete(run, before, retention_days) if delete else leftovers(run, before)
+    found = _delete(run, before, retention_days) if delete else find_leftovers(run, before)
     _print(found, delete)
     return found
 
@@ -57,8 +57,8 @@ def cleanup(run: Run, retention_days: float, delete: bool = False) -> Leftovers:
 def _delete(run: Run, before: datetime, retention_days: float) -> Leftovers:
     """Announce, then remove what can go, and see to the files of the tables themselves; returns what went."""
     with run.stage("cleanup") as figures:
-        found = leftovers(run, before)
-        settle(run)
+        found = find_leftovers(run, before)
+        complete_audit(run)
         gone: list[dict[str, str | None]] = [
             {"action": "cleanup", "category": c, "version": v} for c, v in sorted(found.versions)
         ]
@@ -74,7 +74,7 @@ def _delete(run: Run, before: datetime, retention_days: float) -> Leftovers:
     return found
 
 
-def leftovers(run: Run, before: datetime) -> Leftovers:
+def find_leftovers(run: Run, before: datetime) -> Leftovers:
     """What nobody needs of all that is older than `before`."""
     # Files first: what is written while the tables are read is not among them.
     there = _files(run.settings.root)
@@ -92,7 +92,7 @@ def leftovers(run: Run, before: datetime) -> Leftovers:
 def _predictors(run: Run, before: datetime, versions: Collection[VersionKey]) -> tuple[frozenset[str], frozenset[str]]:
     """Paths of the predictors that nobody needs once `versions` are gone, and of the others."""
     rows = run.tables.read("shards").select("category", "version", "model_id").distinct().collect()
-    models = {row["model_id"] for row in rows if version_key(row) not in versions}
+    models = {row["model_id"] for row in rows if version_key_of(row) not in versions}
     by_model: dict[str, list[Row]] = {}
     for row in run.tables.read("category_predictors").select("path", "model_id", "fitted_at").collect():
         by_model.setdefault(row["model_id"], []).append(row)
@@ -127,16 +127,16 @@ def _named_files(run: Run) -> dict[VersionKey, set[str]]:
     named: dict[VersionKey, set[str]] = {}
     for row in run.tables.read("shards").select("category", "version", "path", "vectors_path").collect():
         paths = {path for path in (row["path"], row["vectors_path"]) if path}
-        named.setdefault(version_key(row), set()).update(paths)
+        named.setdefault(version_key_of(row), set()).update(paths)
     return named
 
 
 def _kept(run: Run, before: datetime) -> set[VersionKey]:
     """Versions that are live or pinned, or were live after `before`."""
-    moves = live_moves(run).where(F.col("at") >= F.lit(before))
+    moves = read_live_moves(run).where(F.col("at") >= F.lit(before))
     recent = moves.select("category", F.col("replaced_version").alias("version")).where("version IS NOT NULL")
     live = run.tables.read("publications").select("category", "version")
-    return _keys(live.union(recent).union(pinned(run)))
+    return _keys(live.union(recent).union(find_pinned(run)))
 
 
 def _versions(run: Run) -> set[VersionKey]:
@@ -146,7 +146,7 @@ def _versions(run: Run) -> set[VersionKey]:
 
 
 def _keys(rows: DataFrame) -> set[VersionKey]:
-    return {version_key(row) for row in rows.distinct().collect()}
+    return {version_key_of(row) for row in rows.distinct().collect()}
 
 
 def _remove(run: Run, found: Leftovers, before: datetime) -> Leftovers:
@@ -157,10 +157,10 @@ def _remove(run: Run, found: Leftovers, before: datetime) -> Leftovers:
     predictors &= found.predictors
     needed = {path for key in spared.keys() - versions for path in spared[key]} | predictors_kept
     if predictors:
-        rows = local_frame(run.spark, [(path,) for path in sorted(predictors)], pa.schema({"path": pa.string()}))
+        rows = make_local_frame(run.spark, [(path,) for path in sorted(predictors)], pa.schema({"path": pa.string()}))
         run.tables.delete("category_predictors", rows, ["path"])
     if versions:
-        rows = local_frame(run.spark, sorted(versions), VERSION)
+        rows = make_local_frame(run.spark, sorted(versions), VERSION)
         for name in _TABLES:
             run.tables.delete(name, rows, ["category", "version"])
     # Only what is still as it was found: who wrote to it since has use for it.

@@ -7,8 +7,8 @@ from rich.table import Column, Table
 
 from lookalike.formats import NOTHING
 from lookalike.selection import Selection
-from lookalike.spark.catalog.audit import actions
-from lookalike.spark.category_conditions import covered
+from lookalike.spark.catalog.audit import read_actions
+from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.run import Run, console
 
 COLUMNS = (
@@ -30,10 +30,10 @@ _WHOLE = ("run", "version", "replaced")  # to be copied from here
 
 def print_history(run: Run, category: str | None = None) -> None:
     """A line for each action on `category` and those below it; without one, a line for what each run did to all."""
-    rows = actions(run)
+    rows = read_actions(run)
     if category is not None:
-        rows = rows.where(covered(Selection((category,))))
-    lines = history(rows, by_run=category is None).collect()
+        rows = rows.where(is_selected(Selection((category,))))
+    lines = summarise_actions(rows, by_run=category is None).collect()
     said = [name for name in COLUMNS if any(line[name] for line in lines)]
     columns = (Column(name, overflow="fold", no_wrap=name in _WHOLE) for name in said)
     table = Table(*columns, title="history, oldest first (UTC)")
@@ -42,7 +42,7 @@ def print_history(run: Run, category: str | None = None) -> None:
     console().print(table)
 
 
-def history(rows: DataFrame, by_run: bool) -> DataFrame:
+def summarise_actions(rows: DataFrame, by_run: bool) -> DataFrame:
     """COLUMNS as text, oldest first; with `by_run` one row for all that a run did alike."""
     several = F.count("*") > 1
     many = F.when(several, F.format_string("%,d categories", F.count("*")))

@@ -8,7 +8,7 @@ from lookalike.spark.catalog.audit import record, safe_from_cleanup
 from lookalike.spark.run import Run
 
 
-def pinned(run: Run) -> DataFrame:
+def find_pinned(run: Run) -> DataFrame:
     """(category, version) of every pinned version."""
     said = run.tables.read("audit").where(F.col("action").isin("pin", "unpin")).groupBy("category", "version")
     return said.agg(F.max_by("action", "at").alias("last")).where("last = 'pin'").select("category", "version")
@@ -25,6 +25,6 @@ def pin(run: Run, category: str, version: str, why: str) -> None:
 
 def unpin(run: Run, category: str, version: str) -> None:
     """Leave the version to cleanup again. Raises NotPublished where it is not pinned."""
-    if pinned(run).where((F.col("category") == category) & (F.col("version") == version)).isEmpty():
+    if find_pinned(run).where((F.col("category") == category) & (F.col("version") == version)).isEmpty():
         raise NotPublished(f"{category} version {version} is not pinned: history --category '{category}' lists what is")
     record(run, [{"action": "unpin", "category": category, "version": version}])

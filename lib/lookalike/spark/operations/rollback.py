@@ -15,12 +15,19 @@ from lookalike import schemas
 from lookalike.errors import FormatTooNew, NotPublished, ShardDamaged, VersionUnusable, first_few
 from lookalike.kernels.index.shards import open_shard
 from lookalike.selection import Selection
-from lookalike.spark.catalog.audit import actions, live, live_moves, removals, safe_from_cleanup, settle
-from lookalike.spark.catalog.publish import Pointer, pointer, switch
-from lookalike.spark.category_conditions import covered
+from lookalike.spark.catalog.audit import (
+    complete_audit,
+    read_actions,
+    read_live,
+    read_live_moves,
+    read_removals,
+    safe_from_cleanup,
+)
+from lookalike.spark.catalog.publish import Pointer, make_pointer, switch
+from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.origin import Origin
 from lookalike.spark.run import Run
-from lookalike.spark.tables import VersionKey, of_versions, version_key
+from lookalike.spark.tables import VersionKey, select_versions, version_key_of
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,11 @@ def rollback(run: Run, category: str, version: str | None = None) -> tuple[str, 
     PublishConflict.
     """
     with run.stage("rollback") as figures:
-        moves = live_moves(run).where(F.col("category") == category)
+        moves = read_live_moves(run).where(F.col("category") == category)
         if moves.isEmpty():
             raise NotPublished(_never_live(run, category))
-        now = live(run).where(F.col("category") == category).first()
-        settle(run)
+        now = read_live(run).where(F.col("category") == category).first()
+        complete_audit(run)
         target = version or _replaced(moves, category, now)
         if now and now["version"] == target:
             raise VersionUnusable(f"{category} version {target} is live already: name another one with --to")
@@ -83,12 +90,12 @@ def rollback_run(run: Run, run_id: str) -> RunUndone:
     Raises NotPublished where that leaves nothing to do, VersionUnusable and PublishConflict.
     """
     with run.stage("rollback") as figures:
-        ours = live_moves(run).where(F.col("run_id") == run_id)
+        ours = read_live_moves(run).where(F.col("run_id") == run_id)
         if ours.isEmpty():
             raise NotPublished(f"run {run_id} changed nothing that is live: history shows the runs that did")
-        now = live(run).select("category", F.col("version").alias("live"), F.col("run_id").alias("live_run_id"))
-        rows = ours.where(covered(run.selection)).join(now, "category", "left").orderBy("category").collect()
-        settle(run)
+        now = read_live(run).select("category", F.col("version").alias("live"), F.col("run_id").alias("live_run_id"))
+        rows = ours.where(is_selected(run.selection)).join(now, "category", "left").orderBy("category").collect()
+        complete_audit(run)
         back, new, moved_on = [], [], []
         for row in rows:
             if row["live_run_id"] != (None if row["action"] == "withdraw" else run_id):
@@ -108,7 +115,7 @@ def rollback_run(run: Run, run_id: str) -> RunUndone:
 
 
 def _never_live(run: Run, category: str) -> str:
-    below = live(run).where(covered(Selection.of([category]))).select("category").orderBy("category").collect()
+    below = read_live(run).where(is_selected(Selection.of([category]))).select("category").orderBy("category").collect()
     if below:
         named = first_few([row["category"] for row in below])
         return f"{category} is no category but has some below it: name one ({named}), or a run with --run"
@@ -122,7 +129,7 @@ def _go_back(run: Run, wanted: Sequence[Back]) -> str:
         models = check_whole(run, versions)
         origins = _origins(run, versions)
         rows: list[Pointer] = [
-            pointer(b.category, b.version, b.live_version, b.live_run_id, "rollback", models[b.category])
+            make_pointer(b.category, b.version, b.live_version, b.live_run_id, "rollback", models[b.category])
             | origins.get((b.category, b.version), {})
             for b in wanted
         ]
@@ -141,9 +148,9 @@ def check_whole(run: Run, versions: Sequence[VersionKey]) -> dict[str, str]:
     measured = {(row["category"], row["version"], row["metric"]): row["value"] for row in metrics}
     images: dict[VersionKey, int] = {}
     for row in shards:
-        images[version_key(row)] = images.get(version_key(row), 0) + row["ntotal"]
+        images[version_key_of(row)] = images.get(version_key_of(row), 0) + row["ntotal"]
     problems = []
-    removed = {version_key(row) for row in removals(run, versions)} if len(images) < len(versions) else set()
+    removed = {version_key_of(row) for row in read_removals(run, versions)} if len(images) < len(versions) else set()
     for key in versions:
         if key in removed and key not in images:
             problems.append(f"{_named(key)} was removed by cleanup")
@@ -190,7 +197,7 @@ def _replaced(moves: DataFrame, category: str, now: Row | None) -> str:
 
 def _origins(run: Run, versions: Sequence[VersionKey]) -> dict[VersionKey, dict[str, str | None]]:
     """The manifest that each version was last published from."""
-    published = of_versions(actions(run).where("action = 'publish'"), versions)
+    published = select_versions(read_actions(run).where("action = 'publish'"), versions)
     last = F.max_by(F.struct("manifest", "manifest_checksum"), "at").alias("last")
     rows = published.groupBy(*schemas.VERSION_KEY).agg(last).collect()
-    return {version_key(row): row["last"].asDict() for row in rows}
+    return {version_key_of(row): row["last"].asDict() for row in rows}

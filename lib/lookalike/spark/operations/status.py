@@ -11,12 +11,12 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from lookalike.formats import NOTHING, count, duration, share
-from lookalike.spark.catalog.audit import live_moves
-from lookalike.spark.catalog.versions import candidates, numbered, rolled_back
-from lookalike.spark.category_conditions import covered
-from lookalike.spark.operations.pins import pinned
+from lookalike.spark.catalog.audit import read_live_moves
+from lookalike.spark.catalog.versions import find_rolled_back, name_candidates, number_versions
+from lookalike.spark.category_conditions import is_selected
+from lookalike.spark.operations.pins import find_pinned
 from lookalike.spark.run import Run, console
-from lookalike.spark.tables import local_frame
+from lookalike.spark.tables import make_local_frame
 
 _METRICS = ("images", "products", "knn_recall@10", "recall@10")
 _ALWAYS = ("category", "live", "since", "age", "model", *_METRICS)
@@ -28,7 +28,7 @@ _NEXT = pa.schema({"category": pa.string(), "next": pa.string(), "held": pa.bool
 
 def print_status(run: Run) -> None:
     """A line for each category of the selection that the ledger has, or that is live."""
-    lines = [_line(row) for row in status(run).orderBy("category").collect()]
+    lines = [_line(row) for row in read_status(run).orderBy("category").collect()]
     models = {line["model"] for line in lines} - {NOTHING}
     title = f"status (UTC), model {models.pop()}" if len(models) == 1 else "status (UTC)"
     said = [name for name in _ALWAYS if name != "model" or models]
@@ -44,7 +44,7 @@ def print_status(run: Run) -> None:
 
 def print_rejected(run: Run) -> None:
     """A line for each rejected image of the selection, of many only the first."""
-    rows = run.tables.read("images").where(covered(run.selection)).where("status = 'rejected'")
+    rows = run.tables.read("images").where(is_selected(run.selection)).where("status = 'rejected'")
     names = ("category", "image_id", "reason", "uri", "run_id")
     table = Table(*(Column(name, overflow="fold") for name in names), title="rejected images, each with its last run")
     for row in rows.orderBy("category", "image_id", "occurrence").limit(_REJECTED).collect():
@@ -54,12 +54,12 @@ def print_rejected(run: Run) -> None:
         console().print(f"and {others:,} more: see the table images, or give a --category")
 
 
-def status(run: Run) -> DataFrame:
+def read_status(run: Run) -> DataFrame:
     """(category, version, since, model_id, pins, next, held, waiting, rejected, figures); null where none.
 
     See `print_status`.
     """
-    chosen = covered(run.selection)
+    chosen = is_selected(run.selection)
     images = run.tables.read("images").where(chosen)
     live = run.tables.read("publications").where(chosen)
     live = live.select("category", "version", F.unix_seconds("published_at").alias("since"), "model_id")
@@ -68,7 +68,7 @@ def status(run: Run) -> DataFrame:
         F.array_sort(F.collect_list(F.struct((-F.col("count")).alias("less"), "reason"))).alias("rejected")
     )
     waiting = images.where("status IS NULL AND NOT deleted").groupBy("category").agg(F.count("*").alias("waiting"))
-    pins = pinned(run).where(chosen).groupBy("category").agg(F.count("*").alias("pins"))
+    pins = find_pinned(run).where(chosen).groupBy("category").agg(F.count("*").alias("pins"))
     parts = [_measured(run, live), _next(run, images), waiting, reasons, pins]
     joined = reduce(lambda left, right: left.join(_named(right), "category", "full"), parts, _named(live))
     return joined.withColumn("category", F.nullif("category", F.lit("")))
@@ -90,11 +90,11 @@ def _next(run: Run, images: DataFrame) -> DataFrame:
     """(category, next, held): the candidate that is not live, of the model of most images; held after a rollback."""
     embedded = images.where("status IN ('embedded', 'reused')").groupBy("model_id").count()
     model = embedded.orderBy(F.desc("count")).first()
-    moves = live_moves(run)
-    found = numbered(run, candidates(images, model["model_id"] if model else "", run.settings), moves)
-    held = rolled_back(moves)
+    moves = read_live_moves(run)
+    found = number_versions(run, name_candidates(images, model["model_id"] if model else "", run.settings), moves)
+    held = find_rolled_back(moves)
     new = [(v.category, v.version, v.key in held or None) for v in found if v.version != v.live_version]
-    return local_frame(run.spark, new, _NEXT)
+    return make_local_frame(run.spark, new, _NEXT)
 
 
 def _line(row: Row) -> dict[str, str]:

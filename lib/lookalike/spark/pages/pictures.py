@@ -15,13 +15,13 @@ from lookalike.spark.secrets import WITHHELD
 _READ_THREADS = 8
 
 
-def images_by_id(run: Run, image_ids: Collection[str]) -> dict[str, Row]:
+def read_images(run: Run, image_ids: Collection[str]) -> dict[str, Row]:
     """Rows of the ledger, of those that it has."""
     rows = run.tables.read("images").where("occurrence = 0").where(F.col("image_id").isin(*image_ids))
     return {row["image_id"]: row for row in rows.collect()}
 
 
-def image_contents(run: Run, images: Mapping[str, Row]) -> dict[str, bytes]:
+def read_contents(run: Run, images: Mapping[str, Row]) -> dict[str, bytes]:
     """Bytes by image_id, of those that can still be read."""
     found: dict[str, bytes] = {}
     by_uri = {image_id: row["uri"] for image_id, row in images.items() if row["uri"] and WITHHELD not in row["uri"]}

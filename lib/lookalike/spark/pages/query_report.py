@@ -9,11 +9,11 @@ from lookalike import schemas
 from lookalike.errors import ManifestInvalid
 from lookalike.report import page as pages
 from lookalike.report.thumbnails import thumbnail
-from lookalike.spark.catalog.gallery import live_images
-from lookalike.spark.pages.pictures import image_contents, images_by_id, read_pictures
-from lookalike.spark.queries.evaluate_queries import Evaluation, gallery_fingerprint, searchable
+from lookalike.spark.catalog.gallery import select_live
+from lookalike.spark.pages.pictures import read_contents, read_images, read_pictures
+from lookalike.spark.queries.evaluate_queries import Evaluation, gallery_fingerprint, select_searchable
 from lookalike.spark.queries.exact_search import DEPTH
-from lookalike.spark.queries.query_figures import ALL, METRICS, by_group
+from lookalike.spark.queries.query_figures import ALL, METRICS, group_figures
 from lookalike.spark.queries.query_manifest import query_contents
 from lookalike.spark.run import Run
 
@@ -22,12 +22,12 @@ _LINES = 100
 _QUERY_PX, _MATCH_PX = 560, 360
 
 
-def query_evaluation(run: Run, model_id: str) -> pages.QueryEvaluation | None:
+def gather_query_evaluation(run: Run, model_id: str) -> pages.QueryEvaluation | None:
     """The latest evaluation of the model on the whole gallery as it is now, beside other models on the same queries."""
     known = run.tables.read("query_evaluations")
     if known.where(F.col("model_id") == model_id).isEmpty():
         return None
-    gallery = gallery_fingerprint(searchable(live_images(run.tables.read("images"), model_id)))["gallery"]
+    gallery = gallery_fingerprint(select_searchable(select_live(run.tables.read("images"), model_id)))["gallery"]
     rows = known.where(F.col("gallery") == gallery)
     latest = rows.where(F.col("model_id") == model_id).orderBy(F.desc("measured_at")).first()
     if latest is None:
@@ -51,7 +51,7 @@ def _lines(figures: Sequence[Row], model_id: str) -> Iterable[pages.QueryFigures
     lines = [
         (place, models.index(one), key, found)
         for one in models
-        for place, (key, found) in enumerate(by_group([row for row in figures if row["model_id"] == one]).items())
+        for place, (key, found) in enumerate(group_figures([row for row in figures if row["model_id"] == one]).items())
     ]
     for _, _, (relevant, grouped_by, group), found in sorted(lines, key=lambda line: line[:2])[:_LINES]:
         row = next(iter(found.values()))
@@ -90,10 +90,10 @@ def _failures(run: Run, evaluation: Row) -> tuple[pages.Failure, ...]:
     )
     if not rows:
         return ()
-    images = images_by_id(
+    images = read_images(
         run, {m["image_id"] for row in rows for m in row["found"]} | {row["right_image_id"] for row in rows}
     )
-    contents = image_contents(run, images)
+    contents = read_contents(run, images)
     photos = _photos(run, evaluation["queries_uri"], [row["query_id"] for row in rows])
     return tuple(_failure(row, photos, images, contents, run.settings.report.similar) for row in rows)
 

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from lookalike.spark.run import Run
-from lookalike.spark.tables import VersionKey, version_key
+from lookalike.spark.tables import VersionKey, version_key_of
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Replaced:
     model_id: str  # of what is replaced
 
 
-def replaced_by_model(run: Run, shown: Collection[VersionKey], model_id: str) -> list[Replaced]:
+def find_replaced(run: Run, shown: Collection[VersionKey], model_id: str) -> list[Replaced]:
     """Those of `shown` that replace another model's, by category.
 
     Where several models are replaced, only the one of most categories: the page shows two side by side.
@@ -26,8 +26,8 @@ def replaced_by_model(run: Run, shown: Collection[VersionKey], model_id: str) ->
     churns = (row for row in run.tables.rows_of("evaluations", shown) if row["metric"] == "churn")
     compared = {(row["category"], row["against"]): row["version"] for row in churns}
     found = [
-        Replaced(row["category"], compared[version_key(row)], row["version"], row["model_id"])
-        for row in sorted(run.tables.rows_of("shards", compared), key=version_key)
+        Replaced(row["category"], compared[version_key_of(row)], row["version"], row["model_id"])
+        for row in sorted(run.tables.rows_of("shards", compared), key=version_key_of)
         if row["shard"] == 0 and row["model_id"] != model_id
     ]
     sizes = Counter(replaced.model_id for replaced in found)

@@ -13,13 +13,13 @@ from lookalike import files
 from lookalike.formats import count, rate, share
 from lookalike.report import page as pages
 from lookalike.report.thumbnails import thumbnail
-from lookalike.spark.catalog.gate import GateCheck, pooled
+from lookalike.spark.catalog.gate import GateCheck, pool_figures
 from lookalike.spark.catalog.versions import Version
-from lookalike.spark.pages.pictures import image_contents, images_by_id
-from lookalike.spark.pages.query_report import query_evaluation
-from lookalike.spark.pages.replaced import Replaced, replaced_by_model
+from lookalike.spark.pages.pictures import read_contents, read_images
+from lookalike.spark.pages.query_report import gather_query_evaluation
+from lookalike.spark.pages.replaced import Replaced, find_replaced
 from lookalike.spark.run import Run, console
-from lookalike.spark.tables import VersionKey, of_versions, version_key
+from lookalike.spark.tables import VersionKey, select_versions, version_key_of
 
 _QUERY_PX = 560
 _MATCH_PX = 360
@@ -48,14 +48,14 @@ class RunSummary:
 
 def write_report(run: Run, summary: RunSummary) -> None:
     """Show the published catalog, or the candidates that failed the gate, as `<root>/report.html` and as a table."""
-    page = report_page(run, summary)
+    page = gather_page(run, summary)
     _print(page, _save(run, page))
 
 
 def update_report(run: Run, summary: RunSummary) -> None:
     """Write `<root>/report.html` anew after a run that built nothing; nothing happens where nothing is live."""
     if not run.tables.read("publications").isEmpty():
-        page = report_page(run, summary)
+        page = gather_page(run, summary)
         console().print(f"report: {_save(run, page)}", soft_wrap=True)
 
 
@@ -67,15 +67,15 @@ def _save(run: Run, page: pages.ReportPage) -> str:
     return files.redacted(uri)
 
 
-def report_page(run: Run, summary: RunSummary) -> pages.ReportPage:
+def gather_page(run: Run, summary: RunSummary) -> pages.ReportPage:
     """Everything on the page."""
     model_id = summary.live_model_id or run.model_id
     is_configured = not (summary.live_model_id or run.given_dim)
     shown = [v.key for v in summary.versions] if summary.state == "gate failed" else _live(run)
     evaluations = run.tables.rows_of("evaluations", shown)
     new = {v.version for v in summary.versions}
-    categories = category_figures(run, shown, evaluations, new, summary.state)
-    replaced = replaced_by_model(run, shown, model_id)
+    categories = gather_category_figures(run, shown, evaluations, new, summary.state)
+    replaced = find_replaced(run, shown, model_id)
     return pages.ReportPage(
         catalog=files.filesystem(run.settings.root)[1].rstrip("/").rpartition("/")[2] or "catalog",
         root=run.settings.root,
@@ -86,17 +86,17 @@ def report_page(run: Run, summary: RunSummary) -> pages.ReportPage:
         headline=_headline(run, summary.rows, categories, evaluations),
         gate=pages.Gate(summary.state, _nearest(summary.checks) if summary.versions else ()),
         comparison=_comparison(run, replaced),
-        queries=query_rows(run, replaced, categories),
+        queries=choose_query_rows(run, replaced, categories),
         training=_training(run) if is_configured else None,
-        evaluation=query_evaluation(run, model_id),
+        evaluation=gather_query_evaluation(run, model_id),
         categories=tuple(categories[:_CATEGORIES]),
-        rejects=reject_reasons(run.tables.read("images")),
+        rejects=count_rejections(run.tables.read("images")),
         stages=tuple(pages.StageFigures(s.stage, s.seconds, s.images, s.images_per_s) for s in run.stages),
     )
 
 
 def _live(run: Run) -> list[VersionKey]:
-    return [version_key(row) for row in run.tables.read("publications").collect()]
+    return [version_key_of(row) for row in run.tables.read("publications").collect()]
 
 
 def _nearest(checks: Sequence[GateCheck]) -> tuple[pages.GateCheck, ...]:
@@ -111,14 +111,14 @@ def _nearest(checks: Sequence[GateCheck]) -> tuple[pages.GateCheck, ...]:
     return tuple(pages.GateCheck(c.metric, c.value, c.limit, c.holds, c.at_most, c.category) for c in shown)
 
 
-def category_figures(
+def gather_category_figures(
     run: Run, shown: Collection[VersionKey], evaluations: Iterable[TableRow], new: set[str], state: pages.State
 ) -> list[pages.CategoryFigures]:
     """A line for each category of `shown`, by category. `evaluations` are theirs."""
     measured = _estimates(evaluations)
     shards: dict[VersionKey, list[TableRow]] = {}
     for row in run.tables.rows_of("shards", shown):
-        shards.setdefault(version_key(row), []).append(row)
+        shards.setdefault(version_key_of(row), []).append(row)
     rows = []
     for (category, version), built in sorted(shards.items()):
         figures = measured[category]
@@ -185,12 +185,12 @@ def _ledger_rows(run: Run) -> dict[str, int]:
 
 def _overall(evaluations: Sequence[TableRow]) -> pages.Quality:
     """Means over all queries of all categories, with the intervals of as many queries drawn from one category."""
-    figures = {metric: pooled(row for row in evaluations if row["metric"] == metric) for metric in _METRICS}
+    figures = {metric: pool_figures(row for row in evaluations if row["metric"] == metric) for metric in _METRICS}
     return _quality({metric: pages.Estimate(f["value"], f["low"], f["high"]) for metric, f in figures.items()})
 
 
 def _comparison(run: Run, replaced: Sequence[Replaced]) -> pages.Comparison | None:
-    """Of the categories of `replaced`; see `replaced_by_model`."""
+    """Of the categories of `replaced`; see `find_replaced`."""
     if not replaced:
         return None
     before, now = (
@@ -213,7 +213,7 @@ def _training(run: Run) -> pages.Training | None:
     return pages.Training(tuple(epochs), figures["best"])
 
 
-def reject_reasons(images: DataFrame) -> tuple[pages.RejectReason, ...]:
+def count_rejections(images: DataFrame) -> tuple[pages.RejectReason, ...]:
     """Reasons with counts and a few examples, most frequent first."""
     rejected = images.where("status = 'rejected'")
     place = F.row_number().over(Window.partitionBy("reason").orderBy("image_id", "occurrence"))
@@ -226,7 +226,7 @@ def reject_reasons(images: DataFrame) -> tuple[pages.RejectReason, ...]:
     return tuple(pages.RejectReason(reason, size, tuple(examples)) for (size, reason), examples in reasons.items())
 
 
-def query_rows(
+def choose_query_rows(
     run: Run, replaced: Sequence[Replaced], categories: Sequence[pages.CategoryFigures]
 ) -> tuple[pages.QueryRow, ...]:
     """Some query products, from as many categories as there can be, each with its first similar items.
@@ -237,13 +237,13 @@ def query_rows(
     now = {figures.category: figures.version for figures in answered if figures.version}
     before = {r.category: r.replaced for r in replaced if r.category in now}
     similar = run.tables.read("similar_items")
-    chosen = _chosen_products(of_versions(similar, now.items()), run.settings.report.queries)
-    near = of_versions(similar, [*now.items(), *before.items()]).where(F.col("rank") <= run.settings.report.similar)
+    chosen = _chosen_products(select_versions(similar, now.items()), run.settings.report.queries)
+    near = select_versions(similar, [*now.items(), *before.items()]).where(F.col("rank") <= run.settings.report.similar)
     near = near.where(F.col("product_id").isin(*(product_id for _, product_id in chosen)))
     by_rank = sorted(near.collect(), key=lambda row: row["rank"])
     rows = [row for row in by_rank if (row["category"], row["product_id"]) in chosen]
-    images = images_by_id(run, {row["image_id"] for row in rows} | {row["similar_image_id"] for row in rows})
-    contents = image_contents(run, images)
+    images = read_images(run, {row["image_id"] for row in rows} | {row["similar_image_id"] for row in rows})
+    contents = read_contents(run, images)
     by_query: dict[tuple[str, str], tuple[list[Row], list[Row]]] = {query: ([], []) for query in chosen}
     for row in rows:
         place = 0 if row["version"] == now[row["category"]] else 1

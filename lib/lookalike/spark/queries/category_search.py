@@ -15,8 +15,8 @@ from lookalike import schemas
 from lookalike.kernels.index import search
 from lookalike.kernels.index.search import Gallery
 from lookalike.kernels.index.shards import Float32s
-from lookalike.spark.tables import local_frame, spark_schema
-from lookalike.spark.tasks import place
+from lookalike.spark.tables import make_local_frame, to_spark_schema
+from lookalike.spark.tasks import place_in_parts
 
 TASK_PAIRS = 4_096
 """Queries of a category that a task searches for; a task holds their embeddings in memory."""
@@ -28,17 +28,17 @@ FOUND = pa.schema(
 _OPEN = 64  # galleries that a Python worker keeps open
 
 
-def found(spark: SparkSession, pairs: DataFrame, shards: DataFrame, root: str, k: int) -> DataFrame:
+def search_categories(spark: SparkSession, pairs: DataFrame, shards: DataFrame, root: str, k: int) -> DataFrame:
     """Rows of `FOUND`: the best `k` products for each of `pairs` (query_id, category, embedding, ...).
 
     `shards` are the rows of `shards` of one version of each category.
     """
     counts = {row["category"]: row["count"] for row in pairs.groupBy("category").count().collect()}
-    placed, tasks = place(counts, TASK_PAIRS)
+    placed, tasks = place_in_parts(counts, TASK_PAIRS)
     if not placed:
-        return local_frame(spark, [], FOUND)
+        return make_local_frame(spark, [], FOUND)
     schema = pa.schema({"category": pa.string(), "first": pa.int32(), "parts": pa.int32()})
-    frames = [F.broadcast(local_frame(spark, placed, schema)) for _ in range(2)]  # Spark can't tell two uses apart
+    frames = [F.broadcast(make_local_frame(spark, placed, schema)) for _ in range(2)]  # Spark can't tell two uses apart
     part = F.pmod(F.xxhash64("query_id"), F.col("parts")).cast("int")
     asked = pairs.select("query_id", "category", "embedding").join(frames[0], "category")
     asked = asked.withColumn("task", F.col("first") + part).drop("first", "parts")
@@ -46,7 +46,7 @@ def found(spark: SparkSession, pairs: DataFrame, shards: DataFrame, root: str, k
     placed_shards = shards.join(frames[1], "category").withColumn("task", every).drop("first", "parts")
     groups = [rows.repartitionById(tasks, "task").groupBy("task") for rows in (asked, placed_shards)]
     find = partial(_search_task, root, k)
-    return groups[0].cogroup(groups[1]).applyInArrow(find, spark_schema(FOUND))
+    return groups[0].cogroup(groups[1]).applyInArrow(find, to_spark_schema(FOUND))
 
 
 def _search_task(root: str, k: int, asked: pa.Table, shards: pa.Table) -> pa.Table:

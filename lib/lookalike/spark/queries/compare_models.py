@@ -20,13 +20,19 @@ from lookalike import config, files, schemas
 from lookalike.config import ModelSettings
 from lookalike.errors import ConfigInvalid, ManifestInvalid, RootUnusable
 from lookalike.kernels.evaluation.bootstrap import mean_intervals
-from lookalike.spark.catalog.gallery import embedded_images
+from lookalike.spark.catalog.gallery import select_embedded
 from lookalike.spark.catalog.manifest_pictures import with_whole_uris
-from lookalike.spark.category_conditions import covered
+from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.contents.embed_pictures import EmbedJob, Pictures, embed_pictures, known_contents
 from lookalike.spark.progress import progress_bars
-from lookalike.spark.queries.evaluate_queries import Evaluation, accounted, measured, read_answers, searchable
-from lookalike.spark.queries.query_figures import ALL, METRICS, RELEVANT, clusters_of, values_of, written
+from lookalike.spark.queries.evaluate_queries import (
+    Evaluation,
+    describe_counts,
+    load_or_measure,
+    read_answers,
+    select_searchable,
+)
+from lookalike.spark.queries.query_figures import ALL, METRICS, RELEVANT, clusters_of, format_figure, values_of
 from lookalike.spark.queries.query_manifest import Queries, read_queries
 from lookalike.spark.run import Run, console
 
@@ -58,10 +64,10 @@ def compare_models(run: Run, uri: str, models: Sequence[str]) -> None:
         queries = read_queries(run, uri)
         if not queries.rows.where("embedding IS NOT NULL").isEmpty():
             raise ManifestInvalid(f"{uri}: some queries bring embeddings, which are of one model: give photos instead")
-        images = embedded_images(run.tables.read("images")).where(covered(run.selection)).localCheckpoint()
+        images = select_embedded(run.tables.read("images")).where(is_selected(run.selection)).localCheckpoint()
         figures.counts = {f"embedded: {c.name}": _embed_missing(c, images) for c in candidates}
-        gallery = searchable(_embedded_by_all(run, images, candidates)).localCheckpoint()
-        evaluations = [measured(c.run, queries, gallery) for c in candidates]
+        gallery = select_searchable(_embedded_by_all(run, images, candidates)).localCheckpoint()
+        evaluations = [load_or_measure(c.run, queries, gallery) for c in candidates]
         figures.counts["queries"] = queries.count
     _print(run, queries, candidates, evaluations)
 
@@ -138,20 +144,22 @@ def _print(run: Run, queries: Queries, candidates: Sequence[Candidate], evaluati
     for relevant in RELEVANT:
         if not all((relevant, METRICS[0]) in found for found in figures):
             continue
-        changes = [list(differences(answers[0], other, relevant, run.settings.index.seed)) for other in answers[1:]]
+        changes = [
+            list(describe_differences(answers[0], other, relevant, run.settings.index.seed)) for other in answers[1:]
+        ]
         for i, metric in enumerate(METRICS):
             row = figures[0][relevant, metric]
-            cells = [written(row)]
+            cells = [format_figure(row)]
             for found, change in zip(figures[1:], changes, strict=True):
-                cells += [written(found[relevant, metric]), change[i]]
+                cells += [format_figure(found[relevant, metric]), change[i]]
             table.add_row(relevant, metric, f"{row['n']:,}", *cells)
     console().print(table)
     for candidate, evaluation in zip(candidates, evaluations, strict=True):
-        said = f"{candidate.name} ({candidate.model_id}): {accounted(queries.count, evaluation)}"
+        said = f"{candidate.name} ({candidate.model_id}): {describe_counts(queries.count, evaluation)}"
         console().print(said, highlight=False, markup=False, soft_wrap=True)
 
 
-def differences(first: pd.DataFrame, other: pd.DataFrame, relevant: str, seed: int) -> Iterator[str]:
+def describe_differences(first: pd.DataFrame, other: pd.DataFrame, relevant: str, seed: int) -> Iterator[str]:
     """For each of METRICS, how much more `other` has, with the interval of paired queries, in words.
 
     Both answered the same queries, so each query's difference is what is drawn anew, by product.

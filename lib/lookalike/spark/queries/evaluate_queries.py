@@ -17,14 +17,14 @@ from pyspark.sql import functions as F
 
 from lookalike import files, reasons, schemas
 from lookalike.errors import ManifestInvalid, RootUnusable
-from lookalike.spark.catalog.gallery import fingerprint, live_images
-from lookalike.spark.category_conditions import covered
+from lookalike.spark.catalog.gallery import fingerprint, select_live
+from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.queries import exact_search
-from lookalike.spark.queries.query_figures import figure_rows, print_figures
-from lookalike.spark.queries.query_manifest import Queries, embedded_queries, read_queries
+from lookalike.spark.queries.query_figures import compute_figures, print_figures
+from lookalike.spark.queries.query_manifest import Queries, embed_queries, read_queries
 from lookalike.spark.run import Run, console
-from lookalike.spark.tables import local_frame, write_and_read
+from lookalike.spark.tables import make_local_frame, write_and_read
 
 _KEY = schemas.QUERY_EVALUATION_KEY
 
@@ -56,18 +56,18 @@ def evaluate_queries(run: Run, uri: str) -> None:
     """
     with run.stage("evaluate_queries") as figures:
         queries = read_queries(run, uri)
-        found = measured(run, queries, gallery_images(run))
+        found = load_or_measure(run, queries, gallery_images(run))
         figures.counts = {"queries": queries.count, **found.skipped}
     print_figures(f"{queries.name}, model {run.model_id}, gallery {found.gallery}", found.figures)
-    console().print(accounted(queries.count, found), highlight=False, soft_wrap=True)
+    console().print(describe_counts(queries.count, found), highlight=False, soft_wrap=True)
 
 
 def gallery_images(run: Run) -> DataFrame:
     """Live images of the selection: (image_id, product_id, category, content_hash)."""
-    return searchable(live_images(run.tables.read("images"), run.model_id).where(covered(run.selection)))
+    return select_searchable(select_live(run.tables.read("images"), run.model_id).where(is_selected(run.selection)))
 
 
-def searchable(images: DataFrame) -> DataFrame:
+def select_searchable(images: DataFrame) -> DataFrame:
     """The columns of ledger rows that the search needs."""
     return images.select("image_id", "product_id", "category", "content_hash")
 
@@ -80,7 +80,7 @@ def gallery_fingerprint(images: DataFrame) -> Row:
     return found
 
 
-def measured(run: Run, queries: Queries, images: DataFrame) -> Evaluation:
+def load_or_measure(run: Run, queries: Queries, images: DataFrame) -> Evaluation:
     """The evaluation of `queries` on the gallery `images`, made now or before.
 
     Queries without a usable photo are left out and counted. Where one could not be read for a cause that may pass, the
@@ -122,7 +122,7 @@ def _answer(
     embedded = images.join(ours.select("content_hash", "embedding"), "content_hash", "inner")
     first = embedded.select(F.size("embedding").alias("dim")).head()
     assert first is not None
-    with embedded_queries(run, queries, first["dim"]) as found:
+    with embed_queries(run, queries, first["dim"]) as found:
         found = found.persist(StorageLevel.DISK_ONLY)
         skipped = found.where("reason IS NOT NULL").groupBy("reason").count().orderBy("reason").collect()
         labels = queries.rows.select("query_id", "product_id", "category", "image_id")
@@ -130,14 +130,14 @@ def _answer(
         probes = exact_search.write_queries(good, files.join(staging, "queries"))
         with progress_bar(run.console, run.spark.sparkContext, "search", count) as searched:
             ranked = write_and_read(
-                exact_search.ranked(embedded, count, probes, searched), files.join(staging, "ranked")
+                exact_search.rank_gallery(embedded, count, probes, searched), files.join(staging, "ranked")
             )
         _store_answers(run, queries, ranked, evaluation)
         found.unpersist()
     return {row["reason"]: row["count"] for row in skipped}
 
 
-def accounted(queries: int, evaluation: Evaluation) -> str:
+def describe_counts(queries: int, evaluation: Evaluation) -> str:
     """What became of all queries, in words."""
     if not evaluation.skipped:
         return f"queries {queries:,}"
@@ -176,10 +176,10 @@ def _figures(run: Run, queries: Queries, answers: pd.DataFrame, evaluation: Eval
         "run_id": run.run_id,
         "measured_at": datetime.now(UTC),
     }
-    return [{**common, **row} for row in figure_rows(answers, run.settings.index.seed)]
+    return [{**common, **row} for row in compute_figures(answers, run.settings.index.seed)]
 
 
 def _store(run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
     values = [tuple(row.get(name) for name in schemas.QUERY_EVALUATIONS.names) for row in rows]
-    frame = local_frame(run.spark, values, schemas.QUERY_EVALUATIONS)
+    frame = make_local_frame(run.spark, values, schemas.QUERY_EVALUATIONS)
     run.tables.insert("query_evaluations", frame, [*_KEY, "relevant", "grouped_by", "group", "metric"])

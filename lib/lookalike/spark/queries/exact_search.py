@@ -21,8 +21,8 @@ from lookalike import files
 from lookalike.kernels.evaluation import retrieval
 from lookalike.kernels.evaluation.metrics import TIE, Codes, Floats
 from lookalike.kernels.evaluation.retrieval import NO_LABEL, Block, Bools, Nearest, Ranking
-from lookalike.spark.tables import spark_schema
-from lookalike.spark.tasks import together
+from lookalike.spark.tables import to_spark_schema
+from lookalike.spark.tasks import group_by_size
 
 DEPTH = 100  # nearest images kept of each query
 SHOWN = 10  # of these, how many are named
@@ -64,7 +64,7 @@ def write_queries(queries: DataFrame, uri: str) -> str:
     return files.join(uri, name)
 
 
-def ranked(gallery: DataFrame, images: int, queries: str, count: Callable[[int], None]) -> DataFrame:
+def rank_gallery(gallery: DataFrame, images: int, queries: str, count: Callable[[int], None]) -> DataFrame:
     """_RANKED of each query in the file `queries` that has a right image in the gallery, for each kind of label.
 
     `gallery` (image_id, product_id, category, content_hash, embedding) has about so many `images`. `count` is told
@@ -72,7 +72,7 @@ def ranked(gallery: DataFrame, images: int, queries: str, count: Callable[[int],
     """
     cores = gallery.sparkSession.sparkContext.defaultParallelism
     tasks = max(-(-images // _TASK_IMAGES), min(cores, -(-images // _LEAST_TASK_IMAGES)))
-    found = gallery.repartition(tasks, "image_id").mapInArrow(partial(_search, queries, count), spark_schema(_FOUND))
+    found = gallery.repartition(tasks, "image_id").mapInArrow(partial(_search, queries, count), to_spark_schema(_FOUND))
     nearest = F.slice(F.array_sort(F.flatten(F.collect_list("nearest"))), 1, DEPTH)
     best = F.max(F.struct("right_score", "right_image_id"))
     merged = (
@@ -81,7 +81,7 @@ def ranked(gallery: DataFrame, images: int, queries: str, count: Callable[[int],
         .where("right_images > 0")
         .select("query_id", "relevant", "nearest", "right_images", "best.*")
     )
-    return merged.mapInArrow(_figures, spark_schema(_RANKED))
+    return merged.mapInArrow(_figures, to_spark_schema(_RANKED))
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _search(uri: str, count: Callable[[int], None], batches: Iterable[pa.RecordB
     image_ids: list[pa.ChunkedArray] = []
 
     def blocks() -> Iterator[Block]:
-        for some in together(batches, lambda batch: batch.num_rows, _BLOCK_IMAGES):
+        for some in group_by_size(batches, lambda batch: batch.num_rows, _BLOCK_IMAGES):
             table = pa.Table.from_batches(some)
             image_ids.append(table["image_id"])
             yield _block(queries, table)

@@ -23,17 +23,17 @@ from lookalike import delta_log, files, reasons, schemas
 from lookalike.config import IngestSettings
 from lookalike.errors import ConfigInvalid, ManifestInvalid, ModelMismatch, NotPredictable
 from lookalike.kernels.categories import predictor as predicting
-from lookalike.spark.catalog.audit import live
-from lookalike.spark.catalog.category_predictors import latest_predictor
-from lookalike.spark.catalog.gallery import live_images
+from lookalike.spark.catalog.audit import read_live
+from lookalike.spark.catalog.category_predictors import read_latest_predictor
+from lookalike.spark.catalog.gallery import select_live
 from lookalike.spark.catalog.model_id import read_live_model_id
 from lookalike.spark.contents.given_embeddings import hash_embeddings
 from lookalike.spark.contents.read_pictures import carried_reason
 from lookalike.spark.parquet_input import ParquetInput, read_input
-from lookalike.spark.queries.category_search import found, matrix
-from lookalike.spark.queries.query_photos import embedded_photos, given_queries, uncounted
+from lookalike.spark.queries.category_search import matrix, search_categories
+from lookalike.spark.queries.query_photos import embed_given, embed_photos, uncounted
 from lookalike.spark.run import Run, console
-from lookalike.spark.tables import conform, local_frame, of_versions, spark_schema, version_key
+from lookalike.spark.tables import conform, make_local_frame, select_versions, to_spark_schema, version_key_of
 
 File = tuple[tuple[str, Any], ...]
 """What `open_predictor` needs of a row of `category_predictors`, hashable."""
@@ -41,8 +41,8 @@ File = tuple[tuple[str, Any], ...]
 _PROBE = ("uri", "content", "embedding")
 _QUERIES = ParquetInput(
     name="query manifest",
-    required=spark_schema(schemas.MATCH_QUERY_REQUIRED),
-    optional=spark_schema(schemas.MATCH_QUERY_OPTIONAL),
+    required=to_spark_schema(schemas.MATCH_QUERY_REQUIRED),
+    optional=to_spark_schema(schemas.MATCH_QUERY_OPTIONAL),
     one_of=((_PROBE, "uri, content, embedding: all missing; a query needs one of them"),),
     a_row="a row for each query",
     not_parquet="not a Parquet file; write the queries as Parquet",
@@ -89,12 +89,12 @@ def match_queries(run: Run, uri: str, out: str) -> None:
         tasks = run.spark.sparkContext.defaultParallelism
         checked = kept(check(queries, here, run.settings.ingest).repartition(tasks, "query_id"))
         embedded = kept(held.enter_context(_embedded(run, queries, checked.where("reason IS NULL"), here)))
-        rows = kept(with_outcomes(checked, embedded))
+        rows = kept(attach_outcomes(checked, embedded))
         vectors = embedded.where("embedding IS NOT NULL").select("key", "embedding")
         pairs = kept(_pairs(run, rows, vectors, here))
-        matches = found(run.spark, pairs, here.shards, run.settings.root, run.settings.match.k)
-        matched = kept(ranked(run, matches, rows, pairs, here))
-        _write(conform(accounted(rows, matched, here.model_id), schemas.MATCHES), out)
+        matches = search_categories(run.spark, pairs, here.shards, run.settings.root, run.settings.match.k)
+        matched = kept(rank_products(run, matches, rows, pairs, here))
+        _write(conform(account_for_all(rows, matched, here.model_id), schemas.MATCHES), out)
         written = run.spark.read.format("delta").load(out)
         figures.counts = _counts(written)
     said = ", ".join(f"{count:,} {name}" for name, count in figures.counts.items())
@@ -116,9 +116,9 @@ def check_replaceable(out: str) -> None:
 
 def _live(run: Run) -> Live:
     model_id = read_live_model_id(run)
-    versions = live(run).select("category", "version").localCheckpoint()
-    keys = [version_key(row) for row in versions.collect()]
-    shards = of_versions(run.tables.read("shards"), keys).localCheckpoint()
+    versions = read_live(run).select("category", "version").localCheckpoint()
+    keys = [version_key_of(row) for row in versions.collect()]
+    shards = select_versions(run.tables.read("shards"), keys).localCheckpoint()
     sizes = shards.groupBy("category", "dim").agg(F.sum("ntotal").alias("images")).collect()
     return Live(model_id, sizes[0]["dim"], versions, shards, {row["category"]: row["images"] for row in sizes})
 
@@ -176,21 +176,21 @@ def _paths(here: Live) -> DataFrame:
         for parts in [category.split("/")]
         for depth in range(len(parts))
     ]
-    return local_frame(here.versions.sparkSession, paths, _PATHS)
+    return make_local_frame(here.versions.sparkSession, paths, _PATHS)
 
 
 @contextmanager
 def _embedded(run: Run, queries: DataFrame, accepted: DataFrame, here: Live) -> Iterator[DataFrame]:
     """EMBEDDED_QUERIES of each of the `accepted` queries, for as long as the block runs."""
     given = queries.where("embedding IS NOT NULL").select("key", "embedding")
-    brought = given_queries(given, accepted.where("is_given").select("key", "content_hash"), here.dim, here.model_id)
+    brought = embed_given(given, accepted.where("is_given").select("key", "content_hash"), here.dim, here.model_id)
     photos = accepted.where("NOT is_given").select("key", "uri", "content_hash")
     if photos.isEmpty():
         yield brought
         return
     _check_model(run, here)
     carried = queries.where("content IS NOT NULL").select("key", "content")
-    with embedded_photos(run, photos, carried, here.model_id) as rows:
+    with embed_photos(run, photos, carried, here.model_id) as rows:
         yield rows.unionByName(brought)
 
 
@@ -206,7 +206,7 @@ def _check_model(run: Run, here: Live) -> None:
         )
 
 
-def with_outcomes(checked: DataFrame, embedded: DataFrame) -> DataFrame:
+def attach_outcomes(checked: DataFrame, embedded: DataFrame) -> DataFrame:
     """`checked` with the content_hash that was read, and the reasons of queries that could not be embedded."""
     outcomes = embedded.select("key", F.col("content_hash").alias("read_hash"), F.col("reason").alias("refused"))
     rows = checked.join(outcomes, "key", "left")
@@ -230,11 +230,11 @@ def _pairs(run: Run, rows: DataFrame, vectors: DataFrame, here: Live) -> DataFra
     )
     unnamed = accepted.where("category IS NULL").drop("category")
     if not unnamed.isEmpty():
-        row = latest_predictor(run, here.model_id)
+        row = read_latest_predictor(run, here.model_id)
         file = tuple((name, row[name]) for name in ("path", "sha256", "size_bytes", "format_version"))
         predict = partial(_predict, run.settings.root, file, frozenset(here.images), run.settings.match.category_share)
         asked = vectors.join(unnamed.select("key"), "key", "left_semi")
-        predicted = asked.mapInArrow(predict, spark_schema(_PREDICTED))
+        predicted = asked.mapInArrow(predict, to_spark_schema(_PREDICTED))
         predicted = unnamed.join(predicted, "key").withColumn("category_given", F.lit(False))
         given = given.unionByName(predicted)
     return given.join(vectors, "key").drop("key")
@@ -267,7 +267,7 @@ def _predictor(root: str, file: File) -> predicting.Predictor:
     return predicting.open_predictor(root, dict(file))
 
 
-def ranked(run: Run, matches: DataFrame, rows: DataFrame, pairs: DataFrame, here: Live) -> DataFrame:
+def rank_products(run: Run, matches: DataFrame, rows: DataFrame, pairs: DataFrame, here: Live) -> DataFrame:
     """The best `match.k` products of each query over all its categories."""
     per_product = Window.partitionBy("query_id", "product_id").orderBy(F.desc("score"), "category")
     per_query = Window.partitionBy("query_id").orderBy(F.desc("score"), "product_id")
@@ -289,14 +289,14 @@ def ranked(run: Run, matches: DataFrame, rows: DataFrame, pairs: DataFrame, here
 def _equal_content(run: Run, rows: DataFrame, here: Live) -> DataFrame:
     """(query_id, product_id) of queries whose very content is an image of the product."""
     accepted = rows.where("reason IS NULL").select("query_id", "content_hash")
-    images = live_images(run.tables.read("images"), here.model_id).select("content_hash", "product_id")
+    images = select_live(run.tables.read("images"), here.model_id).select("content_hash", "product_id")
     return images.join(accepted, "content_hash").select("query_id", "product_id").distinct()
 
 
 def _exact_probability(run: Run, here: Live) -> Column:
     """By `score`; null where nothing was fitted, or nothing could be learnt."""
     try:
-        row = latest_predictor(run, here.model_id)
+        row = read_latest_predictor(run, here.model_id)
     except NotPredictable:
         return F.lit(None).cast("double")
     if row["same_product_slope"] is None:
@@ -304,7 +304,7 @@ def _exact_probability(run: Run, here: Live) -> Column:
     return 1 / (1 + F.exp(-(F.lit(row["same_product_slope"]) * F.col("score") + row["same_product_intercept"])))
 
 
-def accounted(rows: DataFrame, matched: DataFrame, model_id: str) -> DataFrame:
+def account_for_all(rows: DataFrame, matched: DataFrame, model_id: str) -> DataFrame:
     """`matched`, and one row with rank 0 for each query that is not in it."""
     names = ["query_id", "occurrence", "reason"]
     first = matched.withColumn("occurrence", F.lit(0)).withColumn("status", F.lit("matched"))
@@ -320,7 +320,7 @@ def accounted(rows: DataFrame, matched: DataFrame, model_id: str) -> DataFrame:
 
 def _write(rows: DataFrame, out: str) -> None:
     """Replace all that the table holds by `rows`, in one commit."""
-    empty = rows.sparkSession.createDataFrame([], spark_schema(schemas.MATCHES))
+    empty = rows.sparkSession.createDataFrame([], to_spark_schema(schemas.MATCHES))
     empty.write.format("delta").mode("ignore").save(out)  # so that the comments stand
     rows.write.format("delta").mode("overwrite").save(out)
 

@@ -36,7 +36,7 @@ def clusters_of(answers: pd.DataFrame) -> NDArray[Any]:
     return products.fillna("query " + answers["query_id"]).to_numpy(str)
 
 
-def figure_rows(answers: pd.DataFrame, seed: int) -> Iterator[dict[str, Any]]:
+def compute_figures(answers: pd.DataFrame, seed: int) -> Iterator[dict[str, Any]]:
     """Rows of `query_evaluations`, of each kind of relevance for all queries and for each group of them."""
     for relevant, ours in answers.groupby("relevant"):
         values, clusters = values_of(ours), clusters_of(ours)
@@ -73,7 +73,7 @@ def _groups(answers: pd.DataFrame) -> Iterator[tuple[str, str, NDArray[np.int64]
 Key = tuple[str, str, str]  # relevant, grouped_by, group
 
 
-def by_group(figures: Sequence[Any]) -> dict[Key, dict[str, Any]]:
+def group_figures(figures: Sequence[Any]) -> dict[Key, dict[str, Any]]:
     """Rows of `query_evaluations` by group and metric: all queries first, then groups with many queries."""
     groups: dict[Key, dict[str, Any]] = {}
     for row in figures:
@@ -91,16 +91,18 @@ def print_figures(title: str, figures: Sequence[Mapping[str, Any]]) -> None:
     table = Table(title=escape(title))
     for name in ("right is the same", "queries", "n", *METRICS):
         table.add_column(name, justify="right" if name in ("n", *METRICS) else "left")
-    groups = by_group(figures)
+    groups = group_figures(figures)
     for (relevant, grouped_by, group), found in list(groups.items())[:LINES]:
         named = group if grouped_by == ALL else f"{grouped_by} {group}"
-        table.add_row(relevant, escape(named), f"{found[METRICS[0]]['n']:,}", *(written(found[m]) for m in METRICS))
+        table.add_row(
+            relevant, escape(named), f"{found[METRICS[0]]['n']:,}", *(format_figure(found[m]) for m in METRICS)
+        )
     console().print(table)
     if len(groups) > LINES:
         console().print(f"and {len(groups) - LINES:,} more groups in the table query_evaluations")
 
 
-def written(row: Mapping[str, Any]) -> str:
+def format_figure(row: Mapping[str, Any]) -> str:
     """A figure with its interval."""
     if row["low"] is None:
         return share(row["value"])

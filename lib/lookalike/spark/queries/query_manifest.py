@@ -15,9 +15,9 @@ from lookalike.spark.contents.given_embeddings import hash_embeddings
 from lookalike.spark.contents.read_pictures import carried_reason
 from lookalike.spark.input_files import pin_files
 from lookalike.spark.parquet_input import ParquetInput, read_input
-from lookalike.spark.queries.query_photos import embedded_photos, given_queries, uncounted
+from lookalike.spark.queries.query_photos import embed_given, embed_photos, uncounted
 from lookalike.spark.run import Run
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.tables import to_spark_schema
 
 MAX_QUERIES = 100_000
 """Each task holds all queries, so that the gallery is read once: at most this many."""
@@ -26,8 +26,8 @@ _PROBE = ("uri", "content", "embedding")
 _RIGHT = ("product_id", "category")
 _QUERIES = ParquetInput(
     name="query manifest",
-    required=spark_schema(schemas.QUERY_REQUIRED),
-    optional=spark_schema(schemas.QUERY_OPTIONAL),
+    required=to_spark_schema(schemas.QUERY_REQUIRED),
+    optional=to_spark_schema(schemas.QUERY_OPTIONAL),
     one_of=(
         (_PROBE, "uri, content, embedding: all missing; a query needs one of them"),
         (_RIGHT, "product_id, category: both missing; a query needs one of them, to say what is right"),
@@ -95,7 +95,7 @@ def query_contents(run: Run, uri: str, query_ids: Sequence[str]) -> list[Row]:
 
 
 @contextmanager
-def embedded_queries(run: Run, queries: Queries, dim: int) -> Iterator[DataFrame]:
+def embed_queries(run: Run, queries: Queries, dim: int) -> Iterator[DataFrame]:
     """(query_id, content_hash, embedding, reason) of each query by the run's model, for as long as the block runs.
 
     Embeddings that the manifest brings are taken as they are, L2-normalised.
@@ -108,7 +108,7 @@ def embedded_queries(run: Run, queries: Queries, dim: int) -> Iterator[DataFrame
     refused = checked.where("reason IS NOT NULL").select("key", "content_hash", "reason")
     accepted = checked.where("reason IS NULL").drop("reason")
     carried = photos.where("content IS NOT NULL").select("key", "content")
-    with embedded_photos(run, accepted, carried, run.model_id) as embedded:
+    with embed_photos(run, accepted, carried, run.model_id) as embedded:
         rows = embedded.unionByName(refused, allowMissingColumns=True).unionByName(brought)
         yield rows.withColumnRenamed("key", "query_id")
 
@@ -117,4 +117,4 @@ def _brought(given: DataFrame, model_id: str, dim: int) -> DataFrame:
     hashed = hash_embeddings(given.select("key", "embedding"), dim, uncounted)
     good = hashed.where("reason IS NULL").drop("reason")
     refused = hashed.where("reason IS NOT NULL")
-    return given_queries(given, good, dim, model_id).unionByName(refused, allowMissingColumns=True)
+    return embed_given(given, good, dim, model_id).unionByName(refused, allowMissingColumns=True)

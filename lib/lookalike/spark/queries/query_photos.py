@@ -16,7 +16,7 @@ from lookalike.spark.contents.embed_pictures import EmbedJob, Pictures, embed_ap
 from lookalike.spark.contents.given_embeddings import unit_embeddings
 from lookalike.spark.progress import progress_bars
 from lookalike.spark.run import Run
-from lookalike.spark.tables import local_frame
+from lookalike.spark.tables import make_local_frame
 
 EMBEDDED_QUERIES = pa.schema(
     [
@@ -30,7 +30,7 @@ EMBEDDED_QUERIES = pa.schema(
 
 
 @contextmanager
-def embedded_photos(run: Run, photos: DataFrame, carried: DataFrame, model_id: str) -> Iterator[DataFrame]:
+def embed_photos(run: Run, photos: DataFrame, carried: DataFrame, model_id: str) -> Iterator[DataFrame]:
     """EMBEDDED_QUERIES of each of `photos` (key, uri, content_hash), for as long as the block runs.
 
     A photo without uri carries its bytes: `carried` (key, content) has them, and content_hash is theirs.
@@ -38,7 +38,7 @@ def embedded_photos(run: Run, photos: DataFrame, carried: DataFrame, model_id: s
     staging = files.join(run.settings.root, "staging", run.run_id, "queries", model_id)
     total = photos.count()
     if not total:
-        yield local_frame(run.spark, [], EMBEDDED_QUERIES)
+        yield make_local_frame(run.spark, [], EMBEDDED_QUERIES)
         return
     try:
         bars = {"read queries": total, "embed queries": total}
@@ -51,7 +51,7 @@ def embedded_photos(run: Run, photos: DataFrame, carried: DataFrame, model_id: s
         files.remove(staging)
 
 
-def given_queries(given: DataFrame, wanted: DataFrame, dim: int, model_id: str) -> DataFrame:
+def embed_given(given: DataFrame, wanted: DataFrame, dim: int, model_id: str) -> DataFrame:
     """EMBEDDED_QUERIES of queries that bring their embedding, L2-normalised.
 
     `given` (key, embedding); `wanted` (key, content_hash), as `hash_embeddings` hashed them.

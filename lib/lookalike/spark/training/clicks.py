@@ -29,16 +29,16 @@ from lookalike.spark.contents.embed_pictures import EmbedJob, Pictures, embed_ap
 from lookalike.spark.parquet_input import ParquetInput, read_input
 from lookalike.spark.progress import progress_bar, progress_bars
 from lookalike.spark.run import Run
-from lookalike.spark.tables import conform, spark_schema, write_and_read
-from lookalike.spark.training.stored_pictures import stored_pictures
+from lookalike.spark.tables import conform, to_spark_schema, write_and_read
+from lookalike.spark.training.stored_pictures import store_pictures
 
 if TYPE_CHECKING:  # its module loads torch, of which the driver has no need
     from lookalike.kernels.models.networks import Preprocessing
 
 _CLICKS = ParquetInput(
     name="click log",
-    required=spark_schema(schemas.CLICKS_REQUIRED),
-    optional=spark_schema(schemas.CLICKS_OPTIONAL),
+    required=to_spark_schema(schemas.CLICKS_REQUIRED),
+    optional=to_spark_schema(schemas.CLICKS_OPTIONAL),
     one_of=(
         (("uri", "content", "query_image_id"), "uri, content, query_image_id: all missing; a query needs one of them"),
     ),
@@ -81,7 +81,7 @@ def write_triplets(
 
     whole = _whole(log)
     images = stored(_images(run, judged, folder), "images")
-    shown = stored(seen(whole, judged, images, spec), "shown")
+    shown = stored(select_seen(whole, judged, images, spec), "shown")
     asked = stored(_asked(run, whole, shown), "asked")
     brought = _brought(run, asked, preprocessing, files.join(staging, "queries"))
     vectors = _vectors(run, brought, files.join(staging, "vectors"))
@@ -99,7 +99,7 @@ def _images(run: Run, judged: DataFrame, folder: str) -> DataFrame:
 
     `kept_image_id`: the image of that content that stands in `pictures`.
     """
-    pictures = run.spark.read.schema(spark_schema(schemas.TRAINING_PICTURES)).parquet(files.join(folder, "pictures"))
+    pictures = run.spark.read.schema(to_spark_schema(schemas.TRAINING_PICTURES)).parquet(files.join(folder, "pictures"))
     stored = pictures.where("split IS NOT NULL").select(F.col("image_id").alias("kept_image_id"), "split")
     hashes = judged.select(F.col("image_id").alias("kept_image_id"), "content_hash")
     usable = judged.where(F.col("reason").isNull() | (F.col("reason") == reasons.COPY.text)).drop("split")
@@ -122,7 +122,7 @@ def _whole(log: DataFrame) -> DataFrame:
     return log.where(~blank[0] & ~blank[1] & F.col("clicked").isNotNull())
 
 
-def seen(whole: DataFrame, judged: DataFrame, images: DataFrame, spec: FineTuneSettings) -> DataFrame:
+def select_seen(whole: DataFrame, judged: DataFrame, images: DataFrame, spec: FineTuneSettings) -> DataFrame:
     """(query_id, product_id, clicked, position, reason): each product shown for a query once, if it was seen."""
     shown = whole.groupBy("query_id", "product_id").agg(
         F.max("clicked").alias("clicked"), F.min("position").alias("position")
@@ -192,7 +192,7 @@ def _brought(run: Run, asked: DataFrame, preprocessing: "Preprocessing", path: s
     tasks = task_count(total, run.spark.sparkContext.defaultParallelism, run.settings.embed)
     with progress_bar(run.console, run.spark.sparkContext, "queries", total) as count:
         return write_and_read(
-            stored_pictures(rows.repartition(tasks, "query_id"), preprocessing, run.settings, count), path
+            store_pictures(rows.repartition(tasks, "query_id"), preprocessing, run.settings, count), path
         )
 
 

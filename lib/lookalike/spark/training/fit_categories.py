@@ -26,13 +26,13 @@ from lookalike.kernels.categories import predictor as predicting
 from lookalike.kernels.categories import same_product
 from lookalike.kernels.categories.same_product import Pair
 from lookalike.kernels.index import search
-from lookalike.spark.catalog.audit import live
-from lookalike.spark.catalog.category_predictors import PredictorRow, latest_predictor
-from lookalike.spark.catalog.gallery import fingerprint, live_images
+from lookalike.spark.catalog.audit import read_live
+from lookalike.spark.catalog.category_predictors import PredictorRow, read_latest_predictor
+from lookalike.spark.catalog.gallery import fingerprint, select_live
 from lookalike.spark.catalog.model_id import read_live_model_id
 from lookalike.spark.run import Run, console
-from lookalike.spark.tables import arrow_rows, of_versions, spark_schema, version_key
-from lookalike.spark.tasks import TASK_IMAGES, together
+from lookalike.spark.tables import make_arrow_rows, select_versions, to_spark_schema, version_key_of
+from lookalike.spark.tasks import TASK_IMAGES, group_by_size
 
 PAIRS = 10_000
 """Random images, at most, of which the nearest of the same and of another product are compared."""
@@ -69,19 +69,19 @@ def fit_categories(run: Run) -> None:
     """
     with run.stage("fit_categories") as figures:
         model_id = read_live_model_id(run)
-        versions = live(run).select("category", "version")
-        images = live_images(run.tables.read("images"), model_id)
+        versions = read_live(run).select("category", "version")
+        images = select_live(run.tables.read("images"), model_id)
         images = images.join(F.broadcast(versions.select("category")), "category", "left_semi")
         inputs = _inputs(run, images, versions, model_id)
         row = _fitted_before(run, model_id, inputs)
         figures.counts = {"fitted": int(row is None)}
         if row is None:
-            pairs = live_pairs(run, versions, PAIRS, run.settings.index.seed)
+            pairs = draw_pairs(run, versions, PAIRS, run.settings.index.seed)
             order = Order(
                 run.settings.root, run.run_id, model_id, inputs, run.settings.categories.neighbours,
                 run.settings.index.seed, pairs,
             )  # fmt: skip
-            row = _fit(run, sampled(run, images, model_id), order)
+            row = _fit(run, sample_images(run, images, model_id), order)
             figures.counts |= {"images": row["images"], "pairs": len(pairs)}
             figures.images = row["images"]
         figures.counts |= {"categories": row["categories"], "voted_only": row["voted_only"]}
@@ -110,7 +110,7 @@ def _of_all(rows: DataFrame, hashed: Column) -> str:
 def _fitted_before(run: Run, model_id: str, inputs: str) -> PredictorRow | None:
     """The predictor that serves, where it is of these inputs and whole."""
     try:
-        row = latest_predictor(run, model_id)
+        row = read_latest_predictor(run, model_id)
         if row["inputs"] != inputs:
             return None
         predicting.open_predictor(run.settings.root, row)
@@ -119,18 +119,18 @@ def _fitted_before(run: Run, model_id: str, inputs: str) -> PredictorRow | None:
     return row
 
 
-def sampled(run: Run, images: DataFrame, model_id: str) -> DataFrame:
+def sample_images(run: Run, images: DataFrame, model_id: str) -> DataFrame:
     """(category, product_id, image_id, embedding) of random products' images, at most as the settings say."""
     sizes = [row["count"] for row in images.groupBy("category").count().collect()]
     by_hash = Window.partitionBy("category").orderBy(F.xxhash64("product_id"), "product_id", "image_id")
-    most = most_each(sizes, run.settings.categories)
+    most = limit_per_category(sizes, run.settings.categories)
     chosen = images.withColumn("place", F.row_number().over(by_hash)).where(F.col("place") <= most)
     chosen = chosen.select("category", "product_id", "image_id", "content_hash")
     ours = run.tables.read("embeddings").where(F.col("model_id") == model_id).select("content_hash", "embedding")
     return ours.join(F.broadcast(chosen), "content_hash").drop("content_hash")
 
 
-def most_each(sizes: Sequence[int], settings: CategoriesSettings) -> int:
+def limit_per_category(sizes: Sequence[int], settings: CategoriesSettings) -> int:
     """How many images of each category there may be, so that of categories of these `sizes` not too many come."""
     counts = np.sort(np.asarray(sizes, np.int64))
     low, high = 1, settings.images_per_category
@@ -143,11 +143,11 @@ def most_each(sizes: Sequence[int], settings: CategoriesSettings) -> int:
     return low
 
 
-def live_pairs(run: Run, versions: DataFrame, count: int, seed: int) -> list[Pair]:
+def draw_pairs(run: Run, versions: DataFrame, count: int, seed: int) -> list[Pair]:
     """Pairs of up to `count` random images of the live `versions`, found by searching their whole shards."""
-    rows = of_versions(run.tables.read("shards"), [version_key(row) for row in versions.collect()])
+    rows = select_versions(run.tables.read("shards"), [version_key_of(row) for row in versions.collect()])
     draws = _draws(rows.collect(), count, seed)
-    tasks = list(together(draws, lambda draw: sum(row["ntotal"] for row in draw.shards), TASK_IMAGES))
+    tasks = list(group_by_size(draws, lambda draw: sum(row["ntotal"] for row in draw.shards), TASK_IMAGES))
     if not tasks:
         return []
     context = run.spark.sparkContext
@@ -179,10 +179,10 @@ def _drawn_pairs(root: str, seed: int, pickled: bytes) -> Iterator[Pair]:
 
 def _fit(run: Run, sample: DataFrame, order: Order) -> PredictorRow:
     """Fit in one task, register what it wrote, and give its row."""
-    found = sample.repartition(1).mapInArrow(partial(_fitted, order), spark_schema(_FITTED)).collect()
+    found = sample.repartition(1).mapInArrow(partial(_fitted, order), to_spark_schema(_FITTED)).collect()
     row = {**found[0].asDict(recursive=True), "run_id": run.run_id, "fitted_at": datetime.now(UTC)}
     values = tuple(row[name] for name in schemas.CATEGORY_PREDICTORS.names)
-    run.tables.append_rows("category_predictors", arrow_rows([values], schemas.CATEGORY_PREDICTORS))
+    run.tables.append_rows("category_predictors", make_arrow_rows([values], schemas.CATEGORY_PREDICTORS))
     return row
 
 

@@ -15,10 +15,10 @@ from pyspark.sql import functions as F
 from lookalike.config import ModelSettings
 from lookalike.errors import ModelInvalid
 from lookalike.kernels.models.pca import Moments, projection
-from lookalike.spark.catalog.gallery import live_images
-from lookalike.spark.category_conditions import covered
+from lookalike.spark.catalog.gallery import select_live
+from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.run import Run
-from lookalike.spark.tables import spark_schema
+from lookalike.spark.tables import to_spark_schema
 
 _MOMENTS = pa.schema([("n", pa.int64()), ("sums", pa.binary())])
 
@@ -34,10 +34,10 @@ def fit_pca(run: Run, dim: int, whitening: float, out: str) -> str:
     if run.given_dim:
         raise ModelInvalid("the manifest brings embeddings, which no model of ours makes: there is none to project")
     with run.stage("fit_pca") as figures:
-        images = live_images(run.tables.read("images"), run.model_id).where(covered(run.selection))
+        images = select_live(run.tables.read("images"), run.model_id).where(is_selected(run.selection))
         contents = images.select("content_hash").distinct()
         embeddings = run.tables.read("embeddings").where(F.col("model_id") == run.model_id)
-        found = moments(embeddings.join(contents, "content_hash", "left_semi"))
+        found = sum_moments(embeddings.join(contents, "content_hash", "left_semi"))
         if found is None or not 0 < dim < min(found.n, found.dim):
             n, had = (found.n, found.dim) if found else (0, 0)
             raise ModelInvalid(
@@ -51,10 +51,10 @@ def fit_pca(run: Run, dim: int, whitening: float, out: str) -> str:
         return load_model(ModelSettings(name=out)).model_id
 
 
-def moments(embeddings: DataFrame) -> Moments | None:
+def sum_moments(embeddings: DataFrame) -> Moments | None:
     """Count, sum and second moments of the column `embedding`; None of no rows."""
     tasks = embeddings.sparkSession.sparkContext.defaultParallelism
-    rows = embeddings.select("embedding").repartition(tasks).mapInArrow(_moments, spark_schema(_MOMENTS))
+    rows = embeddings.select("embedding").repartition(tasks).mapInArrow(_moments, to_spark_schema(_MOMENTS))
     total: Moments | None = None
     for row in rows.toLocalIterator():
         part = Moments.from_bytes(row["n"], row["sums"])

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # its module loads torch, of which the driver has no need
 _QUALITY = 95
 
 
-def stored_pictures(images: DataFrame, preprocessing: "Preprocessing", settings: Settings, count: Count) -> DataFrame:
+def store_pictures(images: DataFrame, preprocessing: "Preprocessing", settings: Settings, count: Count) -> DataFrame:
     """`images` (uri, content, and more) with `content_hash`, and `picture` or the `reason` for none, in their place.
 
     If they have a content_hash already, equal ones must be in one task, and give one row; carried bytes of another hash

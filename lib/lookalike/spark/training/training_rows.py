@@ -12,9 +12,9 @@ from pyspark.sql import functions as F
 
 from lookalike import reasons
 from lookalike.config import FineTuneSettings
-from lookalike.spark.category_conditions import covered
+from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.run import Run
-from lookalike.spark.tables import local_frame
+from lookalike.spark.tables import make_local_frame
 
 OWN_LABELS = {"product": "product_id", "category": "category"}
 """Kinds of labels that are no attributes, and their columns."""
@@ -26,14 +26,14 @@ _STARTS = pa.schema({"kind": pa.string(), "unseen": pa.bool_(), "bucket": pa.int
 _SHARED_BY = 10
 
 
-def judged_images(run: Run) -> DataFrame:
+def judge_images(run: Run) -> DataFrame:
     """Ledger rows of the run's selection and manifest, each with its `labels`, its `unit`, and the `reason` to skip it.
 
     `labels`: kind -> value. `unit`: the product, or the value of the attribute to split by.
     """
     spec = run.settings.fine_tune
     ids = run.manifest.select(F.col("image_id").alias("of_manifest")).distinct()
-    rows = run.tables.read("images").where(covered(run.selection))
+    rows = run.tables.read("images").where(is_selected(run.selection))
     rows = rows.join(ids, F.col("image_id").eqNullSafe(F.col("of_manifest")), "left_semi")
     kinds = F.create_map(*[part for kind in spec.labels for part in (F.lit(kind), _label(kind))])
     rows = rows.withColumn("labels", F.map_filter(kinds, lambda _, value: value.isNotNull()))
@@ -63,7 +63,7 @@ def _attribute(name: str) -> Column:
     return F.nullif(F.trim(F.try_element_at("attributes", F.lit(name))), F.lit(""))
 
 
-def with_splits(judged: DataFrame, spec: FineTuneSettings) -> DataFrame:
+def attach_splits(judged: DataFrame, spec: FineTuneSettings) -> DataFrame:
     """`judged` with `split` in place of `unit`: by the hash of the least unit with which a unit shares a picture.
 
     So copies' units are on one side. Longer chains may be cut, which no picture is on both sides of.
@@ -81,7 +81,7 @@ def with_splits(judged: DataFrame, spec: FineTuneSettings) -> DataFrame:
     return judged.join(linked, "unit", "left").withColumn("split", split).drop("unit", "least")
 
 
-def label_codes(chosen: DataFrame) -> tuple[DataFrame, dict[str, int]]:
+def number_labels(chosen: DataFrame) -> tuple[DataFrame, dict[str, int]]:
     """(image_id, labels: kind -> number), and by kind how many classes are in training: these have the first numbers.
 
     Numbered by hash, then by value, so that no task has to see all classes.
@@ -97,7 +97,7 @@ def label_codes(chosen: DataFrame) -> tuple[DataFrame, dict[str, int]]:
         total[row["kind"]] += row["count"]
         if not row["unseen"]:
             classes[row["kind"]] = total[row["kind"]]
-    first = local_frame(chosen.sparkSession, starts, _STARTS)
+    first = make_local_frame(chosen.sparkSession, starts, _STARTS)
     place = F.row_number().over(Window.partitionBy(*group).orderBy("value"))
     codes = values.withColumn("place", place).join(F.broadcast(first), group)
     codes = codes.select("kind", "value", (F.col("start") + F.col("place") - 1).alias("code"))

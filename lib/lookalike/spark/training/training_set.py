@@ -11,14 +11,14 @@ from pyspark.sql import functions as F
 from lookalike import files, reasons, schemas
 from lookalike.errors import TrainingImpossible
 from lookalike.spark.catalog.manifest_pictures import with_content
-from lookalike.spark.category_conditions import covered
+from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.contents.embed_pictures import task_count
 from lookalike.spark.progress import progress_bar
 from lookalike.spark.run import Run
 from lookalike.spark.tables import conform, write_and_read
 from lookalike.spark.training.clicks import ClickCounts, read_clicks, write_triplets
-from lookalike.spark.training.stored_pictures import stored_pictures
-from lookalike.spark.training.training_rows import OWN_LABELS, judged_images, label_codes, with_splits
+from lookalike.spark.training.stored_pictures import store_pictures
+from lookalike.spark.training.training_rows import OWN_LABELS, attach_splits, judge_images, number_labels
 
 if TYPE_CHECKING:  # its module loads torch, of which the driver has no need
     from lookalike.kernels.models.networks import Preprocessing
@@ -55,7 +55,7 @@ def write_training_set(run: Run, preprocessing: "Preprocessing", folder: str) ->
         for name in ("staging", "pictures", "queries", "triplets"):  # of another run
             files.remove(files.join(folder, name))
         try:
-            judged = with_splits(judged_images(run), run.settings.fine_tune)
+            judged = attach_splits(judge_images(run), run.settings.fine_tune)
             judged = write_and_read(judged, files.join(staging, "judged"))
             counts = _write_pictures(run, judged, preprocessing, folder)
             figures.counts = {"rows": counts.rows, **counts.pictures, **counts.skipped}
@@ -73,12 +73,12 @@ def _write_pictures(run: Run, judged: DataFrame, preprocessing: "Preprocessing",
     skipped = _by(judged, "reason")
     asked = skipped.pop(None, 0)
     _check(run, chosen, skipped)
-    labels, classes = label_codes(chosen)
+    labels, classes = number_labels(chosen)
     rows = chosen.drop("labels", "reason").join(labels, "image_id")
     tasks = task_count(asked, run.spark.sparkContext.defaultParallelism, run.settings.embed)
     with progress_bar(run.console, run.spark.sparkContext, "training set", asked) as count:
         images = with_content(rows, run.manifest).repartition(tasks, "content_hash")
-        stored = stored_pictures(images, preprocessing, run.settings, count)
+        stored = store_pictures(images, preprocessing, run.settings, count)
         stored = stored.withColumn("split", F.when(F.col("reason").isNull(), F.col("split")))
         path = files.join(folder, "pictures")
         conform(stored, schemas.TRAINING_PICTURES).write.parquet(path)
@@ -149,7 +149,7 @@ def _check(run: Run, chosen: DataFrame, skipped: Mapping[str, int]) -> None:
 
 def _instead(run: Run, kind: str) -> str:
     """What the label could be instead, in words."""
-    rows = run.tables.read("images").where(covered(run.selection))
+    rows = run.tables.read("images").where(is_selected(run.selection))
     names = [
         row["key"] for row in rows.select(F.explode("attributes")).select("key").distinct().limit(_NAMED).collect()
     ]
