@@ -63,10 +63,9 @@ _URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>[^\s\"'<>]+)"
 CREDENTIALS = r"(?:[^/@:?#\[]*:(?!\d{1,5}(?:[/?#]|$))[^@]*@(?:[^/@?#]*@)*|[^/@?#]*@)"
 """What may stand before a uri's host. A colon before digits and a slash is a port's; a password may hold any sign."""
 _PARAMETERS = re.compile(r"[?#].*")
-_SECRET = (
-    r"[\w.-]*(?:secret|passw|pwd|token|(?:access|account|api|encryption|private|shared)[._-]?key|credential|signature|"
-    r"authorization)[\w.-]*"
-)
+SECRET_WORDS = r"secret|passw\w*|pwd|token|credential|signature|authorization"
+"""What the name of a secret holds, be it a setting or a parameter of a uri."""
+_SECRET = rf"[\w.-]*(?:{SECRET_WORDS}|(?:access|account|api|encryption|private|shared)[._-]?key)[\w.-]*"
 _NAMED = re.compile(rf"({_SECRET}[\"']?\s*(?:=|:|->)\s*)(?:\"[^\"]*\"|'[^']*'|[^\s\"',;&)}}\]]+)", flags=re.IGNORECASE)
 
 

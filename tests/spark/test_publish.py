@@ -72,7 +72,8 @@ def test_a_crash_between_pointer_and_audit_loses_nothing(
     crashed = run_at(spark, root)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         version = candidate(crashed, "a", "v2")
-        patched.setattr(module, "complete_audit", lambda _: patched.setattr(module, "complete_audit", crash))  # the first one works
+        # The first one works.
+        patched.setattr(module, "complete_audit", lambda _: patched.setattr(module, "complete_audit", crash))
         publish(crashed, [version])
     assert len(versions.audit(run)) == 2
     assert {

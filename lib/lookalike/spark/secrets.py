@@ -3,12 +3,12 @@
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from lookalike.files import CREDENTIALS
+from lookalike.files import CREDENTIALS, SECRET_WORDS
 
 _SCHEME = r"^(?!(?i:abfss?|wasbs?)://[^/@?#:]*@)([A-Za-z][A-Za-z0-9+.-]*://)"
 _SECRET = (
-    r"[^=&]*(?:signature|token|secret|key|key(?:[-_]?pair)?[-_]?id|accessid|credential|passw(?:or)?d|authorization|session[^=&]*)|"
-    r"sig|policy|pwd|pass|auth|jwt|hmac|hdnea|hdnts"
+    rf"[^=&]*(?:{SECRET_WORDS}|key|key(?:[-_]?pair)?[-_]?id|accessid|session[^=&]*)|"
+    r"sig|policy|pass|auth|jwt|hmac|hdnea|hdnts"
 )
 _SIGNED = rf"(?i)[?#](?:.*&)?(?:{_SECRET})=.*$"
 WITHHELD = "…"

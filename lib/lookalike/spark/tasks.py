@@ -1,7 +1,13 @@
 """Work spread over tasks: each as much as is worth a task, whatever the catalog's categories are like."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+
+from lookalike.spark.tables import to_spark_schema
 
 T = TypeVar("T")
 
@@ -42,3 +48,18 @@ def place_in_parts(counts: Mapping[T, int], enough: int) -> tuple[list[tuple[T, 
         places.append((items[-1], part, parts))
         part += parts
     return places, part
+
+
+def run_tasks(
+    spark: SparkSession, tasks: Sequence[T], work: Callable[[T], Iterable[pa.RecordBatch]], schema: pa.Schema
+) -> DataFrame:
+    """The rows of `schema` that `work` gives for `tasks`, each of which is a Spark task of its own."""
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for task in batch["task"]:
+                yield from work(pickle.loads(task.as_py()))
+
+    # As data, since what a function refers to would go to every task.
+    pickled = spark.sparkContext.parallelize([(pickle.dumps(task),) for task in tasks], max(1, len(tasks)))
+    return spark.createDataFrame(pickled, "task binary").mapInArrow(run, to_spark_schema(schema))

@@ -5,10 +5,8 @@ its own file names goes to a task, and nothing but matches comes back. Blocks of
 that a task is about as much work whatever the catalog.
 """
 
-import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import faiss
 import numpy as np
@@ -19,10 +17,10 @@ from lookalike import schemas
 from lookalike.kernels.index import search
 from lookalike.kernels.index.search import Gallery
 from lookalike.spark.catalog.versions import Version, find_missing
+from lookalike.spark.open_galleries import keep_galleries_open
 from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.run import Run
-from lookalike.spark.tables import to_spark_schema
-from lookalike.spark.tasks import TASK_IMAGES, group_by_size
+from lookalike.spark.tasks import TASK_IMAGES, group_by_size, run_tasks
 
 BATCH_PRODUCTS = 2_048  # products whose matches are in hand at once
 
@@ -60,15 +58,11 @@ def find_similar_products(spark: SparkSession, shard_rows: Sequence[Row], root: 
     """
     tasks = list(group_by_size(_blocks(shard_rows), lambda block: block.stop - block.start, TASK_IMAGES))
 
-    def find(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def find(blocks: Sequence[Block]) -> Iterator[pa.RecordBatch]:
         faiss.omp_set_num_threads(1)
-        for batch in batches:
-            for task in batch["blocks"]:
-                yield from _joined(_found(root, pickle.loads(task.as_py()), k, count))
+        return _join_batches(_search_blocks(root, blocks, k, count))
 
-    # As data, since what a function refers to would go to every task.
-    pickled = spark.sparkContext.parallelize([(pickle.dumps(task),) for task in tasks], max(1, len(tasks)))
-    return spark.createDataFrame(pickled, "blocks binary").mapInArrow(find, to_spark_schema(schemas.SIMILAR_ITEMS))
+    return run_tasks(spark, tasks, find, schemas.SIMILAR_ITEMS)
 
 
 def _blocks(shard_rows: Sequence[Row]) -> Iterator[Block]:
@@ -81,21 +75,16 @@ def _blocks(shard_rows: Sequence[Row]) -> Iterator[Block]:
                 yield Block(tuple(shards), place, start, min(start + TASK_IMAGES, row["ntotal"]))
 
 
-def _found(root: str, blocks: Sequence[Block], k: int, count: Count) -> Iterator[pa.RecordBatch]:
-    versions = tuple({block.shards: None for block in blocks})
-    galleries = dict(zip(versions, _galleries(root, versions), strict=True))
+def _search_blocks(root: str, blocks: Sequence[Block], k: int, count: Count) -> Iterator[pa.RecordBatch]:
+    versions = list(dict.fromkeys(block.shards for block in blocks))
+    opened = keep_galleries_open(root, [[row.asDict() for row in shards] for shards in versions])
+    galleries = dict(zip(versions, opened, strict=True))
     for block in blocks:
         yield from _matches(galleries[block.shards], block, k)
         count(block.stop - block.start)
 
 
-@lru_cache(maxsize=4)
-def _galleries(root: str, versions: tuple[tuple[Row, ...], ...]) -> list[Gallery]:
-    """The versions, kept open from task to task of a Python worker."""
-    return search.open_galleries(root, [[row.asDict() for row in shards] for shards in versions])
-
-
-def _joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _join_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The same rows in batches worth their way to Spark."""
     for some in group_by_size(batches, lambda batch: batch.num_rows, BATCH_PRODUCTS):
         yield from pa.Table.from_batches(some).combine_chunks().to_batches()

@@ -1,13 +1,14 @@
 """Roll back: make versions live again that were live before, once it is sure that they are whole."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
@@ -28,6 +29,9 @@ from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.origin import Origin
 from lookalike.spark.run import Run
 from lookalike.spark.tables import VersionKey, select_versions, version_key_of
+from lookalike.spark.tasks import run_tasks
+
+_PROBLEM = pa.schema({"problem": pa.string()})
 
 
 @dataclass(frozen=True)
@@ -161,8 +165,8 @@ def check_whole(run: Run, versions: Sequence[VersionKey]) -> dict[str, str]:
     by_file = groupby(sorted(shards, key=lambda row: row["vectors_path"]), key=lambda row: row["vectors_path"])
     of_a_file = [list(rows) for _, rows in by_file]
     if of_a_file and not problems:
-        found = run.spark.sparkContext.parallelize(of_a_file, len(of_a_file))
-        problems = found.flatMap(partial(_file_problems, run.settings.root)).collect()
+        told = run_tasks(run.spark, of_a_file, partial(_check_file, run.settings.root), _PROBLEM)
+        problems = [row["problem"] for row in told.collect()]
     if problems:
         raise VersionUnusable(f"nothing was changed: {first_few(problems, '; ')}")
     return {row["category"]: row["model_id"] for row in shards}
@@ -172,8 +176,8 @@ def _named(key: VersionKey) -> str:
     return f"{key[0]} version {key[1]}"
 
 
-def _file_problems(root: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What is wrong with the files of shards that share one. Nothing that was checked before counts."""
+def _check_file(root: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[pa.RecordBatch]:
+    """What is wrong with the files of shards that share one, as rows of _PROBLEM. Earlier checks don't count."""
     problems = []
     with tempfile.TemporaryDirectory() as cache:
         for row in rows:
@@ -181,7 +185,7 @@ def _file_problems(root: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 open_shard(root, row, Path(cache))
             except (ShardDamaged, FormatTooNew) as error:
                 problems.append(f"{row['category']} version {row['version']} can't be live: {error}")
-    return problems
+    yield pa.RecordBatch.from_pydict({"problem": problems}, _PROBLEM)
 
 
 def _replaced(moves: DataFrame, category: str, now: Row | None) -> str:

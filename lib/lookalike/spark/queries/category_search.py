@@ -13,8 +13,8 @@ from pyspark.sql import functions as F
 
 from lookalike import schemas
 from lookalike.kernels.index import search
-from lookalike.kernels.index.search import Gallery
 from lookalike.kernels.index.shards import Float32s
+from lookalike.spark.open_galleries import keep_galleries_open
 from lookalike.spark.tables import make_local_frame, to_spark_schema
 from lookalike.spark.tasks import place_in_parts
 
@@ -24,8 +24,6 @@ TASK_PAIRS = 4_096
 FOUND = pa.schema(
     [schemas.MATCHES.field(name) for name in ("query_id", "category", "version", "product_id", "image_id", "score")]
 )
-
-_OPEN = 64  # galleries that a Python worker keeps open
 
 
 def search_categories(spark: SparkSession, pairs: DataFrame, shards: DataFrame, root: str, k: int) -> DataFrame:
@@ -66,12 +64,7 @@ def _search_task(root: str, k: int, asked: pa.Table, shards: pa.Table) -> pa.Tab
 
 def _searched(root: str, k: int, asked: pa.Table, shards: Sequence[Mapping[str, Any]]) -> pa.Table:
     category, version = shards[0]["category"], shards[0]["version"]
-    gallery = _galleries.get((root, category, version))
-    if gallery is None:
-        (gallery,) = search.open_galleries(root, [shards])
-        if len(_galleries) >= _OPEN:
-            del _galleries[next(iter(_galleries))]
-        _galleries[root, category, version] = gallery
+    (gallery,) = keep_galleries_open(root, [shards])
     found = search.search(gallery, matrix(asked["embedding"].chunk(0)), k)
     columns = {
         "query_id": asked["query_id"].take(pa.array(found.group)),
@@ -82,9 +75,6 @@ def _searched(root: str, k: int, asked: pa.Table, shards: Sequence[Mapping[str, 
         "score": pa.array(found.score),
     }
     return pa.table(columns, FOUND)
-
-
-_galleries: dict[tuple[str, str, str], Gallery] = {}  # of a Python worker, the ones last opened
 
 
 def matrix(embeddings: pa.ListArray) -> Float32s:

@@ -5,7 +5,6 @@ One task fits on a bounded random sample of images; what it wrote stands below `
 """
 
 import hashlib
-import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -25,19 +24,22 @@ from lookalike.errors import NotPredictable, PredictorDamaged
 from lookalike.kernels.categories import predictor as predicting
 from lookalike.kernels.categories import same_product
 from lookalike.kernels.categories.same_product import Pair
-from lookalike.kernels.index import search
 from lookalike.spark.catalog.audit import read_live
 from lookalike.spark.catalog.category_predictors import PredictorRow, read_latest_predictor
 from lookalike.spark.catalog.gallery import fingerprint, select_live
 from lookalike.spark.catalog.model_id import read_live_model_id
+from lookalike.spark.open_galleries import keep_galleries_open
 from lookalike.spark.run import Run, console
 from lookalike.spark.tables import make_arrow_rows, select_versions, to_spark_schema, version_key_of
-from lookalike.spark.tasks import TASK_IMAGES, group_by_size
+from lookalike.spark.tasks import TASK_IMAGES, group_by_size, run_tasks
 
 PAIRS = 10_000
 """Random images, at most, of which the nearest of the same and of another product are compared."""
 
 _FITTED = pa.schema([field for field in schemas.CATEGORY_PREDICTORS if field.name not in ("fitted_at", "run_id")])
+
+
+_PAIRS = pa.schema({"product_id": pa.string(), "same": pa.float64(), "other": pa.float64()})
 
 
 @dataclass(frozen=True)
@@ -150,9 +152,8 @@ def draw_pairs(run: Run, versions: DataFrame, count: int, seed: int) -> list[Pai
     tasks = list(group_by_size(draws, lambda draw: sum(row["ntotal"] for row in draw.shards), TASK_IMAGES))
     if not tasks:
         return []
-    context = run.spark.sparkContext
-    pickled = context.parallelize([pickle.dumps(task) for task in tasks], len(tasks))
-    return pickled.flatMap(partial(_drawn_pairs, run.settings.root, seed)).collect()
+    drawn = run_tasks(run.spark, tasks, partial(_draw_task_pairs, run.settings.root, seed), _PAIRS)
+    return [Pair(*row) for row in drawn.collect()]
 
 
 def _draws(rows: Sequence[Row], count: int, seed: int) -> Iterator[Draw]:
@@ -170,11 +171,13 @@ def _draws(rows: Sequence[Row], count: int, seed: int) -> Iterator[Draw]:
             yield Draw(shards, place, share)
 
 
-def _drawn_pairs(root: str, seed: int, pickled: bytes) -> Iterator[Pair]:
+def _draw_task_pairs(root: str, seed: int, draws: Sequence[Draw]) -> Iterator[pa.RecordBatch]:
+    """Rows of _PAIRS."""
     faiss.omp_set_num_threads(1)
-    for draw in pickle.loads(pickled):
-        (gallery,) = search.open_galleries(root, [[row.asDict() for row in draw.shards]])
-        yield from same_product.pairs(gallery, draw.place, draw.count, seed)
+    for draw in draws:
+        (gallery,) = keep_galleries_open(root, [[row.asDict() for row in draw.shards]])
+        pairs = same_product.pairs(gallery, draw.place, draw.count, seed)
+        yield pa.RecordBatch.from_pylist([pair._asdict() for pair in pairs], _PAIRS)
 
 
 def _fit(run: Run, sample: DataFrame, order: Order) -> PredictorRow:
