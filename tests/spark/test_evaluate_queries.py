@@ -246,7 +246,7 @@ def test_photos_go_the_way_of_the_catalog(spark: Any, tmp_path: Path) -> None:
         "unreadable uri: not found": 1,
         "zero bytes": 1,
     }
-    assert run.tables.read("embeddings").count() == 7, "only the one new picture is embedded"
+    assert run.tables.read("embeddings").count() == 6, "nothing of a query photo is kept"
     answers = {row["query_id"]: row for row in run.tables.read("query_answers").where("relevant = 'product'").collect()}
     assert set(answers) == {"by bytes", "by uri", "new", "new again"}
     assert {query: row["right_images"] for query, row in answers.items()} == {

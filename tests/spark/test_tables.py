@@ -76,7 +76,8 @@ def test_a_small_table_is_read_without_spark_and_a_large_one_with_it(
     """Both give the same rows, of every type that such a table has, and both can be joined with themselves."""
     run = run_at(spark, tmp_path)
     for number in range(2):
-        row = (f"r{number}", "embed", datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), 0.5, {"é": number}, None, {"a": "b"})
+        at = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+        row = (f"r{number}", "embed", at, 0.5, {"é": number}, None, {"a": "b"}, "file:///m", "f00")
         run.tables.append("runs", make_local_frame(spark, [row], schemas.RUNS))
     here = run.tables.read("runs")
     monkeypatch.setattr("lookalike.spark.tables." + limit, 1)
@@ -119,7 +120,7 @@ def test_rows_that_are_here_are_added(spark: Any, tmp_path: Path, request: pytes
     """Once each where their key is what counts; where no other job can write, without a Spark job."""
     run = run_at(spark, tmp_path)
     at = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
-    stages = [(f"r{number}", "embed", at, 0.5, {"é": number}, None, {"a": "b"}) for number in range(2)]
+    stages = [(f"r{number}", "embed", at, 0.5, {"é": number}, None, {"a": "b"}, "m", None) for number in range(2)]
     given = [measured_rows("a", version, None) for version in ("v1", "v2")]
     both = pa.Table.from_pylist(given[0] + given[1], schemas.EVALUATIONS)
     spark.sparkContext.setJobGroup("here", "")
@@ -143,10 +144,13 @@ def test_a_table_is_the_same_whoever_makes_it(
 ) -> None:
     """delta-rs on a local disk, Spark elsewhere: columns, their comments, and the partition."""
     here, elsewhere = (run_at(spark, tmp_path / place).tables for place in ("here", "elsewhere"))
-    assert here.version(name) == 0
+    assert here.delta_version(name) == -1, "to ask makes no table"
+    here.create(name)
+    assert here.delta_version(name) == 0
     with monkeypatch.context() as patched:
         patched.setattr(files, "is_local", lambda _: False)
-        assert elsewhere.version(name) == 0
+        elsewhere.create(name)
+        assert elsewhere.delta_version(name) == 0
     made = [spark.read.format("delta").load(tables.path(name)) for tables in (here, elsewhere)]
     fields = [[(f.name, f.dataType.simpleString(), f.nullable, f.metadata) for f in rows.schema] for rows in made]
     assert fields[0] == fields[1]
@@ -164,7 +168,8 @@ def is_local(rows: DataFrame) -> bool:
 def test_a_small_table_that_lost_a_file_is_not_read_as_empty(spark: Any, tmp_path: Path) -> None:
     run = run_at(spark, tmp_path)
     run.tables.append(
-        "runs", make_local_frame(spark, [("r", "embed", datetime.now(UTC), 0.5, {}, None, None)], schemas.RUNS)
+        "runs",
+        make_local_frame(spark, [("r", "embed", datetime.now(UTC), 0.5, {}, None, None, None, None)], schemas.RUNS),
     )
     for file in Path(tmp_path, "tables", "runs").glob("*.parquet"):
         file.unlink()

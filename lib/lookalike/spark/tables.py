@@ -214,7 +214,8 @@ class Tables:
         with self._only_writer(name) as alone:
             self.create(name)
             seen = self.delta_version(name)
-            lacking = given if alone and seen == lacking_at else self.lacking(name, key, given)
+            is_as_before = lacking_at is not None and seen == max(lacking_at, 0)  # made just now, if it was missing
+            lacking = given if alone and is_as_before else self.lacking(name, key, given)
             if not lacking:
                 return
             if len(lacking) < len(given):

@@ -95,14 +95,15 @@ def _embed_missing(candidate: Candidate, images: DataFrame) -> int:
     one = F.max(F.struct("uri", "image_id")).alias("one")
     lacking = images.groupBy("content_hash").agg(one).join(known, "content_hash", "left_anti")
     rows = with_whole_uris(lacking.select("content_hash", "one.uri", "one.image_id"), run.manifest).localCheckpoint()
-    carried = run.manifest.where("content IS NOT NULL").join(rows, "image_id").select("content_hash", "content")
+    carried = run.manifest.where("content IS NOT NULL").select("image_id", "content").join(rows, "image_id")
+    carried = carried.select(F.col("content_hash").alias("key"), "content")
     photos = rows.select(F.col("content_hash").alias("key"), "uri", "content_hash")
     staging = files.join(run.settings.root, "staging", run.run_id, "candidates")
     total, embedded = rows.count(), 0
     try:
         bars = {f"read: {candidate.name}": total, f"embed: {candidate.name}": total}
         with progress_bars(run.console, run.spark.sparkContext, bars) as (count_read, count_embedded):
-            pictures = Pictures.by_hash(photos, carried.toDF("key", "content"), total, run.settings.embed)
+            pictures = Pictures.by_hash(photos, carried, total, run.settings.embed)
             job = EmbedJob(run.settings, model_id, staging, count_read, count_embedded)
             for chunk in embed_pictures(pictures, known, job):
                 new = chunk.embeddings.withColumn("run_id", F.lit(run.run_id))
