@@ -1,0 +1,18 @@
+"""Predictors of categories: the one that serves a model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from lookalike.kernels.categories import predictor
+from lookalike.spark.run import Run
+
+PredictorRow = Mapping[str, Any]
+"""A row of `category_predictors`."""
+
+
+def latest_predictor(run: Run, model_id: str) -> PredictorRow:
+    """The row of the predictor that serves the model. Raises NotPredictable."""
+    rows = run.tables.read("category_predictors").where(F.col("model_id") == model_id).collect()
+    return predictor.latest([row.asDict(recursive=True) for row in rows], model_id)
