@@ -5,24 +5,15 @@ after. Whoever reads the audit takes both tables together, so a crash between th
 next job that changes something writes what is missing.
 """
 
-import getpass
-import hashlib
-import os
-import subprocess
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from lookalike import __version__, files, schemas
+from lookalike import schemas
 from lookalike.errors import VersionUnusable
 from lookalike.spark.origin import Origin
 from lookalike.spark.run import Run
@@ -32,9 +23,6 @@ KEY = ("run_id", "action", "category", "version")
 
 MOVES = ("publish", "rollback", "withdraw")
 """Actions that change what is live; their `replaced_version` stopped being live."""
-
-
-
 
 
 def actions(run: Run) -> DataFrame:
@@ -116,11 +104,3 @@ def _unwritten(run: Run) -> DataFrame:
     keys = [tuple(row) for row in rows.select(*KEY).collect()]
     lacking = run.tables.lacking("audit", KEY, keys)
     return of_versions(rows.select(*schemas.AUDIT.names), [key[-2:] for key in lacking])
-
-
-
-
-
-
-
-

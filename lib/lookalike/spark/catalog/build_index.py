@@ -6,7 +6,7 @@ none waits behind another, and the number of Spark jobs is the same for any numb
 to the driver; the trained index goes by path.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,16 +18,17 @@ from pyspark.sql import functions as F
 
 from lookalike import files, schemas
 from lookalike.config import IndexSettings
-from lookalike.kernels.index import choose_search, build as index, shards
+from lookalike.kernels.index import build as index
+from lookalike.kernels.index import choose_search, shards
 from lookalike.kernels.index.build import PACK_BYTES
 from lookalike.kernels.index.spec import PACKED, IndexSpec, index_spec
-from lookalike.spark.catalog.versions import Version, missing_from
 from lookalike.spark.catalog.gallery import gallery
-from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.catalog.quantizer import Former, Outcome, decision, fell, formers, trained_index
+from lookalike.spark.catalog.versions import Version, missing_from
+from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.run import Run
-from lookalike.spark.tasks import assigned, together
 from lookalike.spark.tables import local_frame, spark_schema
+from lookalike.spark.tasks import assigned, together
 
 _TRAINED = pa.schema(
     [

@@ -6,7 +6,7 @@ wrong row can't vouch for itself. Small categories share a task; only a sample o
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,12 @@ from lookalike import schemas
 from lookalike.kernels.evaluation import metrics
 from lookalike.kernels.index.search import Gallery, open_galleries
 from lookalike.spark.catalog.churn import CHURN_KEY, churn, uncompared
-from lookalike.spark.catalog.versions import Version, missing_from
 from lookalike.spark.catalog.gallery import version_images
+from lookalike.spark.catalog.versions import Version, missing_from
 from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.run import Run
-from lookalike.spark.tasks import assigned
 from lookalike.spark.tables import local_frame, of_versions, spark_schema
+from lookalike.spark.tasks import assigned
 
 KNN_K = 10
 RECALL_KS = (1, 5, 10)
@@ -34,6 +34,7 @@ RECALL_KS = (1, 5, 10)
 _TASKS = pa.schema({"category": pa.string(), "task": pa.int32()})
 
 ShardRow = Mapping[str, Any]
+
 
 @dataclass(frozen=True)
 class EvaluationSpec:

@@ -1,23 +1,15 @@
 """The gallery: embedded images of the ledger with their embeddings; and each category's candidate version."""
 
-import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from datetime import datetime
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from lookalike import FORMAT_VERSION, schemas
-from lookalike.config import Settings
-from lookalike.spark.catalog.audit import live, live_moves
+from lookalike.spark.category_conditions import in_buckets_of
 from lookalike.spark.run import Run
-from lookalike.spark.category_conditions import covered, in_buckets_of
-from lookalike.spark.tables import VERSION, VersionKey, local_frame, of_versions, version_key
+from lookalike.spark.tables import VERSION, VersionKey, local_frame
 
 _FEW = 50_000  # images that every task can be given, without their embeddings: some MB
-
-
 
 
 def embedded_images(images: DataFrame) -> DataFrame:
@@ -36,8 +28,6 @@ def fingerprint(hashed: Column, *also: Column) -> Column:
     return F.substring(F.sha2(F.concat_ws(":", *parts), 256), 1, 16)
 
 
-
-
 def gallery(run: Run, versions: Mapping[VersionKey, int], model_id: str) -> DataFrame:
     """Every image of `versions`, each with its number of images, with its embedding."""
     embeddings = run.tables.read("embeddings").where(F.col("model_id") == model_id)
@@ -53,13 +43,3 @@ def version_images(run: Run, versions: Collection[VersionKey], model_id: str) ->
     wanted = F.broadcast(local_frame(run.spark, sorted(versions), VERSION))
     columns = ("category", "version", "product_id", "image_id", "vector_id", "available", "content_hash")
     return rows.join(wanted, "category", "inner").select(*columns)
-
-
-
-
-
-
-
-
-
-

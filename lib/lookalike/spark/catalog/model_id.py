@@ -3,8 +3,8 @@
 from lookalike.errors import ModelMismatch, NotPublished
 from lookalike.spark.catalog.audit import live
 from lookalike.spark.catalog.gallery import embedded_images
-from lookalike.spark.run import Run
 from lookalike.spark.category_conditions import covered
+from lookalike.spark.run import Run
 
 
 def current_model_id(run: Run) -> str:

@@ -7,8 +7,8 @@ from rich.table import Table
 from lookalike.errors import ConfigInvalid
 from lookalike.formats import size
 from lookalike.spark.catalog.build_index import Plan
-from lookalike.spark.run import Run, console
 from lookalike.spark.category_conditions import covered
+from lookalike.spark.run import Run, console
 
 LINES = 50
 

@@ -8,12 +8,12 @@ import pyarrow as pa
 
 from lookalike import FORMAT_VERSION, log, schemas
 from lookalike.errors import GateFailed, PublishConflict
-from lookalike.spark.origin import Origin
 from lookalike.spark.catalog.audit import live, safe_from_cleanup, settle
-from lookalike.spark.catalog.versions import Version
 from lookalike.spark.catalog.gate import GateCheck, failures, gate_checks
-from lookalike.spark.run import Run
+from lookalike.spark.catalog.versions import Version
 from lookalike.spark.category_conditions import covered
+from lookalike.spark.origin import Origin
+from lookalike.spark.run import Run
 from lookalike.spark.tables import RowChanged
 
 Pointer = dict[str, Any]

@@ -13,12 +13,13 @@ from pyspark.sql import functions as F
 from lookalike import FORMAT_VERSION
 from lookalike.config import IndexSettings
 from lookalike.errors import ShardDamaged
-from lookalike.kernels.index import build as index, shards
-from lookalike.kernels.index.spec import IndexSpec
+from lookalike.kernels.index import build as index
+from lookalike.kernels.index import shards
 from lookalike.kernels.index.search import SearchSpec
 from lookalike.kernels.index.shards import Float32s
-from lookalike.spark.run import Run
+from lookalike.kernels.index.spec import IndexSpec
 from lookalike.spark.category_conditions import among
+from lookalike.spark.run import Run
 from lookalike.spark.tables import version_key
 
 

@@ -6,7 +6,7 @@ that a task is about as much work whatever the catalog.
 """
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,8 +21,8 @@ from lookalike.kernels.index.search import Gallery
 from lookalike.spark.catalog.versions import Version, missing_from
 from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.run import Run
-from lookalike.spark.tasks import TASK_IMAGES, together
 from lookalike.spark.tables import spark_schema
+from lookalike.spark.tasks import TASK_IMAGES, together
 
 BATCH_PRODUCTS = 2_048  # products whose matches are in hand at once
 
