@@ -36,6 +36,7 @@ def test_openvino_agrees_with_torch_for_any_number_of_images(tmp_path: Path, nam
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "least"), [("float32", 1 - 1e-3), ("bfloat16", 0.98)])
 @pytest.mark.parametrize("engine", ["torch", "auto"])
 def test_the_default_model_agrees_on_real_pictures(

@@ -71,6 +71,7 @@ def test_plain_equals_timms_network_with_preprocessing_by_hand(shared_data: Path
         assert np.linalg.norm(found) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_plain_finds_the_same_style_as_documented(shared_data: Path) -> None:
     """recall@1 and @10 of the data's README, over all of its pictures."""
     folder = shared_data / "magento"
@@ -89,6 +90,7 @@ def test_plain_finds_the_same_style_as_documented(shared_data: Path) -> None:
     assert same[queries].any(axis=1).mean() == pytest.approx(0.842, abs=0.015)
 
 
+@pytest.mark.slow
 def test_default_is_better_where_it_was_not_trained(shared_data: Path) -> None:
     rows = [
         row for held_out, row in pictures_of_sets(shared_data) if held_out and row["image_id"].startswith("magento/")

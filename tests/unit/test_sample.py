@@ -92,6 +92,7 @@ def test_scenes_show_products_of_the_catalog(rows: list[dict[str, Any]], truth: 
         assert dict(by_id[image_id]["attributes"])["shows"].split() == shown
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
     def digests(folder: str, seed: int) -> dict[str, str]:
         made = make_sample(tmp_path / folder, 4, seed).parent / "images"
