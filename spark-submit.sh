@@ -24,7 +24,8 @@ for path in map(pathlib.Path, sys.argv[1:]):
         print(f"  {path.stem:18}{doc.splitlines()[0]}")
 PY
   cat <<TEXT
-  test              Run every test; takes pytest's options.
+  test              Run every test; --fast: those of a few seconds each, and one small pipeline run, in under three
+                    minutes on two cores. Takes pytest's options.
   pack              Make dist/environment.tar.gz for --master; --python PATH: the workers' Python 3.11, if elsewhere.
 TEXT
 }
@@ -155,10 +156,12 @@ prepare() {
 }
 
 run_tests() {
+  local options=(--durations=20)
+  [[ ${1:-} == --fast ]] && options=(-m "not slow") && shift
   cd "$here"
   export SPARK_CONF_DIR=$here/conf SPARK_LOCAL_IP=127.0.0.1 PATH=$venv/bin:$PATH
   export PYSPARK_SUBMIT_ARGS="--conf spark.jars.packages= --jars '$jars' pyspark-shell"
-  exec "$venv/bin/python" -m pytest "$@"
+  exec "$venv/bin/python" -m pytest "${options[@]}" "$@"
 }
 
 # The workers have Spark, and need neither Java nor what only development uses. Their Python 3.11 stays their own:

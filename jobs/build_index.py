@@ -9,9 +9,11 @@ from lookalike.spark.catalog.model_id import check_embedded_by_run_model
 from lookalike.spark.catalog.versions import find_unpublished
 from lookalike.spark.start import start
 
+EXAMPLE = "./spark-submit.sh build_index --set root=/data/catalog --category women/dresses"
+
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.arguments(__doc__, argv, retry=False)
+    options = cli.arguments(__doc__, argv, EXAMPLE, retry=False)
 
     def job() -> None:
         run = start(cli.settings(options), "build_index", cli.selection(options))

@@ -1,4 +1,4 @@
-"""Say what no live, pinned or retained version needs, and with --delete remove it."""
+"""List the versions and files that nothing needs any more; with --delete, remove them."""
 
 import argparse
 import sys
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from lookalike import cli
 from lookalike.spark.operations.cleanup import cleanup
 from lookalike.spark.start import start_on_catalog
+
+EXAMPLE = "./spark-submit.sh cleanup --set root=/data/catalog --delete"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -21,14 +23,17 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
-    parser.add_argument("--delete", action="store_true", help="remove it; without this nothing is changed")
+    parser.add_argument(
+        "--delete", action="store_true", help="remove what is listed; without this option nothing changes"
+    )
     parser.add_argument(
         "--retain",
         type=float,
         metavar="DAYS",
-        help="instead of cleanup.retention_days; 0 only while no other job runs and no reader is open",
+        help="keep versions this long after they stopped being live; default: the setting cleanup.retention_days. "
+        "Use 0 only while no other job runs and no reader is open",
     )
     options = parser.parse_args(argv)
     if options.retain is not None and options.retain < 0:

@@ -1,4 +1,4 @@
-"""Compare models by query photos: one table of how well each answers, and how sure the differences are."""
+"""Compare how well models answer query photos, with the uncertainty of each difference."""
 
 import argparse
 import sys
@@ -8,6 +8,8 @@ from lookalike import cli, files
 from lookalike.spark.pages.report import RunSummary, update_report
 from lookalike.spark.queries.compare_models import compare_models
 from lookalike.spark.start import start
+
+EXAMPLE = "./spark-submit.sh compare_models --queries queries.parquet --model default --model timm/resnet50"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,11 +24,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     cli.add_selection_options(parser, full=False, retry=False)
     parser.add_argument(
-        "--queries", required=True, metavar="URI", help="Parquet with query photos and what is right for each"
+        "--queries", required=True, metavar="URI", help="Parquet file of query photos and their right answers"
     )
     parser.add_argument(
         "--model",
@@ -34,8 +36,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         required=True,
         metavar="NAME",
         dest="models",
-        help="a model.name, or @FILE for the [model] table of settings in TOML; the first is what others are held "
-        "against; repeatable",
+        help="a value of model.name, or @FILE for the [model] table of a settings file; repeatable; the others are "
+        "compared with the first",
     )
     return parser.parse_args(argv)
 

@@ -1,4 +1,4 @@
-"""Embed the images that wait for it."""
+"""Embed the images that have no embedding yet."""
 
 import sys
 from collections.abc import Sequence
@@ -8,9 +8,11 @@ from lookalike.spark.catalog.embed import embed
 from lookalike.spark.catalog.ingest import check_ingested, compare_manifest
 from lookalike.spark.start import start
 
+EXAMPLE = "./spark-submit.sh embed --set root=/data/catalog --retry-rejected"
+
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.arguments(__doc__, argv, full=False)
+    options = cli.arguments(__doc__, argv, EXAMPLE, full=False)
 
     def job() -> None:
         run = start(cli.settings(options), "embed", cli.selection(options))

@@ -1,4 +1,4 @@
-"""Measure every changed category against exact search and known truth; or, with --queries, the answers to photos."""
+"""Measure the quality of every changed category; with --queries, measure the answers to query photos instead."""
 
 import argparse
 import sys
@@ -11,6 +11,8 @@ from lookalike.spark.catalog.versions import find_unpublished
 from lookalike.spark.pages.report import RunSummary, update_report
 from lookalike.spark.queries.evaluate_queries import evaluate_queries
 from lookalike.spark.start import start
+
+EXAMPLE = "./spark-submit.sh evaluate --set root=/data/catalog --queries queries.parquet"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,13 +31,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     cli.add_selection_options(parser, full=True, retry=False)
     parser.add_argument(
         "--queries",
         metavar="URI",
-        help="Parquet with query photos and what is right for each: measure how well they are answered",
+        help="Parquet file of query photos and their right answers",
     )
     return parser.parse_args(argv)
 

@@ -1,4 +1,4 @@
-"""Make the model better on the shop's own catalog and clicks, as a model file for model.name."""
+"""Train the model on the shop's own catalog and clicks, and write it as a file for the setting model.name."""
 
 import sys
 from collections.abc import Sequence
@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from lookalike import cli, files
 from lookalike.spark.start import start
 
+EXAMPLE = "./spark-submit.sh fine_tune --set root=/data/catalog --out /data/models/ours.safetensors"
+
 
 def main(argv: Sequence[str]) -> int:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     cli.add_selection_options(parser, full=False, retry=False)
-    parser.add_argument("--out", required=True, metavar="FILE", help="the new model, a .safetensors file")
+    parser.add_argument("--out", required=True, metavar="FILE", help="write the new model to this .safetensors file")
     options = parser.parse_args(argv)
 
     def job() -> None:

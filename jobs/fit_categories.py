@@ -1,4 +1,4 @@
-"""Fit what predicts the category of a query photo, and what a score says of the same product."""
+"""Fit the predictor of a query photo's category, and the probability that a match shows the same product."""
 
 import sys
 from collections.abc import Sequence
@@ -7,9 +7,11 @@ from lookalike import cli
 from lookalike.spark.start import start_on_catalog
 from lookalike.spark.training.fit_categories import fit_categories
 
+EXAMPLE = "./spark-submit.sh fit_categories --set root=/data/catalog"
+
 
 def main(argv: Sequence[str]) -> int:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     options = parser.parse_args(argv)
     return cli.exit_code(lambda: fit_categories(start_on_catalog(cli.settings(options), "fit_categories", writes=True)))

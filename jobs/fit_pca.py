@@ -1,4 +1,4 @@
-"""Fit a PCA to the catalog's embeddings, and write the model with it: fewer dimensions, a smaller and faster index."""
+"""Write a model of fewer dimensions, by a PCA of the catalog's embeddings: its index is smaller and faster."""
 
 import sys
 from collections.abc import Sequence
@@ -7,9 +7,11 @@ from lookalike import cli, files
 from lookalike.spark.start import start
 from lookalike.spark.training.fit_pca import fit_pca
 
+EXAMPLE = "./spark-submit.sh fit_pca --set root=/data/catalog --dim 128 --out /data/models/small.safetensors"
+
 
 def main(argv: Sequence[str]) -> int:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     cli.add_selection_options(parser, full=False, retry=False)
     parser.add_argument("--dim", type=int, required=True, metavar="N", help="dimensions of the new model")
@@ -18,10 +20,14 @@ def main(argv: Sequence[str]) -> int:
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="0: each axis keeps the weight it has in the catalog, 1: all count the same; default: %(default)s",
+        help="strength of the whitening, 0 to 1. 0: each axis keeps its weight; 1: all axes weigh the same; "
+        "default: %(default)s",
     )
     parser.add_argument(
-        "--out", required=True, metavar="FILE", help="the new model, a .safetensors file, for model.name"
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="write the new model to this .safetensors file, for the setting model.name",
     )
     options = parser.parse_args(argv)
 

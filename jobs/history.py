@@ -1,4 +1,4 @@
-"""Print what was published, rolled back, pinned and cleaned up: when, by whom, why, from what."""
+"""Print what was published, rolled back, pinned and cleaned up, with time, user and reason."""
 
 import sys
 from collections.abc import Sequence
@@ -7,11 +7,17 @@ from lookalike import cli
 from lookalike.spark.operations.history import print_history
 from lookalike.spark.start import start_on_catalog
 
+EXAMPLE = "./spark-submit.sh history --set root=/data/catalog --category women/dresses"
+
 
 def main(argv: Sequence[str]) -> int:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
-    parser.add_argument("--category", metavar="CATEGORY", help="this one and those below it, a line for each action")
+    parser.add_argument(
+        "--category",
+        metavar="CATEGORY",
+        help="show only this category and those below it, a line for each action; default: all",
+    )
     options = parser.parse_args(argv)
     return cli.exit_code(
         lambda: print_history(start_on_catalog(cli.settings(options), "history", writes=False), options.category)

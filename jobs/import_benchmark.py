@@ -1,4 +1,4 @@
-"""Make a manifest and a query manifest of a public set of product pictures, to measure published figures again."""
+"""Make a manifest and a query manifest from a public set of product pictures."""
 
 import argparse
 import sys
@@ -9,6 +9,8 @@ from lookalike import cli
 from lookalike.errors import ConfigInvalid
 from lookalike.import_benchmark import GALLERY_FILE, LAYOUTS, QUERY_FILE, import_benchmark
 
+EXAMPLE = "./spark-submit.sh import_benchmark --layout deepfashion-inshop --folder /data/inshop --out /data/manifests"
+
 
 def main(argv: Sequence[str]) -> int:
     options = parse(argv)
@@ -16,11 +18,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
-    parser.add_argument("--layout", required=True, choices=LAYOUTS, help="which set it is")
-    parser.add_argument("--folder", required=True, type=Path, metavar="DIR", help="where the set is unpacked")
+    parser = cli.parser(__doc__, EXAMPLE)
+    parser.add_argument("--layout", required=True, choices=LAYOUTS, help="the format of the set")
+    parser.add_argument("--folder", required=True, type=Path, metavar="DIR", help="the unpacked set")
     parser.add_argument(
-        "--out", required=True, metavar="URI", help=f"folder for {GALLERY_FILE} (manifest) and {QUERY_FILE}"
+        "--out",
+        required=True,
+        metavar="URI",
+        help=f"write {GALLERY_FILE} (the manifest) and {QUERY_FILE} to this folder",
     )
     return parser.parse_args(argv)
 

@@ -1,4 +1,4 @@
-"""Check the manifest and bring the ledger of images up to date with it."""
+"""Check the manifest, and update the ledger of images from it."""
 
 import sys
 from collections.abc import Sequence
@@ -7,9 +7,11 @@ from lookalike import cli
 from lookalike.spark.catalog.ingest import ingest
 from lookalike.spark.start import start
 
+EXAMPLE = "./spark-submit.sh ingest --set root=/data/catalog --set manifest=/data/manifest.parquet"
+
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.arguments(__doc__, argv, full=False)
+    options = cli.arguments(__doc__, argv, EXAMPLE, full=False)
 
     def job() -> None:
         run = start(cli.settings(options), "ingest", cli.selection(options))

@@ -1,4 +1,4 @@
-"""Make a manifest of your own images: of a CSV with a row per image, or of a folder with one folder a category."""
+"""Make a manifest from a CSV with a row per image, or from a folder with a folder per category."""
 
 import argparse
 import sys
@@ -8,6 +8,8 @@ from lookalike import cli
 from lookalike import make_manifest as manifest
 from lookalike.errors import ConfigInvalid
 
+EXAMPLE = "./spark-submit.sh make_manifest --csv products.csv --column product_id=sku --out manifest.parquet"
+
 
 def main(argv: Sequence[str]) -> int:
     options = parse(argv)
@@ -15,24 +17,32 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, EXAMPLE)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--csv",
         metavar="FILE",
-        help="columns image or uri, product_id, category; optionally image_id, title, "
-        "available, deleted, updated_at, content_hash, attributes (key=value;...); others become attributes",
+        help="CSV with the columns product_id, category, and image or uri; optional: image_id, title, available, "
+        "deleted, updated_at, content_hash, attributes (key=value;...). Any other column becomes an attribute",
     )
-    source.add_argument("--folder", metavar="DIR", help="its folders are the categories, a file's name is a product_id")
-    parser.add_argument("--images", metavar="DIR", help="default: `images` beside the CSV, or the CSV's folder")
+    source.add_argument(
+        "--folder",
+        metavar="DIR",
+        help="folder of images: its folders are the categories, a file's name is the product_id",
+    )
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        help="folder of the CSV's images; default: `images` beside the CSV, or else the CSV's folder",
+    )
     parser.add_argument(
         "--column",
         action="append",
         default=[],
         metavar="FIELD=NAME",
-        help="which column of the CSV stands for a field, such as product_id=sku",
+        help="read this field from that column of the CSV, such as product_id=sku; repeatable",
     )
-    parser.add_argument("--out", required=True, metavar="URI", help="the Parquet file to write")
+    parser.add_argument("--out", required=True, metavar="URI", help="write the manifest to this Parquet file")
     return parser.parse_args(argv)
 
 

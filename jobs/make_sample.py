@@ -1,4 +1,4 @@
-"""Make the sample catalog: pictures drawn from a seed, their manifest, and truth.json, which says what they show."""
+"""Draw the sample catalog: pictures, their manifest, and truth.json, which says what they show."""
 
 import argparse
 import sys
@@ -8,6 +8,8 @@ from pathlib import Path
 from lookalike import cli
 from lookalike.sample import make_sample
 
+EXAMPLE = "./spark-submit.sh make_sample --out sample --products 48"
+
 
 def main(argv: Sequence[str]) -> int:
     options = parse(argv)
@@ -15,12 +17,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, EXAMPLE)
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="FOLDER", help="where files go; same names are replaced"
+        "--out",
+        required=True,
+        type=Path,
+        metavar="FOLDER",
+        help="write to this folder; files of the same name are replaced",
     )
-    parser.add_argument("--products", type=int, default=240, metavar="N", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    parser.add_argument("--products", type=int, default=240, metavar="N", help="products to draw; default: %(default)s")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of every random choice; default: %(default)s"
+    )
     return parser.parse_args(argv)
 
 

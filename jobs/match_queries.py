@@ -1,4 +1,4 @@
-"""Match query photos with what is live: a Parquet of queries in, a Delta table of their matches out."""
+"""Find the products of the live catalog that match query photos, and write them to a Delta table."""
 
 import sys
 from collections.abc import Sequence
@@ -7,14 +7,21 @@ from lookalike import cli, files
 from lookalike.spark.queries.match_queries import match_queries
 from lookalike.spark.start import start_on_catalog
 
+EXAMPLE = "./spark-submit.sh match_queries --set root=/data/catalog --queries queries.parquet --out /data/matches"
+
 
 def main(argv: Sequence[str]) -> int:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     parser.add_argument(
-        "--queries", required=True, metavar="URI", help="Parquet: query_id, uri, content or embedding, maybe category"
+        "--queries",
+        required=True,
+        metavar="URI",
+        help="Parquet file with query_id, one of uri, content and embedding, and optionally category",
     )
-    parser.add_argument("--out", required=True, metavar="URI", help="the Delta table; all that it holds is replaced")
+    parser.add_argument(
+        "--out", required=True, metavar="URI", help="write the matches to this Delta table; what it held is replaced"
+    )
     options = parser.parse_args(argv)
 
     def job() -> None:

@@ -1,4 +1,4 @@
-"""Keep a version of a category, whatever its age, until it is unpinned."""
+"""Pin a version of a category, so that cleanup keeps it at any age."""
 
 import sys
 from collections.abc import Sequence
@@ -7,13 +7,17 @@ from lookalike import cli
 from lookalike.spark.operations.pins import pin
 from lookalike.spark.start import start_on_catalog
 
+EXAMPLE = (
+    './spark-submit.sh pin --set root=/data/catalog --category women/dresses --version VERSION --why "to compare with"'
+)
+
 
 def main(argv: Sequence[str]) -> int:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
-    parser.add_argument("--category", required=True, metavar="CATEGORY")
-    parser.add_argument("--version", required=True, metavar="VERSION")
-    parser.add_argument("--why", required=True, metavar="TEXT", help="recorded with your name")
+    parser.add_argument("--category", required=True, metavar="CATEGORY", help="the category, as history names it")
+    parser.add_argument("--version", required=True, metavar="VERSION", help="the version, as history names it")
+    parser.add_argument("--why", required=True, metavar="TEXT", help="the reason, which is recorded with your name")
     options = parser.parse_args(argv)
 
     def job() -> None:

@@ -1,4 +1,4 @@
-"""Run all stages: manifest in; published catalog, similar items and report out."""
+"""Run all stages, from the manifest to the published catalog and its report."""
 
 import sys
 from collections.abc import Sequence
@@ -7,9 +7,11 @@ from lookalike import cli
 from lookalike.spark.pipeline import pipeline
 from lookalike.spark.start import start
 
+EXAMPLE = "./spark-submit.sh pipeline --set root=/data/catalog --set manifest=/data/manifest.parquet"
+
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.arguments(__doc__, argv)
+    options = cli.arguments(__doc__, argv, EXAMPLE)
 
     def job() -> None:
         run = start(cli.settings(options), "pipeline", cli.selection(options))

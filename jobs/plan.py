@@ -1,4 +1,4 @@
-"""Print, per category, what build_index would build; changes nothing."""
+"""Print what build_index would build for each category; this changes nothing."""
 
 import sys
 from collections.abc import Sequence
@@ -10,9 +10,11 @@ from lookalike.spark.catalog.plan import check_selected, print_plan
 from lookalike.spark.catalog.versions import find_unpublished
 from lookalike.spark.start import start_on_catalog
 
+EXAMPLE = "./spark-submit.sh plan --set root=/data/catalog --category women"
+
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.arguments(__doc__, argv, retry=False)
+    options = cli.arguments(__doc__, argv, EXAMPLE, retry=False)
 
     def job() -> None:
         run = start_on_catalog(cli.settings(options), "plan", writes=False, selection=cli.selection(options))

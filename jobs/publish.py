@@ -1,4 +1,4 @@
-"""Hold every changed category against the gate, then make all of them live at once."""
+"""Check every changed category at the gate, then make all of them live at once."""
 
 import argparse
 import sys
@@ -11,6 +11,8 @@ from lookalike.spark.catalog.publish import publish
 from lookalike.spark.catalog.versions import find_unpublished
 from lookalike.spark.pages.report import RunSummary, update_report
 from lookalike.spark.start import start
+
+EXAMPLE = "./spark-submit.sh publish --set root=/data/catalog --category women/dresses"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,13 +31,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     cli.add_selection_options(parser, full=True, retry=False)
     parser.add_argument(
         "--force",
         action="store_true",
-        help="whatever the gate says, and versions that were rolled back from; with --why",
+        help="publish even if the gate fails or the version was rolled back; needs --why",
     )
     parser.add_argument("--why", metavar="TEXT", help="the reason for --force, which is recorded with your name")
     options = parser.parse_args(argv)

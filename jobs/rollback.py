@@ -1,4 +1,4 @@
-"""Make versions live again that were live before: of one category, or of all that a run changed."""
+"""Make earlier versions live again: of one category, or of all categories that a run changed."""
 
 import argparse
 import sys
@@ -9,6 +9,8 @@ from lookalike.selection import Selection
 from lookalike.spark.operations.rollback import rollback, rollback_run
 from lookalike.spark.pages.report import RunSummary, update_report
 from lookalike.spark.start import start_on_catalog
+
+EXAMPLE = "./spark-submit.sh rollback --set root=/data/catalog --category women/dresses"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     parser.add_argument(
         "--category",
@@ -39,10 +41,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         default=[],
         metavar="CATEGORY",
         dest="categories",
-        help="as history names it; with --run only these and all below them, else one",
+        help="the category, as history names it; with --run, undo only it and those below it; repeatable",
     )
-    parser.add_argument("--to", metavar="VERSION", help="of one category; default: what the live version replaced")
-    parser.add_argument("--run", metavar="RUN", help="undo what this run changed in what is live")
+    parser.add_argument(
+        "--to",
+        metavar="VERSION",
+        help="make this version of the category live; default: the one that the live version replaced",
+    )
+    parser.add_argument("--run", metavar="RUN", help="undo what this run published or withdrew")
     options = parser.parse_args(argv)
     if not options.run and len(options.categories) != 1:
         parser.error("give one --category, as history names it, or the --run to undo")

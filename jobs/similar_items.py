@@ -1,4 +1,4 @@
-"""Find the similar items of every changed category, from its shards."""
+"""Find the similar items of every product of the changed categories."""
 
 import sys
 from collections.abc import Sequence
@@ -9,9 +9,11 @@ from lookalike.spark.catalog.similar_items import similar_items
 from lookalike.spark.catalog.versions import find_unpublished
 from lookalike.spark.start import start
 
+EXAMPLE = "./spark-submit.sh similar_items --set root=/data/catalog --category women/dresses"
+
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.arguments(__doc__, argv, retry=False)
+    options = cli.arguments(__doc__, argv, EXAMPLE, retry=False)
 
     def job() -> None:
         run = start(cli.settings(options), "similar_items", cli.selection(options))

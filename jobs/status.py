@@ -1,4 +1,4 @@
-"""Print per category what is live, since when, how good, what waits, and what was rejected and why."""
+"""Print for each category what is live, its quality, what waits to be published, and what was rejected."""
 
 import sys
 from collections.abc import Sequence
@@ -7,12 +7,14 @@ from lookalike import cli
 from lookalike.spark.operations.status import print_rejected, print_status
 from lookalike.spark.start import start_on_catalog
 
+EXAMPLE = "./spark-submit.sh status --set root=/data/catalog --rejected"
+
 
 def main(argv: Sequence[str]) -> int:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     cli.add_selection_options(parser, full=False, retry=False)
-    parser.add_argument("--rejected", action="store_true", help="which images were rejected instead, and why")
+    parser.add_argument("--rejected", action="store_true", help="list the rejected images and their reasons instead")
     options = parser.parse_args(argv)
 
     def job() -> None:

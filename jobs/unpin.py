@@ -1,4 +1,4 @@
-"""Leave a pinned version of a category to cleanup again."""
+"""Unpin a version of a category, so that cleanup may remove it."""
 
 import sys
 from collections.abc import Sequence
@@ -7,12 +7,14 @@ from lookalike import cli
 from lookalike.spark.operations.pins import unpin
 from lookalike.spark.start import start_on_catalog
 
+EXAMPLE = "./spark-submit.sh unpin --set root=/data/catalog --category women/dresses --version VERSION"
+
 
 def main(argv: Sequence[str]) -> int:
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
-    parser.add_argument("--category", required=True, metavar="CATEGORY")
-    parser.add_argument("--version", required=True, metavar="VERSION")
+    parser.add_argument("--category", required=True, metavar="CATEGORY", help="the category, as history names it")
+    parser.add_argument("--version", required=True, metavar="VERSION", help="the version, as history names it")
     options = parser.parse_args(argv)
 
     def job() -> None:

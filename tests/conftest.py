@@ -13,6 +13,14 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 SHARED_DATA = CHECKOUT.parent / "shared" / "data"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Count every test outside of tests/unit as slow that does not say that it is fast."""
+    for item in items:
+        if CHECKOUT / "tests" / "unit" not in item.path.parents and not item.get_closest_marker("fast"):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real product pictures beside the checkout; tests that need them are skipped where they are missing."""

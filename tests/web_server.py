@@ -13,11 +13,12 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self, address: str) -> None:
         super().__init__((address, 0), Handler)
+        self.address = address
         self.asked: list[str] = []
-        self.answers: dict[str, Callable[[Any], None]] = {}
+        self.answers: dict[str, Callable[[Any], object]] = {}
 
     def uri(self, path: str) -> str:
-        return f"http://{self.server_address[0]}:{self.server_address[1]}{path}"
+        return f"http://{self.address}:{self.server_port}{path}"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -15,31 +15,44 @@ from lookalike.selection import Selection
 INTERRUPTED = 130
 
 
-def arguments(doc: str | None, argv: Sequence[str], full: bool = True, retry: bool = True) -> argparse.Namespace:
+def arguments(
+    doc: str | None, argv: Sequence[str], example: str, full: bool = True, retry: bool = True
+) -> argparse.Namespace:
     """Parse the options of a job that works on the catalog: its settings, and what part of the catalog it is for.
 
     `full`, `retry`: whether the job takes `--full`, `--retry-rejected`.
     """
-    options = parser(doc)
+    options = parser(doc, example)
     add_settings_options(options)
     add_selection_options(options, full, retry)
     return options.parse_args(argv)
 
 
-def parser(doc: str | None) -> argparse.ArgumentParser:
-    """A job's parser, which calls the job what users call it."""
-    return argparse.ArgumentParser(prog=f"./spark-submit.sh {Path(sys.argv[0]).stem}", description=doc)
+def parser(doc: str | None, example: str) -> argparse.ArgumentParser:
+    """A job's parser, which calls the job what users call it. `example` is a whole command, shown below the options."""
+    return argparse.ArgumentParser(
+        prog=f"./spark-submit.sh {Path(sys.argv[0]).stem}",
+        description=doc,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # keeps the example on one line
+    )
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML settings; see docs/settings.md")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="read settings from this TOML file, see docs/settings.md; default: conf/local.toml, or conf/cluster.toml "
+        "with --master of a cluster",
+    )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         dest="overrides",
-        help="one setting, such as root=/data/out",
+        help="change one setting, such as root=/data/out; wins over the file; repeatable",
     )
 
 
@@ -51,11 +64,11 @@ def add_selection_options(parser: argparse.ArgumentParser, full: bool, retry: bo
         default=[],
         metavar="PATH",
         dest="categories",
-        help="only this category and all below it; repeatable",
+        help="work only on this category and those below it; repeatable; default: all",
     )
     if full:
         parser.add_argument(
-            "--full", action="store_true", help="build anew what is unchanged, too; embeddings are kept"
+            "--full", action="store_true", help="rebuild unchanged categories too; embeddings are reused"
         )
     if retry:
         parser.add_argument(
@@ -64,7 +77,8 @@ def add_selection_options(parser: argparse.ArgumentParser, full: bool, retry: bo
             const="unreadable",
             choices=("unreadable", "all"),
             dest="retry",
-            help="only images whose uri could not be read, or with `all` every rejected one",
+            help="work only on images that were rejected because their uri could not be read; all: on every rejected "
+            "image",
         )
 
 

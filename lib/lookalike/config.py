@@ -20,23 +20,25 @@ class Section(BaseModel):
 
 
 class IngestSettings(Section):
-    read_threads: Count = Field(16, description="images that one task reads at once")
-    max_image_bytes: Count = Field(64 * 2**20, description="a larger image is rejected, bytes")
+    read_threads: Count = Field(16, description="images that one task reads at the same time")
+    max_image_bytes: Count = Field(
+        64 * 2**20, description="largest image that is read, bytes; a larger one is rejected"
+    )
     schemes: tuple[str, ...] = Field(
         ("file", "http", "https", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "hdfs"),
-        description="schemes from which images are read by uri; `file` is also that of a path without one",
+        description="schemes of the uris from which images are read; `file` includes paths without a scheme",
     )
     hosts: tuple[str, ...] = Field(
         (),
-        description="hosts, buckets and the like from which images are read, such as `*.shop.example`; "
-        "empty: any, but by http(s) only public addresses",
+        description="hosts and buckets from which images are read, such as `*.shop.example`; "
+        "empty: any, but over http(s) only public addresses",
     )
     folders: tuple[str, ...] = Field(
-        (), description="absolute paths of the folders below which image files are read; empty: any"
+        (), description="absolute paths of folders; image files are read only from below them; empty: any folder"
     )
-    connect_timeout_s: Seconds = Field(10.0, description="to connect to an http(s) server, seconds")
-    read_timeout_s: Seconds = Field(20.0, description="to wait for an http(s) server's next bytes, seconds")
-    image_timeout_s: Seconds = Field(120.0, description="to read one image, all tries together, seconds")
+    connect_timeout_s: Seconds = Field(10.0, description="longest wait for a connection to an http(s) server, seconds")
+    read_timeout_s: Seconds = Field(20.0, description="longest wait for the next bytes of an http(s) server, seconds")
+    image_timeout_s: Seconds = Field(120.0, description="longest time to read one image, all tries together, seconds")
 
 
 def _as_tuple(value: Any) -> Any:
@@ -52,7 +54,8 @@ DEFAULT_MODEL = "default"
 class ModelSettings(Section):
     name: str = Field(
         DEFAULT_MODEL,
-        description="`default`, `efficientnet_lite0` (its network, plain), `torchvision/NAME`, `timm/NAME`, "
+        description="`default`, `efficientnet_lite0` (the network of `default`, not fine-tuned), `torchvision/NAME`, "
+        "`timm/NAME`, "
         "`open_clip/NAME`, or the path or URI of a `.safetensors` file that fit_pca or fine_tune wrote",
     )
     weights: str = Field(
@@ -62,23 +65,25 @@ class ModelSettings(Section):
     layer: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
         ("features",),
         min_length=1,
-        description="`features` (the input of the classifier) or the name of a submodule; of several, each pooled and "
-        "normalised, joined",
+        description="`features` (the input of the classifier) or names of submodules; several layers are each pooled "
+        "and "
+        "normalised, then joined",
     )
     pooling: Literal["avg", "max", "gem"] = Field(
-        "avg", description="how a layer's (channels, height, width) becomes (channels,)"
+        "avg", description="how a layer's output (channels, height, width) is reduced to (channels,)"
     )
     size_px: int | None = Field(
         None,
         ge=32,
         le=1024,
-        description="side of the network's input, pixels; unset: the one it was trained at. A somewhat larger one "
-        "often finds more, in as much more time as it has more pixels",
+        description="side of the network's input, pixels; unset: the side it was trained at. A somewhat larger side "
+        "often finds more; the time grows with the number of pixels",
     )
-    flip: bool = Field(False, description="add the embedding of the mirrored picture, at twice the time")
-    colour_weight: Fraction = Field(0.0, description="share of a colour histogram in the score; 0: none")
+    flip: bool = Field(False, description="add the embedding of the mirrored picture; takes twice the time")
+    colour_weight: Fraction = Field(0.0, description="weight of a colour histogram in the score; 0: no histogram")
     precision: Precision = Field(
-        "float32", description="of the network on a CPU; bfloat16 is faster on those that have it, and less exact"
+        "float32",
+        description="precision of the network on a CPU; bfloat16 is less exact, and faster on CPUs that support it",
     )
 
     @property
@@ -90,99 +95,130 @@ class ModelSettings(Section):
 class EmbedSettings(Section):
     engine: Literal["auto", "torch", "openvino"] = Field(
         "auto",
-        description="what runs the forward pass; `auto`: torch on a GPU, else the fastest that agrees with torch",
+        description="engine of the forward pass; `auto`: torch on a GPU, else the fastest engine that agrees with "
+        "torch",
     )
     batch_images: Count = Field(32, description="images in one forward pass")
-    batch_bytes: Count = Field(64 * 2**20, description="encoded images that wait for the forward pass, bytes")
+    batch_bytes: Count = Field(64 * 2**20, description="most encoded images that wait for the forward pass, bytes")
     decode_threads: int = Field(
-        0, ge=0, description="threads that decode ahead of the forward pass; 0: by the task's cores"
+        0, ge=0, description="threads that decode ahead of the forward pass; 0: chosen from the task's cores"
     )
     max_pixels: int = Field(
-        89_478_485, ge=1, le=178_956_970, description="an image that declares more is rejected undecoded, pixels"
+        89_478_485,
+        ge=1,
+        le=178_956_970,
+        description="largest image, pixels; one that declares more is rejected without being decoded",
     )
-    min_side_px: Count = Field(16, description="an image with a shorter side is rejected, pixels")
-    decode_timeout_s: Seconds = Field(20.0, description="an image that takes longer to decode is rejected, CPU seconds")
+    min_side_px: Count = Field(16, description="shortest side, pixels; an image with a shorter one is rejected")
+    decode_timeout_s: Seconds = Field(
+        20.0, description="longest time to decode one image, CPU seconds; then it is rejected"
+    )
     task_images: Count = Field(256, description="images in one Spark task")
-    commit_images: Count = Field(50_000, description="images embedded between two commits; a crash costs at most these")
+    commit_images: Count = Field(
+        50_000, description="images embedded between two commits; a crash loses at most this many"
+    )
 
 
 class IndexSettings(Section):
-    exact_below: Count = Field(20_000, description="a category with fewer images gets an exact index, images")
-    pq_above: Count = Field(100_000, description="a category with more images gets IVF-PQ, one between IVF-SQ8, images")
-    pack_below: Count = Field(
-        1_000, description="a category with fewer images, if its index is exact, shares its file with others, images"
+    exact_below: Count = Field(20_000, description="a category with fewer images gets an exact index")
+    pq_above: Count = Field(
+        100_000, description="a category with more images gets an IVF-PQ index; categories in between get IVF-SQ8"
     )
-    shard_images: Count = Field(1_000_000, description="a larger category is split into shards of at most this, images")
-    train_images_per_list: Count = Field(64, description="random training sample, images per coarse centroid")
-    knn_recall_target: Fraction = Field(0.98, description="knn_recall@10 for which the search is chosen")
+    pack_below: Count = Field(
+        1_000, description="a category with fewer images and an exact index shares one file with others"
+    )
+    shard_images: Count = Field(1_000_000, description="most images in one shard; a larger category is split")
+    train_images_per_list: Count = Field(
+        64, description="size of the random training sample, images per coarse centroid"
+    )
+    knn_recall_target: Fraction = Field(
+        0.98, description="knn_recall@10 that the search must reach; nprobe is chosen for it"
+    )
     candidates: int = Field(
         50,
         ge=10,
-        description="images taken from each shard for the exact re-rank, for each image that a product has; "
-        "up to 8 times as many where recall needs it",
+        description="images of each shard that the exact re-rank scores, per image of the product; "
+        "up to 8 times as many if recall needs it",
     )
     retrain_error_growth: float = Field(
         0.1,
         ge=0.0,
-        description="a quantizer is trained anew where its mean quantization error grew by more than this share",
+        description="a quantizer is retrained if its mean quantization error grew by more than this share",
     )
     retrain_recall_drop: Fraction = Field(
-        0.02, description="and where knn_recall@10, searched as when it was trained, fell by more than this"
+        0.02,
+        description="a quantizer is also retrained if knn_recall@10, with the search chosen at its training, fell by "
+        "more "
+        "than this",
     )
-    seed: int = Field(0, description="of every random choice")
+    seed: int = Field(0, description="seed of every random choice")
 
 
 class FineTuneSettings(Section):
     labels: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
         ("product",),
         min_length=1,
-        description="what makes pictures alike: `product`, `category` or an attribute's name; of several each in "
-        "turn is what a batch is about",
+        description="pictures with the same value are alike: `product`, `category` or an attribute's name; with "
+        "several, "
+        "batches use each in turn",
     )
     split_by: str = Field(
         "",
-        description="attribute of which no value stands on both sides, training and validation, such as the sender; "
-        "empty: the product",
+        description="attribute, such as the sender, whose values are split into training and validation; empty: "
+        "products "
+        "are split",
     )
-    validation_share: float = Field(0.1, gt=0.0, lt=1.0, description="share of products, or of that attribute's values")
+    validation_share: float = Field(
+        0.1, gt=0.0, lt=1.0, description="share of the products, or of the values of `split_by`, that is held out"
+    )
     classes_per_batch: int = Field(16, ge=2, description="classes in one batch")
-    pictures_per_class: int = Field(4, ge=2, description="pictures of each of them; more where there are fewer classes")
+    pictures_per_class: int = Field(
+        4, ge=2, description="pictures of each class in one batch; more if there are fewer classes"
+    )
     clicks: str | None = Field(
-        None, description="click log: Parquet file, folder or glob with a row for each product shown; unset: none"
+        None,
+        description="click log: Parquet file, folder or glob with a row for each product shown; unset: no click log",
     )
     triplets_per_query: Count = Field(10, description="triplets taken from one query of the click log")
     click_reach: int = Field(
-        1, ge=0, description="places below the last clicked product down to which the others count as seen"
+        1, ge=0, description="products count as seen down to this many places below the last clicked one"
     )
     clicked_within: float = Field(
         1.0,
         gt=0.0,
-        description="a click counts where the product is at most so unlike the query; 1: as the shown ones on average",
+        description="a click counts if the product is at most this unlike the query; 1: the average of the shown "
+        "products",
     )
     unclicked_beyond: float = Field(
         0.4,
         ge=0.0,
-        description="a product that was not clicked counts as wrong where it is at least so unlike the query and each "
-        "clicked one; the same unit",
+        description="a product that was not clicked is a negative if it is at least this unlike the query and every "
+        "clicked "
+        "product; in the unit of `clicked_within`",
     )
-    dim: Count = Field(320, description="dimensions of the new model, at most those of the model that it is made from")
+    dim: Count = Field(320, description="dimensions of the new model, at most those of the original one")
     layers: tuple[str, ...] = Field(
-        (), description="submodules of the network that are trained too, such as `blocks.6`; none: only a projection"
+        (),
+        description="submodules of the network to train too, such as `blocks.6`; empty: only a projection is trained",
     )
     size_px: int | None = Field(
-        None, ge=32, le=1024, description="side of the pictures to train on, pixels; unset: of the model's input"
+        None, ge=32, le=1024, description="side of the pictures to train on, pixels; unset: that of the model's input"
     )
     augmentation: float = Field(
         1.0,
         ge=0.0,
         le=2.0,
-        description="how far training pictures are changed to look like photos; 0: not at all",
+        description="how strongly training pictures are changed to look like photos; 0: not at all",
     )
-    learning_rate: float = Field(1e-3, gt=0.0, description="of the projection; layers of the network get three tenths")
-    processes: Count = Field(1, description="that train together, each on a GPU of its own where there are any")
-    epochs: Count = Field(20, description="times that the training pictures are gone through at most")
-    patience: Count = Field(5, description="epochs without a better recall@1 on held-out pictures after which it ends")
-    seed: int = Field(0, description="of every random choice")
+    learning_rate: float = Field(
+        1e-3, gt=0.0, description="learning rate of the projection; layers of the network get 0.3 times as much"
+    )
+    processes: Count = Field(1, description="processes that train together; with GPUs, each has one of its own")
+    epochs: Count = Field(20, description="most passes over the training pictures")
+    patience: Count = Field(
+        5, description="training ends after this many epochs without a better recall@1 on held-out pictures"
+    )
+    seed: int = Field(0, description="seed of every random choice")
 
 
 class SimilarItemsSettings(Section):
@@ -192,20 +228,20 @@ class SimilarItemsSettings(Section):
 class CategoriesSettings(Section):
     images: Count = Field(
         50_000,
-        description="random images on which `fit_categories` works, at most; six of ten are in the predictor's file, "
+        description="most random images that `fit_categories` uses. Six of ten are stored in the predictor's file, "
         "2 bytes x dim each, and take twice that in a reader's memory",
     )
-    images_per_category: Count = Field(1_000, description="and of each category, at most")
-    neighbours: Count = Field(30, description="nearest of these images that vote on a query's category")
+    images_per_category: Count = Field(1_000, description="most random images of each category")
+    neighbours: Count = Field(30, description="nearest stored images that vote on a query's category")
 
 
 class MatchSettings(Section):
     k: Count = Field(20, description="products per query")
     category_share: Fraction = Field(
-        0.9, description="the most probable categories are searched until their probabilities sum to this"
+        0.9, description="the most probable categories are searched, until their probabilities sum to this"
     )
     exact_probability: Fraction = Field(
-        0.5, description="a match is exact where it is the same product with at least this probability"
+        0.5, description="a match is exact if it shows the same product with at least this probability"
     )
 
 
@@ -217,42 +253,46 @@ class GateSettings(Section):
     min_knn_recall: Fraction = Field(0.95, description="least knn_recall@10 of each category")
     min_recall_at_10: Fraction = Field(0.0, description="least recall@10 by same product_id of each category")
     min_coverage: Fraction = Field(
-        0.99, description="least share of products with similar items, where the category has another product to offer"
+        0.99, description="least share of products with similar items, of those whose category has another product"
     )
-    max_rejected: Fraction = Field(0.5, description="largest share of the ledger's rows that may be rejected")
+    max_rejected: Fraction = Field(0.5, description="largest share of rejected rows in the ledger")
     max_churn: Fraction = Field(
         0.7,
-        description="largest mean share of a product's 10 nearest in the live version that left its 10 nearest; "
-        "like the next two, held against the lower end of the 95 % interval, so that a handful of products can't fail",
+        description="largest churn: the mean share of a product's 10 nearest in the live version that are no longer "
+        "among "
+        "its 10 nearest. This limit and the next two are compared with the lower end of the 95 % interval, so that "
+        "chance in a small category fails no gate",
     )
     max_recall_drop: Fraction = Field(
-        0.05, description="largest drop of knn_recall@10, and of recall@10, against the live version"
+        0.05, description="largest drop of knn_recall@10 and of recall@10 from the live version"
     )
-    max_size_drop: Fraction = Field(0.5, description="largest share of the live version's products that may be gone")
+    max_size_drop: Fraction = Field(0.5, description="largest share of the live version's products that are missing")
 
 
 class CleanupSettings(Section):
     retention_days: float = Field(
         7.0,
         ge=0.0,
-        description="how long a version stays after it stopped being live, and any file that no version names, days; "
-        "a reader that keeps a version open must refresh or end within this time",
+        description="days that a version is kept after it stopped being live, and a file that no version names. "
+        "A reader that keeps a version open must refresh or end within this time",
     )
 
 
 class ReportSettings(Section):
-    queries: Count = Field(12, description="query products shown")
-    similar: Count = Field(6, description="similar items shown for each")
+    queries: Count = Field(12, description="query products on the report page")
+    similar: Count = Field(6, description="similar items shown for each query product")
 
 
 class Settings(Section):
-    root: str = Field("catalog", min_length=1, description="URI below which tables, shards and the report stand")
+    root: str = Field("catalog", min_length=1, description="URI of the folder for tables, shards and the report")
     manifest: str | None = Field(None, description="Parquet file, folder or glob; unset: the sample catalog")
     log_file: str | None = Field(
-        None, description="local file to which the log's lines are added; unset: stderr, where that is no terminal"
+        None, description="local file to append the log to; unset: stderr, unless that is a terminal"
     )
     metrics_file: str | None = Field(
-        None, description="local file, such as `/var/lib/node_exporter/lookalike.prom`, for Prometheus; unset: none"
+        None,
+        description="local file for Prometheus metrics, such as `/var/lib/node_exporter/lookalike.prom`; unset: no "
+        "metrics",
     )
     ingest: IngestSettings = IngestSettings()
     model: ModelSettings = ModelSettings()
@@ -266,7 +306,7 @@ class Settings(Section):
     gate: GateSettings = GateSettings()
     cleanup: CleanupSettings = CleanupSettings()
     report: ReportSettings = ReportSettings()
-    spark: dict[str, str] = Field({}, description="Spark's own settings; spark-submit.sh hands them over as --conf")
+    spark: dict[str, str] = Field({}, description="Spark's own settings, which spark-submit.sh passes on with --conf")
 
 
 def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Settings:

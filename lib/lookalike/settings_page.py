@@ -2,23 +2,35 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
-from lookalike.config import all_fields
+from pydantic import BaseModel
+
+from lookalike.config import Settings, all_fields
+
+_NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+_PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
+_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
 def settings_page() -> str:
     """Markdown: every setting with its default, what it accepts, and what it means."""
-    return "\n".join(_lines()) + "\n"
+    return "\n".join([*_HEAD, *section_lines(Settings)]) + "\n"
 
 
-def _lines() -> Iterator[str]:
-    yield "# Settings"
-    yield ""
-    yield "Write them in a TOML file (`--config FILE`) or on the command line, which wins (`--set index.seed=1`)."
-    yield "An unknown key or a bad value is refused before any work, all problems at once."
+_HEAD = (
+    "# Settings",
+    "",
+    "Write settings in a TOML file (`--config FILE`), or on the command line (`--set index.seed=1`), which wins.",
+    "A job lists every unknown key and bad value, and refuses them before any work.",
+)
+
+
+def section_lines(settings: type[BaseModel]) -> Iterator[str]:
+    """A table for the top level, then one for each section."""
     section = None
-    for key, field in sorted(all_fields(), key=lambda named: "." in named[0]):  # top level first
+    for key, field in sorted(all_fields(settings), key=lambda named: "." in named[0]):  # top level first
         group = key.rpartition(".")[0]
         if group != section:
             section = group
@@ -41,21 +53,30 @@ def _default(value: Any) -> str:
 
 
 def _accepts(field: Any) -> str:
-    choices = getattr(field.annotation, "__args__", ())
-    if ... in choices:
-        return "list of texts"
-    if choices and all(isinstance(choice, str) for choice in choices):
-        return ", ".join(f"`{choice}`" for choice in choices)
-    kind = {int: "whole number", float: "number", str: "text", bool: "true or false"}.get(field.annotation)
-    limits = [f"{sign} {limit:g}" for sign, limit in _limits(field)]
-    return " ".join([kind or ("text" if str in choices else "table of texts"), *limits])
+    limits = [
+        f"{sign} {getattr(rule, name)}"
+        for rule in field.metadata
+        for name, sign in _SIGNS.items()
+        if hasattr(rule, name)
+    ]
+    least = ["not empty" for rule in field.metadata if getattr(rule, "min_length", 0)]
+    return ", ".join([_type(field.annotation), *limits, *least])
 
 
-def _limits(field: Any) -> Iterator[tuple[str, float]]:
-    for rule in field.metadata:
-        for name, sign in (("ge", ">="), ("gt", ">"), ("le", "<=")):
-            if (limit := getattr(rule, name, None)) is not None:
-                yield sign, limit
+def _type(annotation: Any) -> str:
+    """What a value of this type is called. A setting may be left unset whatever its type, so that None says nothing."""
+    if annotation in _NAMES:
+        return _NAMES[annotation]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return ", ".join(f"`{choice}`" for choice in arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(_type(choice) for choice in arguments if choice is not NoneType)
+    if origin is tuple and arguments[1:] == (...,):
+        return f"list of {_PLURALS[arguments[0]]}"
+    if origin is dict and arguments[0] is str:
+        return f"table of {_PLURALS[arguments[1]]}"
+    raise TypeError(f"no words for settings of type {annotation}")
 
 
 if __name__ == "__main__":

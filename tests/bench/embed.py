@@ -179,7 +179,7 @@ def map_in_arrow(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def variants(spark: SparkSession, paths: list[str], model_id: str) -> dict[str, Callable[[], None]]:
     """The whole of `embed`; and three ways in which pandas or Arrow could carry pictures that tasks read themselves."""
     images = unembedded(spark, paths)
-    iterated: Any = F.pandas_udf(iterator_udf, "array<float>")
+    iterated: Any = F.pandas_udf(iterator_udf, "array<float>")  # type: ignore[attr-defined]
     plain = predict_batch_udf(plain_model, return_type=ArrayType(FloatType()), batch_size=SETTINGS.embed.batch_images)
     contents = spark.read.format("binaryFile").load(str(Path(paths[0]).parent))
     schema = "uri string, embedding array<float>"
@@ -189,9 +189,8 @@ def variants(spark: SparkSession, paths: list[str], model_id: str) -> dict[str, 
         "`mapInPandas`": images.mapInPandas(map_in_pandas, schema),
         "plain `predict_batch_udf`": contents.select("path", plain("content").alias("embedding")),
     }
-    return {"embed": partial(embed_all, spark, paths, model_id)} | {
-        name: partial(to_noop, frame) for name, frame in frames.items()
-    }
+    ways: dict[str, Callable[[], None]] = {"embed": partial(embed_all, spark, paths, model_id)}
+    return ways | {name: partial(to_noop, frame) for name, frame in frames.items()}
 
 
 def to_noop(rows: DataFrame) -> None:
@@ -220,7 +219,7 @@ def main() -> None:
         embed, *_, plain = ways
         cold_s = seconds(work[embed])
         work[plain]()  # loads its model
-        taken = {name: [] for name in work}
+        taken: dict[str, list[float]] = {name: [] for name in work}
         for turn in range(options.rounds):
             for name in (list(work), list(reversed(work)))[turn % 2]:
                 taken[name].append(seconds(work[name]))

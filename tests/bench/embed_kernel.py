@@ -9,9 +9,11 @@ import argparse
 import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +25,11 @@ from lookalike.kernels.models.load import load_model
 from lookalike.kernels.pictures.images import Decoded, decode
 
 SHARED_IMAGES = Path(__file__).resolve().parents[3] / "shared" / "data" / "magento"
+
+
+def run_all(forward: Callable[[Any], object], batches: Iterable[Any]) -> None:
+    for batch in batches:
+        forward(batch)
 
 
 def images_per_s(n: int, rounds: int, work: Callable[[], object]) -> float:
@@ -67,7 +74,7 @@ def main() -> None:
         forward = forward_engine(replace(model, precision=precision), engine, arguments.threads, device)
         ready_s = time.perf_counter() - start
         cosine = (forward(batches[0]) * reference).sum(axis=1).min()
-        alone = images_per_s(len(pixels), arguments.rounds, lambda run=forward: [run(batch) for batch in batches])
+        alone = images_per_s(len(pixels), arguments.rounds, partial(run_all, forward, batches))
         print(
             f"{engine:9} {precision:8} forward alone {alone:7.1f} images/s, ready in {ready_s:.1f} s, "
             f"cosine with torch {cosine:.6f}"

@@ -252,7 +252,7 @@ def runs(spark: SparkSession, folder: Path) -> None:
 
 def scheduled(folder: Path, name: str) -> float:
     """Seconds of a run from the command line, its start included."""
-    settings = {"root": folder / "root", "manifest": manifest_path(folder, name)}
+    settings: dict[str, object] = {"root": folder / "root", "manifest": manifest_path(folder, name)}
     settings |= {f"gate.{limit}": value for limit, value in GATE.items()}
     options = [option for key, value in settings.items() for option in ("--set", f"{key}={value}")]
     start = time.monotonic()

@@ -27,6 +27,8 @@ from lookalike import FORMAT_VERSION, config, reader, schemas
 from lookalike.kernels.evaluation import metrics
 from lookalike.kernels.index import build as index
 from lookalike.kernels.index import shards
+from lookalike.kernels.index.choose_search import choose_search
+from lookalike.kernels.index.spec import index_spec
 
 DIM = 256
 IMAGES_PER_PRODUCT = 2
@@ -57,7 +59,7 @@ def clustered(n: int, rng: np.random.Generator) -> NDArray[np.float32]:
 def publish(root: Path, vectors: NDArray[np.float32]) -> tuple[list[str], str]:
     """Publish `vectors` as one category of one shard, as the jobs would; gives the product of each, and the index."""
     n = len(vectors)
-    spec = index.index_spec(n, DIM, SETTINGS)
+    spec = index_spec(n, DIM, SETTINGS)
     product_ids = [f"product-{i // IMAGES_PER_PRODUCT:07d}" for i in range(n)]
     image_ids = [f"{product}-{i % IMAGES_PER_PRODUCT}.jpg" for i, product in enumerate(product_ids)]
     vector_ids = np.array([int(hashlib.sha256(i.encode()).hexdigest()[:15], 16) for i in image_ids])
@@ -69,7 +71,7 @@ def publish(root: Path, vectors: NDArray[np.float32]) -> tuple[list[str], str]:
     row = shards.write(str(root), "all", "v1", "run", 0, filled, columns, "synthetic")
     row |= {"category": "all", "version": "v1", "shard": 0, "factory": spec.factory, "run_id": "bench"}
     with tempfile.TemporaryDirectory() as cache:
-        search, _ = index.choose_search([shards.open_shard(str(root), row, Path(cache))], spec, SETTINGS)
+        search, _ = choose_search([shards.open_shard(str(root), row, Path(cache))], spec, SETTINGS)
     row["nprobe"], row["candidates"] = search.nprobe, search.candidates
     write_deltalake(f"{root}/tables/shards", pa.Table.from_pylist([row], schema=schemas.SHARDS))
     live = {"category": "all", "version": "v1", "model_id": "synthetic", "format_version": FORMAT_VERSION}

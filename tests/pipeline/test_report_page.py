@@ -3,6 +3,7 @@
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser
@@ -38,6 +39,9 @@ FAINT = """() => {
 }"""
 
 
+Scheme = Literal["light", "dark"]
+
+
 def written(page: ReportPage, folder: Path) -> str:
     path = folder / "report.html"
     path.write_text(render(page), encoding="utf-8")
@@ -47,7 +51,7 @@ def written(page: ReportPage, folder: Path) -> str:
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
-def test_page_fits_loads_and_reads(browser: Browser, tmp_path: Path, name: str, scheme: str, width: int) -> None:  # noqa: F811
+def test_page_fits_loads_and_reads(browser: Browser, tmp_path: Path, name: str, scheme: Scheme, width: int) -> None:  # noqa: F811
     with browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme) as context:
         tab = context.new_page()
         said: list[str] = []
@@ -88,9 +92,13 @@ def test_similar_items_scroll_in_their_own_row_on_a_phone(browser: Browser, tmp_
         tab.goto(written(STRAINED, tmp_path))
         row = tab.locator(".matches").first
         last = row.locator("li").last
-        assert last.bounding_box()["x"] > 390
+        hidden = last.bounding_box()
+        assert hidden
+        assert hidden["x"] > 390
         row.evaluate("row => row.scrollLeft = row.scrollWidth")
-        assert last.bounding_box()["x"] + last.bounding_box()["width"] <= 390
+        shown = last.bounding_box()
+        assert shown
+        assert shown["x"] + shown["width"] <= 390
 
 
 def test_paper_shows_every_similar_item_and_category(browser: Browser, tmp_path: Path) -> None:  # noqa: F811

@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from tests import catalogs
 from tests.hostile import FORMATS, mutated, padded_jpeg
 
-from lookalike.kernels.pictures.images import BEYOND_LIMITS
+from lookalike import reasons
 from lookalike.report.thumbnails import thumbnail
 
 SECRETS = ("s3cr3t-user", "s3cr3t-password", "s3cr3t-signature", "s3cr3t-conf", "s3cr3t-exif", "AKIAS3CR3T")
@@ -104,7 +104,7 @@ def test_every_hostile_picture_is_in_the_ledger(safety: Safety) -> None:
     assert all(row["status"] in ("embedded", "reused", "rejected") for row in hostile)
     assert all((row["status"] == "rejected") == (row["reason"] is not None) for row in hostile)
     assert {row["status"] for row in hostile} >= {"embedded", "rejected"}
-    assert rows["slow"]["reason"] == BEYOND_LIMITS
+    assert rows["slow"]["reason"] == reasons.BEYOND_LIMITS.text
 
 
 def test_stderr_has_nothing_beside_the_log(safety: Safety) -> None:

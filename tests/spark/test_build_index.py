@@ -88,8 +88,9 @@ def test_files_hold_every_image_once_and_each_product_in_one_shard(catalog: Any)
         halves = np.array(batch["vector"].to_pylist(), np.float32)
         assert batch.num_rows == row["ntotal"]
         if row["path"] is not None:
-            index = faiss.read_index(str(root / row["path"]))
-            _, ids = index.search(halves, 1, params=faiss.SearchParametersIVF(nprobe=index.nlist))
+            index: Any = faiss.read_index(str(root / row["path"]))
+            everywhere = faiss.SearchParametersIVF(nprobe=index.nlist)  # type: ignore[call-arg]
+            _, ids = index.search(halves, 1, params=everywhere)
             assert index.ntotal == row["ntotal"]
             assert set(ids[:, 0].tolist()) <= set(batch["vector_id"].to_pylist())
         for product, image, vector in zip(

@@ -12,6 +12,7 @@ from tests.spark.versions import build, candidate, run_at
 
 from lookalike import reader
 from lookalike.errors import NotPublished, VersionUnusable
+from lookalike.spark.catalog.audit import record
 from lookalike.spark.catalog.publish import publish
 from lookalike.spark.operations import cleanup as module
 from lookalike.spark.operations import pins
@@ -139,7 +140,7 @@ def test_a_version_that_comes_live_while_cleanup_runs_is_spared(
     spark: Any, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pin that began before cleanup, and is written before cleanup looks again: both notice the other."""
-    record, remove = pins.record, module._remove
+    remove = module._remove
 
     def start_cleanup(*pinned: Any) -> None:
         def write_pin_then_remove(*found: Any) -> Any:

@@ -171,7 +171,7 @@ def test_queries_that_shoppers_bring_are_stored_and_embedded(spark: Any, tmp_pat
     torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "weights.pt")
     model = ModelSettings(name="timm/test_efficientnet", weights=str(tmp_path / "weights.pt"))
     (tmp_path / "photo.jpg").write_bytes(picture(100))
-    brought = [{"content": picture(101)}, {"uri": str(tmp_path / "photo.jpg")}]
+    brought: list[dict[str, Any]] = [{"content": picture(101)}, {"uri": str(tmp_path / "photo.jpg")}]
     log = [row(str(q), p, p < "near", None, **given) for q, given in enumerate(brought) for p in FOLDS]
     loose = {"clicked_within": 10.0, "unclicked_beyond": 0.0, "triplets_per_query": 5}
     spec = SPEC.model_copy(update={"clicks": write_log(tmp_path / "log.parquet", log), **loose})

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from tests import catalogs
 from tests.spark import versions
-from tests.spark.test_embed import EMBED, model_of
+from tests.spark.pictures import model_of
+from tests.spark.test_embed import EMBED
 
 from lookalike.config import ModelSettings
 from lookalike.errors import ConfigInvalid, ManifestInvalid
@@ -25,7 +26,8 @@ def answers(ranks: list[int], products: list[str]) -> pd.DataFrame:
     """What queries found, of which each has one right image."""
     rank = pd.Series(ranks, dtype=float)
     rows = pd.DataFrame({"query_id": [f"q{i}" for i in range(len(ranks))], "product_id": products, "rank": rank})
-    return rows.assign(relevant="product", category="a", attributes=None, **{"map@r": rank == 1, "ndcg@10": 1 / rank})
+    figures: dict[str, Any] = {"map@r": rank == 1, "ndcg@10": 1 / rank}
+    return rows.assign(relevant="product", category="a", attributes=None, **figures)
 
 
 def test_differences_are_of_the_same_queries() -> None:

@@ -13,8 +13,9 @@ from pyspark.sql import functions as F
 from sklearn.metrics import ndcg_score
 from tests import catalogs
 from tests.spark import versions
+from tests.spark.pictures import model_of
 from tests.spark.rows import run_of
-from tests.spark.test_embed import EMBED, model_of
+from tests.spark.test_embed import EMBED
 
 from lookalike import schemas
 from lookalike.errors import ManifestInvalid, RootUnusable
@@ -153,16 +154,16 @@ def test_figures_are_those_of_sorting_everything_and_a_rerun_adds_nothing(
     truth = gallery.truth(queries, "product_id")
     answers = gallery.run.tables.read("query_answers").where("relevant = 'product'").collect()
     assert {row["query_id"] for row in answers} == set(truth)
-    for row in answers:
-        order, flags = truth[row["query_id"]]
-        first = flags.index(True)
-        assert (row["rank"] or 101) == min(first + 1, 101)
-        assert row["right_image_id"] == f"i{order[first]}"
-        assert row["right_images"] == sum(flags)
-        assert [match["image_id"] for match in row["found"]] == [f"i{i}" for i in order[:10]]
-        assert [match["right"] for match in row["found"]] == flags[:10]
-        scores = gallery.vectors[order[:10]] @ by_id[row["query_id"]]["embedding"]
-        assert [match["score"] for match in row["found"]] == pytest.approx(scores, abs=1e-5)
+    for answer in answers:
+        order, right = truth[answer["query_id"]]
+        first = right.index(True)
+        assert (answer["rank"] or 101) == min(first + 1, 101)
+        assert answer["right_image_id"] == f"i{order[first]}"
+        assert answer["right_images"] == sum(right)
+        assert [match["image_id"] for match in answer["found"]] == [f"i{i}" for i in order[:10]]
+        assert [match["right"] for match in answer["found"]] == right[:10]
+        scores = gallery.vectors[order[:10]] @ by_id[answer["query_id"]]["embedding"]
+        assert [match["score"] for match in answer["found"]] == pytest.approx(scores, abs=1e-5)
 
     tables = {name: gallery.run.tables.delta_version(name) for name in ("query_answers", "query_evaluations")}
     printed = capsys.readouterr().out
@@ -228,7 +229,7 @@ def test_photos_go_the_way_of_the_catalog(spark: Any, tmp_path: Path) -> None:
     versions.append(run, "embeddings", stored)
     (tmp_path / "query.jpg").write_bytes(pictures[1])
     right = {"product_id": "p1", "category": "a"}
-    photos = [
+    photos: list[Row] = [
         {"query_id": "by bytes", "content": pictures[0], "product_id": "p0"},
         {"query_id": "by uri", "uri": str(tmp_path / "query.jpg"), **right},
         {"query_id": "new", "content": catalogs.picture(77), **right},

@@ -136,7 +136,7 @@ def queries_of(shop: Shop) -> list[dict[str, Any]]:
     return rows
 
 
-BAD = [
+BAD: list[dict[str, Any]] = [
     {"query_id": " "},
     {"query_id": "nothing"},
     {"query_id": "both", "uri": "/x.jpg", "embedding": [1.0] * DIM},

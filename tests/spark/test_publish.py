@@ -16,7 +16,7 @@ from lookalike.spark.catalog.audit import complete_audit, read_actions
 from lookalike.spark.catalog.churn import measure_churn
 from lookalike.spark.catalog.gate import check_gate
 from lookalike.spark.catalog.publish import publish
-from lookalike.spark.catalog.versions import find_unpublished, name_candidates
+from lookalike.spark.catalog.versions import Version, find_unpublished, name_candidates
 from lookalike.spark.operations.rollback import rollback
 from lookalike.spark.origin import Origin
 
@@ -123,7 +123,7 @@ def test_the_gate_compares_with_live(spark: Any, root: Path) -> None:
     measured = [row for c, figures in bad.items() for row in versions.measured_rows(c, "v2", "v1", **figures)]
     measured += [row for c in bad for row in versions.measured_rows(c, "v1", None, **live)]
     versions.append(run, "evaluations", measured)
-    found = [versions.Version(c, "v2", 1, False, "v1", "r") for c in bad]
+    found = [Version(c, "v2", 1, False, "v1", "r") for c in bad]
     failed = {(check.category, check.metric) for check in check_gate(run, found) if not check.holds}
     assert failed == {
         ("churned", "churn, at least"),
@@ -131,9 +131,9 @@ def test_the_gate_compares_with_live(spark: Any, root: Path) -> None:
         ("shrunk", "share of products gone, at least"),
     }
     with pytest.raises(GateFailed, match="same was not evaluated"):
-        check_gate(run, [versions.Version("same", "v2", 1, False, "v0", "r")])
+        check_gate(run, [Version("same", "v2", 1, False, "v0", "r")])
     with pytest.raises(GateFailed, match="same was not evaluated"):
-        check_gate(run, [versions.Version("same", "v3", 1, False, "v1", "r")])
+        check_gate(run, [Version("same", "v3", 1, False, "v1", "r")])
 
 
 def test_what_chance_may_do_to_one_small_category_it_can_not_do_to_all(spark: Any, root: Path) -> None:
@@ -144,7 +144,7 @@ def test_what_chance_may_do_to_one_small_category_it_can_not_do_to_all(spark: An
     measured = [row for c in names for row in versions.measured_rows(c, "v2", "v1", **worse)]
     measured += [row for c in names for row in versions.measured_rows(c, "v1", None, **good)]
     versions.append(run, "evaluations", measured)
-    found = [versions.Version(c, "v2", 1, False, "v1", "r") for c in names]
+    found = [Version(c, "v2", 1, False, "v1", "r") for c in names]
     assert [str(check) for check in check_gate(run, found[:1]) if not check.holds] == []
     failed = {(check.category, check.metric): check for check in check_gate(run, found) if not check.holds}
     assert failed.keys() == {(None, "churn, at least"), (None, "drop of recall@10, at least")}
@@ -195,8 +195,8 @@ def test_churn_is_the_share_of_neighbours_that_left(spark: Any, root: Path) -> N
     assert (by_category["b"]["value"], by_category["b"]["n"]) == (None, 0)
 
 
-def candidate_against(category: str, version: str, live: str) -> versions.Version:
-    return versions.Version(category, version, 1, False, live, "r")
+def candidate_against(category: str, version: str, live: str) -> Version:
+    return Version(category, version, 1, False, live, "r")
 
 
 def test_a_category_without_images_is_withdrawn(spark: Any, root: Path) -> None:

@@ -35,7 +35,7 @@ def evaluation(gallery: str, model_id: str, minute: int, uri: str, **said: Any) 
 
 def answer(gallery: str, query_id: str, product_id: str, rank: int | None, right_score: float) -> Row:
     found = [{"image_id": product(n), "score": 0.9 - n / 10, "right": n + 1 == rank} for n in range(3)]
-    row = {"queries_checksum": "c", "model_id": MODEL, "gallery": gallery, "relevant": "product", "run_id": "r"}
+    row: Row = {"queries_checksum": "c", "model_id": MODEL, "gallery": gallery, "relevant": "product", "run_id": "r"}
     row |= {"query_id": query_id, "product_id": product_id, "category": "a", "right_images": 1, "rank": rank}
     row |= {"map@r": 0.0, "ndcg@10": 0.0, "found": found, "right_image_id": product(5), "right_score": right_score}
     return row

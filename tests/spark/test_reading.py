@@ -220,8 +220,8 @@ def test_only_what_was_rejected_is_retried(pipeline: Pipeline, tmp_path: Path) -
 def test_an_embedded_image_outlasts_a_server_that_fails(pipeline: Pipeline, server: Server) -> None:
     """It stays as it was, and is read again by the next run; a new image is rejected, and one that is gone is too."""
     paths = {name: f"/{name}.png" for name in ("stays", "gone", "new")}
-    for seed, path in enumerate(paths.values()):
-        server.answers[path] = lambda handler, seed=seed: handler.answer(body=picture(seed))
+    server.answers[paths["stays"]] = lambda handler: handler.answer(body=picture(0))
+    server.answers[paths["gone"]] = lambda handler: handler.answer(body=picture(1))
     rows = [image(name, content=None, uri=server.uri(path), updated_at=DAY) for name, path in paths.items()]
     pipeline(rows[:2])
     server.answers[paths["gone"]] = lambda handler: handler.answer(404)

@@ -91,7 +91,7 @@ def test_a_run_is_undone_where_it_still_stands(spark: Any, tmp_path: Path) -> No
     categories = ("shop/a", "shop/b", "shop/left", "shop/moved", "home/c")
     before = {"v1": None, "v2": "v1", "v3": "v2"}
     build(run, *((c, v, against) for c in categories for v, against in before.items()), ("shop/new", "v1", None))
-    versions.went_live(run, **dict.fromkeys(categories, ("v1", "v2")), **{"shop/new": ("v1",)})
+    versions.went_live(run, (), **dict.fromkeys(categories, ("v1", "v2")), **{"shop/new": ("v1",)})
     bad = run_at(spark, root)
     versions.ledger(run, **{"shop/left": "deleted"})
     publish(bad, [versions.candidate(bad, c, "v3") for c in (*categories[:2], "shop/moved", "home/c")])

@@ -161,7 +161,7 @@ def test_a_table_is_the_same_whoever_makes_it(
 
 
 def is_local(rows: DataFrame) -> bool:
-    plan: str = rows._jdf.queryExecution().executedPlan().toString()  # type: ignore[operator]
+    plan: str = rows._jdf.queryExecution().executedPlan().toString()
     return plan.startswith("LocalTableScan")
 
 

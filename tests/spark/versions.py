@@ -56,7 +56,7 @@ def write_shard(run: Run, category: str, version: str, seed: int) -> dict[str, A
     ids = np.arange(PRODUCTS)
     index = faiss.index_factory(DIM, "IDMap,Flat", faiss.METRIC_INNER_PRODUCT)
     index.add_with_ids(vectors, ids)
-    names = pa.array([product(i) for i in ids])
+    names = pa.array([product(i) for i in range(PRODUCTS)])
     rows = shards.ShardRows(ids, names, names, np.ones(PRODUCTS, bool), vectors.astype(np.float16))
     described = shards.write(run.settings.root, category, version, run.run_id, 0, index, rows, MODEL)
     own = {"category": category, "version": version, "shard": 0, "factory": "IDMap,Flat", "nprobe": 0}
@@ -69,7 +69,7 @@ def similar_rows(category: str, version: str, step: int) -> list[dict[str, Any]]
     for query in range(PRODUCTS):
         for rank in (1, 2, 3):
             other = product((query + step + rank - 1) % PRODUCTS)
-            row = {"category": category, "version": version, "product_id": product(query), "rank": rank}
+            row: dict[str, Any] = {"category": category, "version": version, "product_id": product(query), "rank": rank}
             row |= {"similar_product_id": other, "image_id": product(query), "similar_image_id": other, "score": 0.5}
             rows.append(row)
     return rows

@@ -7,7 +7,6 @@ from pydantic import ValidationError
 
 from lookalike import config
 from lookalike.errors import ConfigInvalid
-from lookalike.settings_page import settings_page
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -68,8 +67,3 @@ def test_settings_are_frozen() -> None:
 @pytest.mark.parametrize("name", ["local.toml", "cluster.toml"])
 def test_the_files_in_conf_are_valid(name: str) -> None:
     config.load(CHECKOUT / "conf" / name)
-
-
-def test_the_page_of_settings_is_the_code_s() -> None:
-    page = (CHECKOUT / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert page == settings_page(), "run: python -m lookalike.settings_page > docs/settings.md"

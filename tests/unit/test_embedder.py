@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ def test_errors_that_are_no_pictures_fault_are_raised(model: ModelSettings) -> N
 
 
 def test_abandoning_the_stream_ends_its_threads(model: ModelSettings) -> None:
-    stream = build(model, batch_images=2).embed((n, picture(n)) for n in range(1000))
+    stream: Any = build(model, batch_images=2).embed((n, picture(n)) for n in range(1000))
     next(stream)
     stream.close()
     deadline = time.monotonic() + 60
@@ -166,7 +167,8 @@ def test_built_once_per_process_and_alive_in_a_forked_one(model: ModelSettings) 
     child = os.fork()
     if child == 0:
         (found,) = embedder(model, settings, 1, "cpu").embed([(0, picture(0))])
-        os._exit(0 if np.allclose(found.embedding, expected.embedding, atol=1e-5) else 1)
+        vectors = [np.array(outcome.embedding) for outcome in (found, expected)]
+        os._exit(0 if np.allclose(vectors[0], vectors[1], atol=1e-5) else 1)
     deadline = time.monotonic() + 60
     while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
         if time.monotonic() > deadline:

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ def test_openvino_agrees_with_torch_for_any_number_of_images(tmp_path: Path, nam
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "least"), [("float32", 1 - 1e-3), ("bfloat16", 0.98)])
 @pytest.mark.parametrize("engine", ["torch", "auto"])
 def test_the_default_model_agrees_on_real_pictures(
@@ -73,7 +75,8 @@ class Untraceable(torch.nn.Module):
 
 
 def test_auto_falls_back_to_torch_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    model = Model(Untraceable(), tiny(tmp_path).preprocessing, "untraceable-0", 3)
+    untraceable: Any = Untraceable()
+    model = Model(untraceable, tiny(tmp_path).preprocessing, "untraceable-0", 3)
     with caplog.at_level(logging.WARNING):
         forward = forward_engine(model, "auto", threads=1, device="cpu")
     assert "untraceable-0" in caplog.text

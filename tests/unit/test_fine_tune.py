@@ -107,9 +107,9 @@ def test_training_at_a_smaller_size_than_the_model_is_used_at(
 ) -> None:
     sizes = []
 
-    def recorded(size_px: int, *rest: float) -> object:
+    def recorded(size_px: int, strength: float, seed: int) -> object:
         sizes.append(size_px)
-        return augmenter(size_px, *rest)
+        return augmenter(size_px, strength, seed)
 
     monkeypatch.setattr(fine_tune, "augmenter", recorded)
     train(changed(training, size_px=96, epochs=1, layers=("conv_head",)))

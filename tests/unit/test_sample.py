@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
+from lookalike import reasons
 from lookalike.sample import catalog, make_sample
 
 PRODUCTS = 48
@@ -68,9 +69,9 @@ def test_duplicates_are_exactly_those_planted(rows: list[dict[str, Any]], truth:
 
 def test_damaged_files_are_damaged(rows: list[dict[str, Any]], truth: dict[str, Any]) -> None:
     by_id = {row["image_id"]: row for row in rows}
-    reasons = {bad["image_id"]: bad["reason"] for bad in truth["rejected"]}
-    assert len(set(reasons.values())) == 12
-    for image_id, reason in reasons.items():
+    told = {bad["image_id"]: bad["reason"] for bad in truth["rejected"]}
+    assert len(set(told.values())) == 12
+    for image_id, reason in told.items():
         if reason in (reasons.TRUNCATED.text, reasons.NOT_AN_IMAGE.text):
             with pytest.raises((OSError, SyntaxError)):
                 Image.open(io.BytesIO(content(by_id[image_id]))).load()
@@ -91,6 +92,7 @@ def test_scenes_show_products_of_the_catalog(rows: list[dict[str, Any]], truth: 
         assert dict(by_id[image_id]["attributes"])["shows"].split() == shown
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
     def digests(folder: str, seed: int) -> dict[str, str]:
         made = make_sample(tmp_path / folder, 4, seed).parent / "images"

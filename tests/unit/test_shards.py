@@ -86,7 +86,7 @@ def test_the_row_describes_the_files(tmp_path: Path) -> None:
     assert row["vectors_sha256"] == hashlib.sha256(vectors.read_bytes()).hexdigest()
     assert (row["size_bytes"], row["vectors_size_bytes"]) == (index.stat().st_size, vectors.stat().st_size)
     assert (row["ntotal"], row["dim"], row["faiss_version"]) == (7, 50, faiss.__version__)
-    read = faiss.read_index(str(index))
+    read: Any = faiss.read_index(str(index))
     assert sorted(faiss.vector_to_array(read.id_map)) == sorted(rows().vector_ids)
     with pa.ipc.open_file(vectors) as file:
         assert file.num_record_batches == 1
@@ -203,9 +203,14 @@ def test_a_pack_holds_each_category_as_a_shard_of_its_own(tmp_path: Path, cache:
 
 def test_a_pack_is_hashed_once_for_all_its_categories(tmp_path: Path, cache: Path, monkeypatch: Any) -> None:
     described = packed(str(tmp_path), rows(), ["x", "y", "y", "x", "z", "x", "y"])
-    hashed = []
+    hashed: list[Path] = []
     real = files.sha256
-    monkeypatch.setattr(files, "sha256", lambda path: hashed.append(path) or real(path))
+
+    def spy(path: Path) -> str:
+        hashed.append(path)
+        return real(path)
+
+    monkeypatch.setattr(files, "sha256", spy)
     open_shards(str(tmp_path), described, cache)
     open_shard(str(tmp_path), described[1], cache)
     assert len(hashed) == 1

@@ -158,6 +158,24 @@ def test_a_ready_checkout_hands_the_job_and_its_options_to_spark(checkout: Path,
     ]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "handed_on"),
+    [
+        (["-q", "tests/unit"], ["--durations=20", "-q", "tests/unit"]),
+        (["--fast"], ["-m", "not slow"]),
+        (["--fast", "-x", "tests/a b"], ["-m", "not slow", "-x", "tests/a b"]),
+    ],
+)
+def test_pytest_gets_its_options_and_fast_leaves_out_slow_tests(
+    checkout: Path, tools: Path, arguments: list[str], handed_on: list[str]
+) -> None:
+    make_environment(checkout)
+    stand_in(tools / "java", 'echo openjdk version \\"17.0.1\\" >&2')
+    stand_in(checkout / ".venv" / "bin" / "python", 'printf "%s\\n" "$PWD" "$@"')
+    done = run(checkout, tools, "test", *arguments)
+    assert done.stdout.splitlines() == [str(checkout), "-m", "pytest", *handed_on]
+
+
 @pytest.mark.parametrize("java", [None, "1.8.0_392", "11.0.21"])
 def test_without_a_java_17_the_packaged_one_is_taken(checkout: Path, tools: Path, java: str | None) -> None:
     make_environment(checkout)

@@ -1,5 +1,6 @@
 """A run holds its root on a store that fails, or never answers: it stops before another may take over."""
 
+import atexit
 import getpass
 import json
 import os
@@ -55,7 +56,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setattr(files, "filesystem", lambda _uri: (found, "bucket/root/.writers"))
     monkeypatch.setattr(writer_lock, "LEASE", LEASE)
     at_exit: list[Callable[[], None]] = []
-    monkeypatch.setattr(writer_lock.atexit, "register", at_exit.append)
+    monkeypatch.setattr(atexit, "register", at_exit.append)
     yield found
     for release in at_exit:
         release()
