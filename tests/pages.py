@@ -93,8 +93,8 @@ from multiprocessing.connection import Client
 with Client({address!r}) as jobs:
     jobs.send(sys.argv[1:])
     code, out, err = jobs.recv()
-sys.stdout.write(out)
-sys.stderr.write(err)
+print(out, end="", flush=True)
+print(err, end="", file=sys.stderr)
 sys.exit(code)
 """
 

@@ -8,6 +8,9 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from tests.catalogs import Ended
 from tests.conftest import CHECKOUT
@@ -18,14 +21,44 @@ from lookalike.sample import make_sample
 
 NOT_HERE = {
     ("README.md", "./spark-submit.sh test --fast"): "this test would run itself",
-    ("operations.md", "node_exporter --collector.textfile.directory=/var/lib/node_exporter"): "no node exporter here",
+    ("CONTRIBUTING.md", "./spark-submit.sh test --fast"): "this test would run itself",
+    ("architecture.md", "./spark-submit.sh test tests/unit/test_layout.py"): "runs with all tests",
+    ("CONTRIBUTING.md", "PYTHONPATH=lib .venv/bin/python -m lookalike.settings_page > docs/settings.md"): (
+        "writes into the checkout; the pages' own tests compare them with what is generated"
+    ),
+    ("cluster.md", "cp conf/cluster.toml my-cluster.toml"): "packs 3 GB, and a cluster is needed",
+    ("cluster.md", 'export SPARK_WORKER_OPTS="-Dspark.worker.resource.gpu.amount=1'): "a cluster is needed",
+    ("cluster.md", "export HADOOP_CONF_DIR=/etc/hadoop/conf"): "a cluster is needed",
+    (
+        "cluster.md",
+        "./spark-submit.sh pipeline --config my-cluster.toml --master k8s://https://HOST:6443 --deploy-mode cluster \\",
+    ): "a cluster is needed",
+    (
+        "cluster.md",
+        "export AWS_ACCESS_KEY_ID=KEY AWS_SECRET_ACCESS_KEY=SECRET AWS_ENDPOINT_URL=https://s3.shop.example",
+    ): "a store with these keys is needed",
     ("models.md", "./spark-submit.sh import_benchmark --layout deepfashion-inshop --folder In-shop/ --out bench"): (
         "the set of pictures is not here"
     ),
+    ("operations.md", "node_exporter --collector.textfile.directory=/var/lib/node_exporter"): "no node exporter here",
+    ("scale.md", "PYTHONPATH=lib:. .venv/bin/python tests/bench/operation.py"): "takes half an hour",
 }
 """Blocks that do not run here, by page and first line, and why."""
 
 RUN = ("bash", "python")
+
+# What of the sample catalog is enough for all pages: enough products to tell categories apart, two images of each.
+CATEGORIES = (
+    "accessories/hats",
+    "accessories/watches",
+    "home/mugs",
+    "men/shirts",
+    "men/trousers",
+    "women/dresses",
+    "women/tops",
+)
+VIEWS = ("_main", "_angle")
+PRODUCTS = 80  # five in each category
 NAMES = [page.name for page in PAGES]
 
 
@@ -34,10 +67,19 @@ def first_run(
     spark_session: object,  # noqa: ARG001
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Ended]:
-    """A folder in which the README's first command ran, on a smaller sample; and how it ended."""
+    """A folder in which the README's first command ran, on a part of the sample; and how it ended."""
     folder = tmp_path_factory.mktemp("checkout")
-    make_sample(folder / "catalog" / "sample", products=24)
+    make_small_sample(folder / "catalog" / "sample")
     return folder, Checkout(folder).run(blocks_of(CHECKOUT / "README.md")[0])
+
+
+def make_small_sample(folder: Path) -> None:
+    path = make_sample(folder, PRODUCTS)
+    rows = pq.read_table(path)
+    is_good = pc.is_in(rows["category"], pa.array(CATEGORIES))
+    is_chosen = pc.and_(is_good, pc.match_substring_regex(rows["image_id"], f"({'|'.join(VIEWS)})$"))
+    is_bad = pc.starts_with(rows["image_id"], "damaged")
+    pq.write_table(rows.filter(pc.or_(is_chosen, is_bad)), path)
 
 
 @pytest.mark.parametrize("name", [page.name for page in PAGES if any(b.language in RUN for b in blocks_of(page))])
