@@ -73,14 +73,15 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 LOST = """
 import sys, time
-from datetime import timedelta
 from lookalike import files
 from lookalike.spark import writer_lock
-writer_lock.LEASE = timedelta(seconds=10)  # a busy machine may be some seconds late
+writer_lock._RENEWALS_PER_LEASE = 1000  # one about every tenth of a second, of a lease that will not end meanwhile
 writer_lock.hold_writer_lock(sys.argv[1], "lost")
 fs, path = files.filesystem(sys.argv[1] + "/.writers")
-time.sleep(12)
-[lock] = fs.find(path)  # renewed
+[lock] = fs.find(path)
+first = fs.cat_file(lock)
+while fs.cat_file(lock) == first:  # until it is renewed
+    time.sleep(0.1)
 fs.rm_file(lock)
 try:
     time.sleep(60)

@@ -64,6 +64,7 @@ def test_ctrl_c_half_way_then_again(own_shop: Shop, tmp_path: Path, untouched: U
     job = started(own_shop, manifest, ["embed.commit_images=5"])
     while job.poll() is None and catalogs.versions(own_shop.root)["embeddings"] < before + 2:
         time.sleep(0.2)
+    assert job.poll() is None, f"the run ended before it could be stopped: {job.communicate()}"
     os.killpg(job.pid, signal.SIGINT)
     _, err = job.communicate(timeout=300)
     assert job.returncode == 130, err

@@ -1,5 +1,6 @@
 """Evaluate and publish, on shards of hand-made vectors and on similar items that are right, wrong or missing."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.classic.dataframe import DataFrame as ClassicDataFrame
 from tests.spark.versions import MODEL, run_at
 
 from lookalike import schemas
@@ -179,18 +181,48 @@ def test_a_second_evaluation_adds_nothing(catalog: Catalog) -> None:
     assert catalog.run.tables.read("evaluations").count() == len(first)
 
 
+class Traffic:
+    """The columns that were broadcast, and the columns and the number of rows of each answer to the driver."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.broadcast: list[list[str]] = []
+        self.answers: list[tuple[list[str], int]] = []
+        broadcast = F.broadcast
+
+        def spy(rows: DataFrame) -> DataFrame:
+            self.broadcast.append(rows.columns)
+            return broadcast(rows)
+
+        monkeypatch.setattr(F, "broadcast", spy)
+        for name in ("collect", "toArrow", "toPandas", "toLocalIterator"):  # `first`, `head`, `take` collect
+            monkeypatch.setattr(ClassicDataFrame, name, self._counted(getattr(ClassicDataFrame, name)))
+
+    def _counted(self, ask: Callable[..., Any]) -> Callable[..., Any]:
+        def spy(rows: DataFrame, *given: Any, **options: Any) -> Any:
+            answer = ask(rows, *given, **options)
+            answer = list(answer) if isinstance(answer, Iterator) else answer
+            self.answers.append((rows.columns, len(answer)))
+            return answer
+
+        return spy
+
+
+def test_traffic_sees_every_way_to_the_driver(spark: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    traffic = Traffic(monkeypatch)
+    rows = spark.range(7)
+    for ask in (rows.collect, rows.toArrow, rows.toPandas, rows.toLocalIterator, lambda: rows.take(7)):
+        ask()
+        assert traffic.answers.pop() == (["id"], 7)
+
+
 def test_products_go_to_no_driver(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is broadcast grows with the categories of a run, never with their products."""
-    broadcast, columns = F.broadcast, set[str]()
-
-    def spy(rows: DataFrame) -> DataFrame:
-        columns.update(rows.columns)
-        return broadcast(rows)
-
-    monkeypatch.setattr(F, "broadcast", spy)
+    """What is broadcast, and what the driver is told, grows with the categories of a run, never with their products."""
+    traffic = Traffic(monkeypatch)
     catalog.version = replace(catalog.version, live_version="v0")
     figures = catalog.measured(catalog.exact_items())
     assert figures["knn_recall@10"]["value"] == 1.0
     assert figures["churn"]["n"] == 0
-    assert "category" in columns
-    assert "product_id" not in columns
+    assert traffic.broadcast
+    assert all("product_id" not in columns for columns in traffic.broadcast)
+    assert any(n > 0 for _, n in traffic.answers)
+    assert all("product_id" not in columns and n < PRODUCTS for columns, n in traffic.answers), traffic.answers
