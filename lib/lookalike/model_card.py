@@ -17,13 +17,10 @@ def model_card(
 ) -> str:
     """What it was made from, how, and how good it is. `epochs` as training gave them, `best` the number of one."""
     kinds = list(epochs[0]["recall@1"])
+    losses = [f"{epoch['loss']:.3f}" if "loss" in epoch else "" for epoch in epochs]
     rows = [
-        [
-            epoch["epoch"],
-            f"{epoch['loss']:.3f}" if "loss" in epoch else "",
-            *(epoch["recall@1"][kind] for kind in kinds),
-        ]
-        for epoch in epochs
+        [epoch["epoch"], loss, *(epoch["recall@1"][kind] for kind in kinds)]
+        for epoch, loss in zip(epochs, losses, strict=True)
     ]
     return (
         "\n\n".join(

@@ -214,38 +214,44 @@ def set_statuses(keyed: DataFrame, outcomes: DataFrame, model_id: str, run_id: s
     `changed`: whether the row differs from the ledger's. `other_bytes`: whether the bytes are others although uri and
     updated_at are as before. An image that is embedded, and can't be read for a cause that may pass, stays as it was.
     """
-    found = outcomes.select(
-        F.col("key"), *[F.col(name).alias(f"found_{name}") for name in (*_CONTENT, "reason")], "is_new"
-    )
-    rows = keyed.join(found, "key", "inner").withColumn("run_id", F.lit(run_id))
-    ours = (F.col("model_id") == model_id) & F.col("status").isin("embedded", "reused")
-    refusal = F.col("found_reason")
-    first = F.min("image_id").over(Window.partitionBy(F.coalesce("found_content_hash", "image_id")))
-    stays = F.coalesce(refusal.isin(*reasons.TRANSIENT) & ours, F.lit(False))
-    as_before = F.coalesce(ours & (F.col("found_content_hash") == F.col("content_hash")), F.lit(False))
-    is_first = F.col("is_new") & (F.col("image_id") == first)
-    new = {
+    rows = _beside_outcomes(keyed, outcomes, model_id).withColumn("run_id", F.lit(run_id))
+    refused = F.col("outcome_reason").isNotNull()
+    status = F.when(refused, "rejected").when(F.col("is_first"), "embedded").otherwise("reused")
+    values = {
         "uri": withhold_secrets(F.col("given_uri")),
         "updated_at": F.col("given_updated_at"),
-        "content_hash": F.col("found_content_hash"),
-        "width": F.col("found_width"),
-        "height": F.col("found_height"),
+        **{name: F.col(f"outcome_{name}") for name in (*_CONTENT, "reason")},
         "model_id": F.lit(model_id),
-        "status": F.when(refusal.isNotNull(), "rejected")
-        .when(as_before, F.col("status"))
-        .when(is_first, "embedded")
-        .otherwise("reused"),
-        "reason": refusal,
+        "status": F.when(F.col("as_before"), F.col("status")).otherwise(status),
     }
-    same_place = F.col("uri").eqNullSafe(new["uri"]) & F.col("updated_at").eqNullSafe(new["updated_at"])
-    others = same_place & ~F.col("stated") & refusal.isNull() & (F.col("content_hash") != F.col("found_content_hash"))
-    counted = (
-        F.when(stays, "reused").when(refusal.isNotNull(), "rejected").when(is_first, "embedded").otherwise("reused")
-    )
-    changed = reduce(or_, (~F.col(name).eqNullSafe(value) for name, value in new.items()))
+    changed = reduce(or_, (~F.col(name).eqNullSafe(value) for name, value in values.items()))
+    same_place = F.col("uri").eqNullSafe(values["uri"]) & F.col("updated_at").eqNullSafe(values["updated_at"])
+    differs = F.coalesce(F.col("content_hash") != F.col("outcome_content_hash"), F.lit(False))
     return rows.select(
-        *[new.get(name, F.col(name)).alias(name) for name in to_spark_schema(schemas.IMAGES).names],
-        counted.alias("counted"),
-        (~stays & changed).alias("changed"),
-        F.coalesce(others, F.lit(False)).alias("other_bytes"),
+        *[values.get(name, F.col(name)).alias(name) for name in to_spark_schema(schemas.IMAGES).names],
+        F.when(F.col("stays"), "reused").otherwise(status).alias("counted"),
+        (~F.col("stays") & changed).alias("changed"),
+        (same_place & ~F.col("stated") & ~refused & differs).alias("other_bytes"),
+    )
+
+
+def _beside_outcomes(keyed: DataFrame, outcomes: DataFrame, model_id: str) -> DataFrame:
+    """`keyed` with the outcome of its key as `outcome_*`, and with what decides the status.
+
+    `stays`: embedded before, and not readable just now; `as_before`: embedded before, and of the same content;
+    `is_first`: whose content was embedded just now, and no other row of it has a lower image_id.
+    """
+    renamed = [F.col(name).alias(f"outcome_{name}") for name in (*_CONTENT, "reason")]
+    rows = keyed.join(outcomes.select("key", *renamed, "is_new"), "key", "inner")
+    content_hash = F.col("outcome_content_hash")
+    ours = (F.col("model_id") == model_id) & F.col("status").isin("embedded", "reused")
+    stays = ours & F.col("outcome_reason").isin(*reasons.TRANSIENT)
+    as_before = ours & F.col("outcome_reason").isNull() & (content_hash == F.col("content_hash"))
+    first = F.min("image_id").over(Window.partitionBy(F.coalesce(content_hash, "image_id")))
+    return rows.withColumns(
+        {
+            "stays": F.coalesce(stays, F.lit(False)),
+            "as_before": F.coalesce(as_before, F.lit(False)),
+            "is_first": F.col("is_new") & (F.col("image_id") == first),
+        }
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
@@ -23,7 +24,7 @@ from lookalike.config import CategoriesSettings
 from lookalike.errors import NotPredictable, PredictorDamaged
 from lookalike.kernels.categories import predictor as predicting
 from lookalike.kernels.categories import same_product
-from lookalike.kernels.categories.same_product import Pair
+from lookalike.kernels.categories.same_product import Pair, SameProduct
 from lookalike.spark.catalog.audit import read_live
 from lookalike.spark.catalog.category_predictors import PredictorRow, read_latest_predictor
 from lookalike.spark.catalog.gallery import fingerprint, select_live
@@ -32,6 +33,9 @@ from lookalike.spark.open_galleries import keep_galleries_open
 from lookalike.spark.run import Run, console
 from lookalike.spark.tables import make_arrow_rows, select_versions, to_spark_schema, version_key_of
 from lookalike.spark.tasks import TASK_IMAGES, group_by_size, run_tasks
+
+if TYPE_CHECKING:  # only the one task that fits needs scikit-learn
+    from lookalike.kernels.categories.fit import Figure, Fitted
 
 PAIRS = 10_000
 """Random images, at most, of which the nearest of the same and of another product are compared."""
@@ -205,14 +209,18 @@ def _fitted(order: Order, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Reco
     category, product = (table[name].take(rows).to_pylist() for name in keys[:2])
     fitted = fit(embeddings, category, product, order.k, order.seed)
     same = fit_same_product(order.pairs, order.seed)
-    predictor = fitted.predictor
     path = f"categories/{order.inputs}-{order.run_id}.npz"
     with files.written_atomically(files.join(order.root, path)) as temporary:
-        predicting.write(temporary, predictor)
+        predicting.write(temporary, fitted.predictor)
         described = {"sha256": files.sha256(temporary), "size_bytes": temporary.stat().st_size}
-    row = {
-        **described,
-        "path": path,
+    row = described | {"path": path} | _describe(order, fitted, same)
+    yield from pa.Table.from_pylist([row], _FITTED).to_batches()
+
+
+def _describe(order: Order, fitted: "Fitted", same: "tuple[SameProduct, Figure] | str") -> dict[str, Any]:
+    """The columns of `category_predictors` that say what was fitted, and how good it is."""
+    predictor = fitted.predictor
+    return {
         "format_version": FORMAT_VERSION,
         "model_id": order.model_id,
         "inputs": order.inputs,
@@ -230,7 +238,6 @@ def _fitted(order: Order, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Reco
         "same_product_intercept": None if isinstance(same, str) else same[0].intercept,
         "same_product_reason": same if isinstance(same, str) else None,
     }
-    yield from pa.Table.from_pylist([row], _FITTED).to_batches()
 
 
 def _print(row: PredictorRow, fitted: bool) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from lookalike import files, reasons, schemas
@@ -104,13 +104,7 @@ def _write_pictures(run: Run, judged: DataFrame, preprocessing: "Preprocessing",
 def _check(run: Run, chosen: DataFrame, skipped: Mapping[str, int]) -> None:
     """Raise TrainingImpossible where these pictures, with `labels` and `split`, are no training set."""
     spec = run.settings.fine_tune
-    sides = _by(chosen, "split")
-    each = chosen.select("split", F.explode("labels").alias("kind", "value"))
-    pictures = (F.count_if(F.col("split") == side).alias(side) for side in ("train", "validation"))
-    classes = each.groupBy("kind", "value").agg(*pictures).groupBy("kind")
-    pairs = (F.count_if(F.col(side) > 1).alias(name) for side, name in (("train", "pairs"), ("validation", "held_out")))
-    found = classes.agg(F.count("*").alias("classes"), *pairs)
-    by_kind = {row["kind"]: row for row in found.collect()}
+    sides, by_kind = _by(chosen, "split"), _count_classes(chosen)
     left_out = "; ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items())) or "none"
     if not sides and reasons.NOT_EMBEDDED.text in skipped:
         raise TrainingImpossible(f"no picture can be used, left out are: {left_out}; run the pipeline first")
@@ -145,6 +139,15 @@ def _check(run: Run, chosen: DataFrame, skipped: Mapping[str, int]) -> None:
             "more pictures of each, set fine_tune.labels to a coarser one, or lower fine_tune.classes_per_batch "
             f"({about})"
         )
+
+
+def _count_classes(chosen: DataFrame) -> dict[str, Row]:
+    """By kind of label: `classes`; how many have two pictures in training: `pairs`; in validation: `held_out`."""
+    each = chosen.select("split", F.explode("labels").alias("kind", "value"))
+    pictures = (F.count_if(F.col("split") == side).alias(side) for side in ("train", "validation"))
+    classes = each.groupBy("kind", "value").agg(*pictures).groupBy("kind")
+    pairs = (F.count_if(F.col(side) > 1).alias(name) for side, name in (("train", "pairs"), ("validation", "held_out")))
+    return {row["kind"]: row for row in classes.agg(F.count("*").alias("classes"), *pairs).collect()}
 
 
 def _instead(run: Run, kind: str) -> str:
