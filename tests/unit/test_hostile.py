@@ -27,7 +27,7 @@ from lookalike.report.thumbnails import thumbnail
 
 SQUASH = Preprocessing(64, "squash", 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3)
 MAX_PIXELS = 4_000_000
-SECONDS = 3.0  # of a processor
+SECONDS = 10.0  # of a processor: half of what embed.decode_timeout_s allows, as machines differ
 MB = 2**20
 
 decoder = Decoder(SQUASH, MAX_PIXELS, 4, SECONDS)
