@@ -64,8 +64,8 @@ def import_benchmark(layout: str, folder: Path, out: str) -> Counts:
     target = files.absolute(out)
     counts = {"gallery": 0, "queries": 0}
     with (
-        files.written_atomically(files.join(target, GALLERY_FILE)) as gallery_path,
-        files.written_atomically(files.join(target, QUERY_FILE)) as queries_path,
+        files.write_atomically(files.join(target, GALLERY_FILE)) as gallery_path,
+        files.write_atomically(files.join(target, QUERY_FILE)) as queries_path,
     ):
         with (
             pq.ParquetWriter(gallery_path, _GALLERY) as gallery,

@@ -117,7 +117,7 @@ def from_folder(folder: str, out: str) -> Counts:
 
 
 def _write(out: str, tables: Iterator[pa.Table], source: str, dated: bool) -> Counts:
-    with files.written_atomically(files.absolute(out)) as path:
+    with files.write_atomically(files.absolute(out)) as path:
         with pq.ParquetWriter(path, SCHEMA) as writer:
             for table in tables:
                 writer.write_table(table)

@@ -312,11 +312,11 @@ def _read(
 ) -> list[dict[str, Any]]:
     """Rows of a table; `filters` are pushed down to the files."""
     uri = files.join(root, "tables", table)
-    if not delta_log.commits(uri):
+    if not delta_log.list_commits(uri):
         if missing_ok:
             return []
         raise RootUnusable(f"{root} is not a catalog, as it has no table {table}: give the pipeline's root")
-    rows: list[dict[str, Any]] = delta_log.opened(uri).to_pyarrow_table(filters=filters).to_pylist()
+    rows: list[dict[str, Any]] = delta_log.open_table(uri).to_pyarrow_table(filters=filters).to_pylist()
     return rows
 
 

@@ -136,7 +136,7 @@ def test_formats(written: str, expected: str) -> None:
 @pytest.mark.parametrize("length", [1, 2, 71, 72, 73, 300])
 def test_shortened_keeps_both_ends(length: int) -> None:
     text = "".join(chr(ord("a") + i % 26) for i in range(length))
-    short = formats.shortened(text)
+    short = formats.shorten(text)
     head, _, tail = short.partition("…")
     assert len(short) == min(length, 72)
     assert text.startswith(head)

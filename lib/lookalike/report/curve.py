@@ -8,7 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lookalike.formats import shortened
+from lookalike.formats import shorten
 
 _INK = "#808080"  # to be read on paper and in the dark
 
@@ -19,7 +19,7 @@ def training_curve(recall: Sequence[Mapping[str, float]]) -> str:
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axes = figure.subplots()
     for kind in recall[0]:
-        axes.plot([epoch[kind] for epoch in recall], marker="o", markersize=4, label=f"same {shortened(kind, 32)}")
+        axes.plot([epoch[kind] for epoch in recall], marker="o", markersize=4, label=f"same {shorten(kind, 32)}")
     axes.set_xlabel("epoch", color=_INK)
     axes.set_ylabel("recall@1", color=_INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

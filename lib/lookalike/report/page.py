@@ -10,7 +10,7 @@ from typing import Literal
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
 from lookalike import formats
-from lookalike.files import redacted
+from lookalike.files import redact
 
 State = Literal["published", "unchanged", "gate failed", "live", "rolled back"]
 """What became of a run's versions."""
@@ -242,8 +242,8 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     for write in (
-        redacted,
-        formats.shortened,
+        redact,
+        formats.shorten,
         formats.count,
         formats.share,
         formats.rate,

@@ -197,7 +197,7 @@ def write(
     """
     stem = f"shards/{slug(category)}/{version}/{run_id}-{shard:05d}"
     path = f"{stem}.faiss"
-    with files.written_atomically(files.join(root, path)) as temporary:
+    with files.write_atomically(files.join(root, path)) as temporary:
         faiss.write_index(index, str(temporary))
         described = {"path": path, "sha256": files.sha256(temporary), "size_bytes": temporary.stat().st_size}
     batch = _arrow_batch(rows.arranged(), [0], {**_metadata(model_id), "category": category, "version": version})
@@ -269,7 +269,7 @@ def _arrow_batch(
 
 
 def _write_batch(root: str, path: str, batch: pa.RecordBatch) -> dict[str, Any]:
-    with files.written_atomically(files.join(root, path)) as temporary:
+    with files.write_atomically(files.join(root, path)) as temporary:
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
         return {

@@ -102,6 +102,6 @@ def write(uri: str, model: ModelFile) -> None:
     }
     tensors = {f"network.{name}": tensor for name, tensor in model.network.items()} | model.projection_tensors()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with files.written_atomically(uri) as path:
+    with files.write_atomically(uri) as path:
         # Not save_file, whose files nobody but their owner can read.
         path.write_bytes(safetensors.torch.save(tensors, metadata={_HEADER: json.dumps(recipe)}))

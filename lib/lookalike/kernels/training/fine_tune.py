@@ -315,7 +315,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "schedule": schedule.state_dict(),
         }
-        with files.written_atomically(checkpoint(self.training.out)) as path:
+        with files.write_atomically(checkpoint(self.training.out)) as path:
             torch.save(state, path)
 
     def _resume(self, schedule: Any) -> None:

@@ -206,7 +206,7 @@ def _train(rows: DataFrame, build: Build, cores: int) -> dict[str, Outcome]:
         table = pa.Table.from_batches(list(batches))
         embeddings = index.embeddings_of(table)[np.argsort(table["vector_id"].to_numpy())]
         trained, outcome = train_or_reuse(build.root, plan.spec, plan.former, embeddings, build.settings)
-        with files.written_atomically(build.trained_path(plan.category)) as path:
+        with files.write_atomically(build.trained_path(plan.category)) as path:
             faiss.write_index(trained, str(path))
         yield pa.RecordBatch.from_pylist([{"category": plan.category, **asdict(outcome)}], schema=_TRAINED)
 

@@ -62,9 +62,9 @@ def update_report(run: Run, summary: RunSummary) -> None:
 def _save(run: Run, page: pages.ReportPage) -> str:
     """Where it is, without secrets."""
     uri = files.join(run.settings.root, "report.html")
-    with files.written_atomically(uri) as path:
+    with files.write_atomically(uri) as path:
         path.write_text(pages.render(page), encoding="utf-8")
-    return files.redacted(uri)
+    return files.redact(uri)
 
 
 def gather_page(run: Run, summary: RunSummary) -> pages.ReportPage:
@@ -221,7 +221,7 @@ def count_rejections(images: DataFrame) -> tuple[pages.RejectReason, ...]:
     rows = rejected.withColumn("place", place).withColumn("size", size).where(F.col("place") <= _EXAMPLES).collect()
     reasons: dict[tuple[int, str], list[pages.RejectExample]] = {}
     for row in sorted(rows, key=lambda row: (-row["size"], row["reason"], row["place"])):
-        uri = files.redacted(row["uri"]) if row["uri"] else None
+        uri = files.redact(row["uri"]) if row["uri"] else None
         reasons.setdefault((row["size"], row["reason"]), []).append(pages.RejectExample(row["image_id"], uri))
     return tuple(pages.RejectReason(reason, size, tuple(examples)) for (size, reason), examples in reasons.items())
 

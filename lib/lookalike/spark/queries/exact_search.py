@@ -60,7 +60,7 @@ _RANKED = pa.schema(
 def write_queries(queries: DataFrame, uri: str) -> str:
     """Write `queries` (query_id, product_id, category, image_id, content_hash, embedding); gives their one file."""
     queries.coalesce(1).write.parquet(uri)
-    (name,) = (name for name in files.listed(uri) if name.endswith(".parquet"))
+    (name,) = (name for name in files.list_files(uri) if name.endswith(".parquet"))
     return files.join(uri, name)
 
 

@@ -105,10 +105,10 @@ def match_queries(run: Run, uri: str, out: str) -> None:
 
 def check_replaceable(out: str) -> None:
     """Raises ConfigInvalid unless there is nothing at `out`, or what an earlier run left there."""
-    if not files.listed(out):
+    if not files.list_files(out):
         return
-    if delta_log.commits(out):
-        fields = delta_log.opened(out).schema().fields
+    if delta_log.list_commits(out):
+        fields = delta_log.open_table(out).schema().fields
         if [field.name for field in fields] == schemas.MATCHES.names:
             return
     raise ConfigInvalid(f"--out {out}: something else is there, and would be replaced; give a new place")

@@ -210,7 +210,7 @@ def _fitted(order: Order, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Reco
     fitted = fit(embeddings, category, product, order.k, order.seed)
     same = fit_same_product(order.pairs, order.seed)
     path = f"categories/{order.inputs}-{order.run_id}.npz"
-    with files.written_atomically(files.join(order.root, path)) as temporary:
+    with files.write_atomically(files.join(order.root, path)) as temporary:
         predicting.write(temporary, fitted.predictor)
         described = {"sha256": files.sha256(temporary), "size_bytes": temporary.stat().st_size}
     row = described | {"path": path} | _describe(order, fitted, same)
