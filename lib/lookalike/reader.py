@@ -126,7 +126,7 @@ class Catalog:
             (gallery, place, number)
             for gallery in opened.galleries
             for place, shard in enumerate(gallery.shards)
-            if (number := shard.product_number(product_id)) is not None
+            if (number := shard.find_product(product_id)) is not None
         ]
         if not places:
             raise ProductUnknown(
@@ -134,7 +134,7 @@ class Catalog:
             )
         if len(opened.galleries) == 1:
             ((gallery, place, number),) = places
-            return _matches(gallery, search.similar(gallery, place, range(number, number + 1), _positive(k)))
+            return _matches(gallery, search.search_similar(gallery, place, range(number, number + 1), _positive(k)))
         images = np.concatenate([_images(gallery.shards[place], number) for gallery, place, number in places])
         nearest = _nearest(opened.galleries, images, _positive(k) + 1)
         return [match for match in nearest if match.product_id != product_id][:k]
@@ -350,7 +350,7 @@ def _positive(k: int) -> int:
 
 def _images(shard: Shard, number: int) -> NDArray[np.float32]:
     """Embeddings (images, dim) of a product of a shard."""
-    return search.as_float32(shard.vectors[shard.product_starts[number] : shard.product_starts[number + 1]])
+    return search.to_float32(shard.vectors[shard.product_starts[number] : shard.product_starts[number + 1]])
 
 
 def _nearest(galleries: Iterable[search.Gallery], embeddings: NDArray[np.float32], k: int) -> list[Match]:

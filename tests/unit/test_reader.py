@@ -81,7 +81,7 @@ def build(
             images.available[mine],
             images.vectors[mine],
         )
-        row = shards.write(str(root), category, version, "run", shard, index, columns, model_id)
+        row = shards.write_shard(str(root), category, version, "run", shard, index, columns, model_id)
         row |= {"category": category, "version": version, "shard": shard, "factory": factory, "run_id": "run"}
         row |= {"nprobe": 8 if "IVF" in factory else 0, "candidates": 100, "format_version": FORMAT_VERSION}
         rows.append(row | changes)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from lookalike import FORMAT_VERSION, files
 from lookalike.errors import FormatTooNew, NotPredictable, PredictorDamaged
-from lookalike.kernels.index.shards import cache_folder, verified
+from lookalike.kernels.index.shards import fetch_verified, make_cache_folder
 
 Float32s = NDArray[np.float32]
 Float64s = NDArray[np.float64]
@@ -168,7 +168,7 @@ def open_predictor(root: str, row: Mapping[str, Any], cache: Path | None = None)
             f"{uri} has format {row['format_version']}, this library reads up to {FORMAT_VERSION}: upgrade lookalike"
         )
     mend = "run fit_categories"
-    return read(verified(uri, row["sha256"], row["size_bytes"], cache_folder(cache), PredictorDamaged, mend))
+    return read(fetch_verified(uri, row["sha256"], row["size_bytes"], make_cache_folder(cache), PredictorDamaged, mend))
 
 
 def latest(rows: Iterable[Mapping[str, Any]], model_id: str) -> Mapping[str, Any]:

@@ -48,7 +48,7 @@ def pairs(gallery: Gallery, place: int, count: int, seed: int) -> list[Pair]:
     rows = np.sort(np.random.default_rng(seed).permutation(several)[:count])
     if not len(rows):
         return []
-    embeddings = search.as_float32(shard.vectors[rows])
+    embeddings = search.to_float32(shard.vectors[rows])
     others = _nearest_other(gallery, embeddings, shard.product[rows] + gallery.product_offsets[place])
     found = []
     for row, embedding, other in zip(rows.tolist(), embeddings, others.tolist(), strict=True):
@@ -56,7 +56,7 @@ def pairs(gallery: Gallery, place: int, count: int, seed: int) -> list[Pair]:
         own = shard.vectors[shard.product_starts[product] : shard.product_starts[product + 1]]
         own = own[(own != shard.vectors[row]).any(axis=1)]
         if len(own) and np.isfinite(other):
-            same = float((search.as_float32(own) @ embedding).max())
+            same = float((search.to_float32(own) @ embedding).max())
             found.append(Pair(shard.product_ids[row].as_py(), min(same, 1.0), other))
     return found
 
@@ -65,10 +65,10 @@ def _nearest_other(gallery: Gallery, embeddings: NDArray[np.float32], own: NDArr
     """(q,) score of the nearest image of another product than `own` (q,); nan for none, and for an equal picture."""
     nearest = np.full(len(own), np.nan)
     found = search.search(gallery, embeddings, 2)  # one of the two may be of the query's own product
-    others = np.flatnonzero(gallery.numbers_of(found.row) != own[found.group])
+    others = np.flatnonzero(gallery.look_up_products(found.row) != own[found.group])
     for match in others[::-1].tolist():  # of two, the better one comes last
         group, row = found.group[match], found.row[match]
         place = int(np.searchsorted(gallery.row_offsets, row, side="right")) - 1
-        vector = search.as_float32(gallery.shards[place].vectors[row - gallery.row_offsets[place]])
+        vector = search.to_float32(gallery.shards[place].vectors[row - gallery.row_offsets[place]])
         nearest[group] = np.nan if np.array_equal(vector, embeddings[group]) else found.score[match]
     return nearest

@@ -34,7 +34,7 @@ class Block:
     own_rows: Codes
 
 
-class Nearest:
+class NearestImages:
     """The nearest gallery images of each query by one kind of label, among the blocks seen so far."""
 
     def __init__(self, labels: Codes, depth: int) -> None:
@@ -74,12 +74,13 @@ class Nearest:
         self.best_score[some] = np.where(better, best, self.best_score[some])
 
 
-def nearest(queries: Floats, labels: Sequence[Codes], blocks: Iterable[Block], depth: int) -> list[Nearest]:
+def rank_gallery(queries: Floats, labels: Sequence[Codes], blocks: Iterable[Block], depth: int) -> list[NearestImages]:
     """Search a gallery exactly for each of `queries` (q, dim), once for each kind of `labels` (q,).
 
-    An irrelevant image that ties with a relevant one goes first, so that copies of one picture never look like success.
+    Ties count against the model: an irrelevant image ranks above a relevant one of equal score, so that copies of one
+    picture never look like success.
     """
-    found = [Nearest(each, depth) for each in labels]
+    by_kind = [NearestImages(each, depth) for each in labels]
     first_row = 0
     for block in blocks:
         embeddings = block.embeddings.astype(np.float32, copy=False).T
@@ -88,10 +89,10 @@ def nearest(queries: Floats, labels: Sequence[Codes], blocks: Iterable[Block], d
             scores = queries[some] @ embeddings
             ours = (block.own_queries >= start) & (block.own_queries < start + len(scores))
             scores[block.own_queries[ours] - start, block.own_rows[ours]] = -np.inf
-            for kind, theirs in zip(found, block.labels, strict=True):
-                kind.add(some, scores, theirs, first_row)
+            for nearest, theirs in zip(by_kind, block.labels, strict=True):
+                nearest.add(some, scores, theirs, first_row)
         first_row += len(block.embeddings)
-    return found
+    return by_kind
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Ranking:
     total: Codes  # (q,) how many images of the whole gallery are
 
 
-def first_place(ranking: Ranking) -> Codes:
+def find_first_place(ranking: Ranking) -> Codes:
     """(q,) place of the first relevant image, from 1; 0 where none is among the nearest."""
     return np.where(ranking.relevant.any(axis=1), ranking.relevant.argmax(axis=1) + 1, 0)
 

@@ -30,7 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lookalike import files
 from lookalike.config import FineTuneSettings, ModelSettings
 from lookalike.errors import ModelInvalid, TrainingImpossible
-from lookalike.kernels.evaluation.retrieval import NO_LABEL, Block, nearest
+from lookalike.kernels.evaluation.retrieval import NO_LABEL, Block, rank_gallery
 from lookalike.kernels.models import model_file
 from lookalike.kernels.models.engines import forward_engine
 from lookalike.kernels.models.load import Model, load_model, resized
@@ -280,7 +280,7 @@ class _Run:
         rows = np.arange(len(held_out))
         embeddings = _embedded(self.learner, held_out, self.model.preprocessing.size_px, self.pool)
         labels = [np.where(codes == UNKNOWN, NO_LABEL, codes) for codes in held_out.labels.values()]
-        rankings = nearest(embeddings, labels, [Block(embeddings, labels, rows, rows)], 1)
+        rankings = rank_gallery(embeddings, labels, [Block(embeddings, labels, rows, rows)], 1)
         found = {
             kind: ranking.relevant[ranking.total > 0, 0]
             for kind, ranking in zip(held_out.labels, rankings, strict=True)
