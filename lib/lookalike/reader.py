@@ -37,7 +37,7 @@ from lookalike.errors import (
     ProductUnknown,
     RootUnusable,
 )
-from lookalike.kernels.categories.predictor import Predictor, among, latest, open_predictor
+from lookalike.kernels.categories.predictor import Predictor, open_predictor, pick_latest, predict_among
 from lookalike.kernels.index import search
 from lookalike.kernels.index.shards import Shard, open_merged
 
@@ -165,7 +165,7 @@ class Catalog:
         return self._predicted(opened, _query(embedding, opened), k)
 
     def _predicted(self, opened: "_Opened", query: NDArray[np.float32], k: int) -> list[Predicted]:
-        names, probabilities = among(self._predictor(opened.model_id), query, opened.versions)
+        names, probabilities = predict_among(self._predictor(opened.model_id), query, opened.versions)
         best = np.argsort(-probabilities[0], kind="stable")[: _positive(k)].tolist()
         return [Predicted(names[place], float(probabilities[0, place])) for place in best]
 
@@ -173,7 +173,9 @@ class Catalog:
         """Read when it is first needed, and again when `refresh` made way for another one."""
         with self._predicting:
             if model_id not in self._serving:
-                self._serving[model_id] = latest(_read(self.root, "category_predictors", missing_ok=True), model_id)
+                self._serving[model_id] = pick_latest(
+                    _read(self.root, "category_predictors", missing_ok=True), model_id
+                )
             row = self._serving[model_id]
             if self._read_predictor is None or self._read_predictor[0] != row["path"]:
                 self._read_predictor = row["path"], open_predictor(self.root, row, self._cache)

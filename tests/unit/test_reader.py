@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lookalike import FORMAT_VERSION, config, errors, files, reader, schemas
-from lookalike.kernels.categories.predictor import Predictor, write
+from lookalike.kernels.categories.predictor import Predictor, write_predictor
 from lookalike.kernels.index import search, shards
 from lookalike.kernels.models import embedder
 
@@ -527,7 +527,7 @@ def fit_predictor(
                           code, 1, 1.0, 0.1, 0.5, 1.0)  # fmt: skip
     path = root / "categories" / f"{fitted_at:%H%M}{model_id}.npz"
     path.parent.mkdir(exist_ok=True)
-    write(path, predictor)
+    write_predictor(path, predictor)
     row = dict.fromkeys(schemas.CATEGORY_PREDICTORS.names, 0) | {"model_id": model_id, "fitted_at": fitted_at}
     row |= {"path": f"categories/{path.name}", "sha256": files.sha256(path), "size_bytes": path.stat().st_size}
     row |= {"format_version": FORMAT_VERSION, "inputs": "x", "run_id": "run", "figures": [], "same_product_reason": ""}
