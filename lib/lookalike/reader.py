@@ -259,11 +259,11 @@ _one_at_a_time = threading.Lock()  # a model is loaded once, and serves one stre
 def _embedder(model: "ModelSettings | None") -> "Embedder":
     try:
         from lookalike import config
-        from lookalike.kernels.models.embedder import embedder
+        from lookalike.kernels.models.embedder import get_embedder
     except ImportError as error:
         raise ModelInvalid(f"search_image needs the model extra ({error}): pip install 'lookalike[model]'") from None
     defaults = config.load()
-    return embedder(model or defaults.model, defaults.embed, os.cpu_count() or 1, "cpu")
+    return get_embedder(model or defaults.model, defaults.embed, os.cpu_count() or 1, "cpu")
 
 
 def _live_versions(root: str, category: str) -> dict[str, str]:

@@ -451,7 +451,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
         coarse = Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8))
         coarse.resize((240, 300), Image.Resampling.BICUBIC).save(folder / f"p{i:03d}.png")
     settings = config.load()
-    worker = embedder.embedder(settings.model, settings.embed, os.cpu_count() or 1, "cpu")
+    worker = embedder.get_embedder(settings.model, settings.embed, os.cpu_count() or 1, "cpu")
     outcomes = list(worker.embed((path.stem, path.read_bytes()) for path in sorted(folder.glob("*.png"))))
     images = Images(0, products=2)
     images.vectors = np.stack([outcome.embedding for outcome in outcomes if outcome.embedding is not None]).astype(

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from PIL import Image, ImageOps
 
 from lookalike.kernels.pictures.images import FORMATS
-from lookalike.kernels.pictures.isolated import Ended, Isolated
+from lookalike.kernels.pictures.isolated import IsolatedFunction, ProcessEnded
 
 MAX_PIXELS = 100_000_000
 QUALITY = 82
@@ -29,7 +29,7 @@ def thumbnail(content: bytes, size_px: int) -> str:
     """
     try:
         encoded = _isolated(size_px)(content)
-    except Ended:
+    except ProcessEnded:
         encoded = b""
     if not encoded:
         return f"data:image/svg+xml,{quote(_PLACEHOLDER.format(size_px))}"
@@ -37,8 +37,8 @@ def thumbnail(content: bytes, size_px: int) -> str:
 
 
 @cache
-def _isolated(size_px: int) -> Isolated:
-    return Isolated(webp, {"size_px": size_px}, _TIMEOUT_S, _MEMORY_BYTES)
+def _isolated(size_px: int) -> IsolatedFunction:
+    return IsolatedFunction(webp, {"size_px": size_px}, _TIMEOUT_S, _MEMORY_BYTES)
 
 
 def webp(content: bytes, size_px: int) -> bytes:

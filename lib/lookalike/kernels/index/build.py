@@ -16,7 +16,7 @@ from lookalike.kernels.index.shards import Float32s, ShardRows
 from lookalike.kernels.index.spec import IndexSpec
 
 ADD_IMAGES = 32_768  # images added to an index at once
-TRAIN_ROUNDS = 6  # of k-means; ten took longer and found no more
+TRAIN_ROUNDS = 6  # of k-means; ten take longer, and recall stays the same
 ERROR_IMAGES = 10_000  # images of the training sample whose quantization error is measured
 PACK_BYTES = 2**24  # of float16 vectors and ids in a pack, roughly: what a reader of one of its categories fetches
 

@@ -118,7 +118,7 @@ class Shard:
         return 0 if self.index is None else getattr(faiss.downcast_index(self.index), "nlist", 0)
 
     def find_nearest(self, embeddings: Float32s, count: int, nprobe: int) -> Int64s:
-        """Rows (q, count) that the index finds for `embeddings` (q, dim), -1 where it found fewer."""
+        """Rows (q, count) that the index finds for `embeddings` (q, dim), -1 where it finds fewer."""
         if self.index is None:
             _, rows = self._exact.search(embeddings, count)
             return np.asarray(rows)

@@ -206,7 +206,7 @@ def _training(run: Run) -> pages.Training | None:
         return None
     from lookalike.kernels.models import model_file  # here, as torch takes ten seconds to import
 
-    figures = model_file.opened(run.settings.model).figures
+    figures = model_file.resolve(run.settings.model).figures
     if "epochs" not in figures:
         return None
     epochs = (pages.Epoch(epoch["epoch"], epoch.get("loss"), epoch["recall@1"]) for epoch in figures["epochs"])

@@ -9,7 +9,7 @@ from pyspark.ml.torch.distributor import TorchDistributor
 from lookalike import config, files
 from lookalike.errors import LookalikeError
 from lookalike.kernels.models.load import load_model
-from lookalike.kernels.training.fine_tune import Progress, Training, checkpoint, train
+from lookalike.kernels.training.fine_tune import Progress, Training, checkpoint_uri, train
 from lookalike.model_card import render_model_card
 from lookalike.spark.origin import Origin
 from lookalike.spark.run import Run, console
@@ -38,7 +38,7 @@ def fine_tune(run: Run, out: str) -> str:
     model_id = load_model(config.ModelSettings(name=out)).model_id
     with files.write_atomically(out.removesuffix(config.MODEL_FILE_SUFFIX) + ".md") as path:
         path.write_text(_card(run, model_id, model.model_id, counts, progress), encoding="utf-8")
-    files.remove(checkpoint(out))
+    files.remove(checkpoint_uri(out))
     if not progress.best:
         console().print("no epoch found more than the model before training, so that is what was written")
     return model_id
