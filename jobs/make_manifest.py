@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike import make_manifest as manifest
 from lookalike.errors import ConfigInvalid
+from lookalike.make_manifest import make_from_csv, make_from_folder
 
 EXAMPLE = "./spark-submit.sh make_manifest --csv products.csv --column product_id=sku --out manifest.parquet"
 
@@ -49,9 +49,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def make(options: argparse.Namespace) -> None:
     try:
         if options.folder:
-            counts = manifest.from_folder(options.folder, options.out)
+            counts = make_from_folder(options.folder, options.out)
         else:
-            counts = manifest.from_csv(options.csv, options.out, options.images, columns(options.column))
+            counts = make_from_csv(options.csv, options.out, options.images, columns(options.column))
     except OSError as error:
         raise ConfigInvalid(f"{error}; give input that can be read and a writable --out") from error
     print(f"{options.out}: {counts.rows:,} rows, {counts.products:,} products, {counts.categories:,} categories")

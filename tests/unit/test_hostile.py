@@ -23,7 +23,7 @@ from lookalike.kernels.models.networks import Preprocessing
 from lookalike.kernels.pictures.decoder import Decoder, decode_to_bytes
 from lookalike.kernels.pictures.images import DecodedPicture, Rejection, decode
 from lookalike.kernels.pictures.isolated import IsolatedFunction, ProcessEnded
-from lookalike.report.thumbnails import thumbnail
+from lookalike.report.thumbnails import make_thumbnail
 
 SQUASH = Preprocessing(64, "squash", 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3)
 MAX_PIXELS = 4_000_000
@@ -71,7 +71,7 @@ def test_other_formats_are_not_even_parsed(kind: str) -> None:
     chance = random.Random(kind)
     for _ in range(20):
         assert outcome(mutated(kind, chance)) in (reasons.NOT_AN_IMAGE.text, reasons.TRUNCATED.text)
-    assert thumbnail(good(kind)[0], 32).startswith("data:image/svg")
+    assert make_thumbnail(good(kind)[0], 32).startswith("data:image/svg")
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -12,7 +12,7 @@ from rich.table import Table
 from lookalike import files
 from lookalike.formats import count, rate, share
 from lookalike.report import page as pages
-from lookalike.report.thumbnails import thumbnail
+from lookalike.report.thumbnails import make_thumbnail
 from lookalike.spark.catalog.gate import GateCheck, pool_figures
 from lookalike.spark.catalog.versions import Version
 from lookalike.spark.pages.pictures import read_contents, read_images
@@ -265,7 +265,7 @@ def _query_row(
 ) -> pages.QueryRow:
     query = images[now[0]["image_id"]]
     matches, matches_before = (_matches(rows, images, contents) for rows in (now, before))
-    picture = thumbnail(contents.get(query["image_id"], b""), _QUERY_PX)
+    picture = make_thumbnail(contents.get(query["image_id"], b""), _QUERY_PX)
     return pages.QueryRow(now[0]["product_id"], query["title"], now[0]["category"], picture, matches, matches_before)
 
 
@@ -275,7 +275,7 @@ def _matches(rows: Sequence[Row], images: Mapping[str, Row], contents: Mapping[s
         pages.Match(
             product_id=row["similar_product_id"],
             title=images[row["similar_image_id"]]["title"],
-            picture=thumbnail(contents.get(row["similar_image_id"], b""), _MATCH_PX),
+            picture=make_thumbnail(contents.get(row["similar_image_id"], b""), _MATCH_PX),
             score=row["score"],
             exact=images[row["similar_image_id"]]["content_hash"] == images[row["image_id"]]["content_hash"],
         )
