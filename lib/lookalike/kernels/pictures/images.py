@@ -87,11 +87,7 @@ def decode(
         if min(width, height) < min_side_px:
             return Rejection(reasons.TOO_SMALL.text, width, height)
         try:
-            needed_px = round(preprocessing.size_px / preprocessing.crop_fraction * REDUCED_MARGIN)
-            image.draft(None, (needed_px, needed_px))
-            image.load()
-            turn = _UPRIGHT.get(_read_orientation(image))
-            small = _resize(_to_rgb(image), preprocessing)
+            small, turn = _load_small(image, preprocessing)
         except MemoryError:
             return Rejection(reasons.BEYOND_LIMITS.text, width, height)
         except Exception:
@@ -104,6 +100,15 @@ def decode(
     if np.ptp(pixels, axis=(0, 1)).max() <= ONE_COLOUR_SPREAD:
         return Rejection(reasons.ONE_COLOUR.text, width, height)
     return DecodedPicture(pixels, width, height)
+
+
+def _load_small(image: Image.Image, preprocessing: "Preprocessing") -> tuple[Image.Image, Image.Transpose | None]:
+    """Decode `image` at the least scale that will do, and resize it; and the turn that makes it upright, if any."""
+    needed_px = round(preprocessing.size_px / preprocessing.crop_fraction * REDUCED_MARGIN)
+    image.draft(None, (needed_px, needed_px))
+    image.load()
+    turn = _UPRIGHT.get(_read_orientation(image))
+    return _resize(_to_rgb(image), preprocessing), turn
 
 
 def _read_orientation(image: Image.Image) -> int:
