@@ -36,7 +36,7 @@ Role = Literal["gallery", "query", "both"]
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a set. One that is `both` is a query that must not find itself. `where` is its file or its bytes."""
+    """A picture of a set. If its role is `both`, it is a query that must not find itself. `where`: file or bytes."""
 
     image_id: str
     category: str
@@ -56,9 +56,9 @@ class Counts:
 
 
 def import_benchmark(layout: str, folder: Path, out: str) -> Counts:
-    """Write `gallery.parquet` and `queries.parquet` below `out`, of the set in `folder` with one of LAYOUTS.
+    """Read the set in `folder`, in one of LAYOUTS, and write `gallery.parquet` and `queries.parquet` below `out`.
 
-    Raises ManifestInvalid where the folder has another layout.
+    Raises ManifestInvalid if the folder has another layout.
     """
     pictures = LAYOUTS[layout](folder)
     target = files.absolute(out)

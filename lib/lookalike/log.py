@@ -24,9 +24,9 @@ _MAX_TEXT = 300
 
 
 def begin(run_id: str, job: str, settings: Settings) -> None:
-    """Log what follows as events of this run, the first of which has the settings that are not the defaults.
+    """Begin the log of a run. Its first event holds the settings that differ from the defaults.
 
-    Raises ConfigInvalid where the log or the metrics can't be written.
+    Raises ConfigInvalid if the log or the metrics can't be written.
     """
     end()
     try:
@@ -51,7 +51,7 @@ def _make_handlers(run_id: str, job: str, settings: Settings) -> Iterator[loggin
 
 
 def event(name: str, **fields: Any) -> None:
-    """Log an event of the run that began in this process; nothing happens where none did."""
+    """Log an event of the run that began in this process. If none did, nothing happens."""
     if _log.handlers:
         _log.info(name, extra={"fields": fields})
 
@@ -75,7 +75,7 @@ class _Line(logging.Formatter):
 
 
 def _clean(value: Any) -> Any:
-    """`value` without secrets, its texts cut short."""
+    """Return `value` without secrets, and with long texts cut."""
     if isinstance(value, dict):
         return {key: "…" if is_secret(key) else _clean(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

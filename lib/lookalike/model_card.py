@@ -15,7 +15,7 @@ def render_model_card(
     epochs: Sequence[Mapping[str, Any]],
     best: int,
 ) -> str:
-    """What it was made from, how, and how good it is. `epochs` as training gave them, `best` the number of one."""
+    """Say what the model was made from, how, and how good it is. `best` is the number of the epoch that was kept."""
     kinds = list(epochs[0]["recall@1"])
     losses = [f"{epoch['loss']:.3f}" if "loss" in epoch else "" for epoch in epochs]
     rows = [

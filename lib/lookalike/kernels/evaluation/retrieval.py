@@ -40,7 +40,9 @@ class NearestImages:
     def __init__(self, labels: Codes, depth: int) -> None:
         q = len(labels)
         self.labels = labels  # (q,)
-        self.scores: Floats = np.full((q, depth), -np.inf, np.float32)  # best first; a relevant one's is less by TIE
+        self.scores: Floats = np.full(
+            (q, depth), -np.inf, np.float32
+        )  # best first; TIE is taken off relevant ones, so that they lose ties
         self.relevant: Bools = np.zeros((q, depth), bool)
         self.rows: Codes = np.full((q, depth), -1)  # in the order in which the gallery came; -1 where there is none
         self.total: Codes = np.zeros(q, np.int64)  # relevant images seen
@@ -48,7 +50,7 @@ class NearestImages:
         self.best_row: Codes = np.full(q, -1)
 
     def add(self, some: slice, scores: Floats, labels: Codes, first_row: int) -> None:
-        """Take in the `scores` of the queries `some` and of n images with `labels` (n,): -inf where they are one."""
+        """Add n images with `labels` (n,), by their `scores` with the queries `some`: -inf for a query with itself."""
         relevant = (self.labels[some, None] == labels) & (self.labels[some, None] != NO_LABEL) & np.isfinite(scores)
         self.total[some] += relevant.sum(axis=1)
         scores = scores - TIE * relevant.astype(np.float32)

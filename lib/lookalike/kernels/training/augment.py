@@ -88,7 +88,7 @@ class _Draw:
 
 
 def _change_background(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
-    """Pictures with a plain background, most of them, with another: other pictures out of focus, or soft colours."""
+    """Give most pictures with a plain background another one: another picture out of focus, or soft colours."""
     cover, plain = _find_foreground(pixels)
     rows = (plain & draw.flags(0.6 * strength)).nonzero()[:, 0]
     if not len(rows):
@@ -105,10 +105,11 @@ def _change_background(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
 
 
 def _find_foreground(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, 1, h, w) shares of each pixel that are no plain background, and (n,) whether the background is plain.
+    """How much of each pixel is foreground, (n, 1, h, w) in [0, 1]; and whether the background is plain, (n,).
 
-    Background is what is like the border's colour and can be seen from a side in a straight line, and what is of that
-    very colour anywhere, as between an arm and the body. So a white shirt before white stays.
+    A pixel is background if its colour is like the border's, and so are all pixels in a straight line from it to a
+    side. A pixel that hardly differs from the border is background anywhere, as between an arm and the body. So a white
+    shirt on white stays.
     """
     half = functional.avg_pool2d(pixels, 2)
     border = torch.cat([half[:, :, 0], half[:, :, -1], half[:, :, :, 0], half[:, :, :, -1]], dim=2)
@@ -166,7 +167,7 @@ def _make_grid(px: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _cover_partly(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
-    """Before a third of the pictures something reaches in from the side: a hand's colour, or a piece of another one."""
+    """Cover a part of every third picture, from a side, with a hand's colour or a piece of another picture."""
     rows = draw.flags(0.35 * strength).nonzero()[:, 0]
     draw = draw.of(len(rows))
     x, y = _make_grid(pixels.shape[2], pixels.device)
@@ -208,7 +209,7 @@ def _rotate_hue(angle: Tensor) -> Tensor:
 
 
 def _blur(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
-    """Out of focus, or moved: a Gaussian whose width is another one in each direction."""
+    """Blur as if out of focus or moved: with a Gaussian that has another width in each direction."""
     reach = 4
     sigma = 0.3 + draw.uniform(0, 1.7, 2, 1) * strength
     taps = torch.arange(-reach, reach + 1, device=pixels.device)
@@ -225,7 +226,7 @@ def _add_noise(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
 
 
 def _compress(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
-    """As a JPEG of quality 25 to 90 with colours at half the resolution would be; lower where `strength` is more."""
+    """Add the artefacts of a JPEG of quality 25 to 90 (at `strength` 1), with colours at half the resolution."""
     quality = (90 - draw.uniform(0, 65) * strength).clamp(min=5)
     factor = torch.where(quality < 50, 50 / quality, 2 - quality / 50)[:, None, None]
     size = pixels.shape[2]
