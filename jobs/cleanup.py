@@ -15,15 +15,15 @@ def main(argv: Sequence[str]) -> int:
     options = parse(argv)
 
     def job() -> None:
-        run = start_on_catalog(cli.settings(options), "cleanup", writes=options.delete)
+        run = start_on_catalog(cli.load_settings(options), "cleanup", writes=options.delete)
         days = run.settings.cleanup.retention_days if options.retain is None else options.retain
         cleanup(run, days, options.delete)
 
-    return cli.exit_code(job)
+    return cli.run_job(job)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.parser(__doc__, EXAMPLE)
+    parser = cli.create_parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     parser.add_argument(
         "--delete", action="store_true", help="remove what is listed; without this option nothing changes"

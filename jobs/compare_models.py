@@ -16,15 +16,15 @@ def main(argv: Sequence[str]) -> int:
     options = parse(argv)
 
     def job() -> None:
-        run = start(cli.settings(options), "compare_models", cli.selection(options))
+        run = start(cli.load_settings(options), "compare_models", cli.read_selection(options))
         compare_models(run, files.absolute(options.queries), options.models)
         update_report(run, RunSummary("live"))
 
-    return cli.exit_code(job)
+    return cli.run_job(job)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.parser(__doc__, EXAMPLE)
+    parser = cli.create_parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     cli.add_selection_options(parser, full=False, retry=False)
     parser.add_argument(

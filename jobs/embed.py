@@ -12,14 +12,14 @@ EXAMPLE = "./spark-submit.sh embed --set root=/data/catalog --retry-rejected"
 
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.arguments(__doc__, argv, EXAMPLE, full=False)
+    options = cli.parse_arguments(__doc__, argv, EXAMPLE, full=False)
 
     def job() -> None:
-        run = start(cli.settings(options), "embed", cli.selection(options))
+        run = start(cli.load_settings(options), "embed", cli.read_selection(options))
         check_ingested(run)
         embed(run, compare_manifest(run))
 
-    return cli.exit_code(job)
+    return cli.run_job(job)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(argv)
 
     def job() -> None:
-        run = start(cli.settings(options), "evaluate", cli.selection(options))
+        run = start(cli.load_settings(options), "evaluate", cli.read_selection(options))
         check_embedded_by_run_model(run, of_all=bool(options.queries))
         if options.queries:
             evaluate_queries(run, files.absolute(options.queries))
@@ -27,11 +27,11 @@ def main(argv: Sequence[str]) -> int:
         else:
             evaluate(run, find_unpublished(run))
 
-    return cli.exit_code(job)
+    return cli.run_job(job)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.parser(__doc__, EXAMPLE)
+    parser = cli.create_parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     cli.add_selection_options(parser, full=True, retry=False)
     parser.add_argument(

@@ -10,20 +10,20 @@ EXAMPLE = "./spark-submit.sh fine_tune --set root=/data/catalog --out /data/mode
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = cli.parser(__doc__, EXAMPLE)
+    parser = cli.create_parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     cli.add_selection_options(parser, full=False, retry=False)
     parser.add_argument("--out", required=True, metavar="FILE", help="write the new model to this .safetensors file")
     options = parser.parse_args(argv)
 
     def job() -> None:
-        out = cli.model_file(options.out)
-        run = start(cli.settings(options), "fine_tune", cli.selection(options))
+        out = cli.resolve_model_file(options.out)
+        run = start(cli.load_settings(options), "fine_tune", cli.read_selection(options))
         from lookalike.spark.training.fine_tune import fine_tune  # torch, after the JVM has started
 
-        print(f"model {fine_tune(run, out)}: --set model.name={files.redacted(out)}")
+        print(f"model {fine_tune(run, out)}: --set model.name={files.redact(out)}")
 
-    return cli.exit_code(job)
+    return cli.run_job(job)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ EXAMPLE = "./spark-submit.sh fit_categories --set root=/data/catalog"
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = cli.parser(__doc__, EXAMPLE)
+    parser = cli.create_parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     options = parser.parse_args(argv)
-    return cli.exit_code(lambda: fit_categories(start_on_catalog(cli.settings(options), "fit_categories", writes=True)))
+    return cli.run_job(
+        lambda: fit_categories(start_on_catalog(cli.load_settings(options), "fit_categories", writes=True))
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ EXAMPLE = "./spark-submit.sh fit_pca --set root=/data/catalog --dim 128 --out /d
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = cli.parser(__doc__, EXAMPLE)
+    parser = cli.create_parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     cli.add_selection_options(parser, full=False, retry=False)
     parser.add_argument("--dim", type=int, required=True, metavar="N", help="dimensions of the new model")
@@ -32,11 +32,11 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
 
     def job() -> None:
-        out = cli.model_file(options.out)
-        run = start(cli.settings(options), "fit_pca", cli.selection(options))
-        print(f"model {fit_pca(run, options.dim, options.whitening, out)}: --set model.name={files.redacted(out)}")
+        out = cli.resolve_model_file(options.out)
+        run = start(cli.load_settings(options), "fit_pca", cli.read_selection(options))
+        print(f"model {fit_pca(run, options.dim, options.whitening, out)}: --set model.name={files.redact(out)}")
 
-    return cli.exit_code(job)
+    return cli.run_job(job)
 
 
 if __name__ == "__main__":

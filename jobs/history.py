@@ -11,7 +11,7 @@ EXAMPLE = "./spark-submit.sh history --set root=/data/catalog --category women/d
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = cli.parser(__doc__, EXAMPLE)
+    parser = cli.create_parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     parser.add_argument(
         "--category",
@@ -19,8 +19,8 @@ def main(argv: Sequence[str]) -> int:
         help="show only this category and those below it, a line for each action; default: all",
     )
     options = parser.parse_args(argv)
-    return cli.exit_code(
-        lambda: print_history(start_on_catalog(cli.settings(options), "history", writes=False), options.category)
+    return cli.run_job(
+        lambda: print_history(start_on_catalog(cli.load_settings(options), "history", writes=False), options.category)
     )
 
 

@@ -14,11 +14,11 @@ EXAMPLE = "./spark-submit.sh import_benchmark --layout deepfashion-inshop --fold
 
 def main(argv: Sequence[str]) -> int:
     options = parse(argv)
-    return cli.exit_code(lambda: make(options))
+    return cli.run_job(lambda: make(options))
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.parser(__doc__, EXAMPLE)
+    parser = cli.create_parser(__doc__, EXAMPLE)
     parser.add_argument("--layout", required=True, choices=LAYOUTS, help="the format of the set")
     parser.add_argument("--folder", required=True, type=Path, metavar="DIR", help="the unpacked set")
     parser.add_argument(

@@ -11,13 +11,13 @@ EXAMPLE = "./spark-submit.sh ingest --set root=/data/catalog --set manifest=/dat
 
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.arguments(__doc__, argv, EXAMPLE, full=False)
+    options = cli.parse_arguments(__doc__, argv, EXAMPLE, full=False)
 
     def job() -> None:
-        run = start(cli.settings(options), "ingest", cli.selection(options))
+        run = start(cli.load_settings(options), "ingest", cli.read_selection(options))
         ingest(run)
 
-    return cli.exit_code(job)
+    return cli.run_job(job)
 
 
 if __name__ == "__main__":

@@ -5,19 +5,19 @@ import sys
 from collections.abc import Sequence
 
 from lookalike import cli
-from lookalike import make_manifest as manifest
 from lookalike.errors import ConfigInvalid
+from lookalike.make_manifest import make_from_csv, make_from_folder
 
 EXAMPLE = "./spark-submit.sh make_manifest --csv products.csv --column product_id=sku --out manifest.parquet"
 
 
 def main(argv: Sequence[str]) -> int:
     options = parse(argv)
-    return cli.exit_code(lambda: make(options))
+    return cli.run_job(lambda: make(options))
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.parser(__doc__, EXAMPLE)
+    parser = cli.create_parser(__doc__, EXAMPLE)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--csv",
@@ -49,9 +49,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def make(options: argparse.Namespace) -> None:
     try:
         if options.folder:
-            counts = manifest.from_folder(options.folder, options.out)
+            counts = make_from_folder(options.folder, options.out)
         else:
-            counts = manifest.from_csv(options.csv, options.out, options.images, columns(options.column))
+            counts = make_from_csv(options.csv, options.out, options.images, columns(options.column))
     except OSError as error:
         raise ConfigInvalid(f"{error}; give input that can be read and a writable --out") from error
     print(f"{options.out}: {counts.rows:,} rows, {counts.products:,} products, {counts.categories:,} categories")

@@ -13,11 +13,11 @@ EXAMPLE = "./spark-submit.sh make_sample --out sample --products 48"
 
 def main(argv: Sequence[str]) -> int:
     options = parse(argv)
-    return cli.exit_code(lambda: make(options))
+    return cli.run_job(lambda: make(options))
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.parser(__doc__, EXAMPLE)
+    parser = cli.create_parser(__doc__, EXAMPLE)
     parser.add_argument(
         "--out",
         required=True,

@@ -11,7 +11,7 @@ EXAMPLE = "./spark-submit.sh match_queries --set root=/data/catalog --queries qu
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = cli.parser(__doc__, EXAMPLE)
+    parser = cli.create_parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     parser.add_argument(
         "--queries",
@@ -25,10 +25,10 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
 
     def job() -> None:
-        run = start_on_catalog(cli.settings(options), "match_queries", writes=True)
+        run = start_on_catalog(cli.load_settings(options), "match_queries", writes=True)
         match_queries(run, files.absolute(options.queries), files.absolute(options.out))
 
-    return cli.exit_code(job)
+    return cli.run_job(job)
 
 
 if __name__ == "__main__":

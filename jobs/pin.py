@@ -13,7 +13,7 @@ EXAMPLE = (
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = cli.parser(__doc__, EXAMPLE)
+    parser = cli.create_parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     parser.add_argument("--category", required=True, metavar="CATEGORY", help="the category, as history names it")
     parser.add_argument("--version", required=True, metavar="VERSION", help="the version, as history names it")
@@ -21,11 +21,11 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
 
     def job() -> None:
-        run = start_on_catalog(cli.settings(options), "pin", writes=True)
+        run = start_on_catalog(cli.load_settings(options), "pin", writes=True)
         pin(run, options.category, options.version, options.why)
         print(f"{options.category}: version {options.version} is pinned")
 
-    return cli.exit_code(job)
+    return cli.run_job(job)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ EXAMPLE = "./spark-submit.sh pipeline --set root=/data/catalog --set manifest=/d
 
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.arguments(__doc__, argv, EXAMPLE)
+    options = cli.parse_arguments(__doc__, argv, EXAMPLE)
 
     def job() -> None:
-        run = start(cli.settings(options), "pipeline", cli.selection(options))
+        run = start(cli.load_settings(options), "pipeline", cli.read_selection(options))
         pipeline(run)
 
-    return cli.exit_code(job)
+    return cli.run_job(job)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,15 @@ EXAMPLE = "./spark-submit.sh plan --set root=/data/catalog --category women"
 
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.arguments(__doc__, argv, EXAMPLE, retry=False)
+    options = cli.parse_arguments(__doc__, argv, EXAMPLE, retry=False)
 
     def job() -> None:
-        run = start_on_catalog(cli.settings(options), "plan", writes=False, selection=cli.selection(options))
+        run = start_on_catalog(cli.load_settings(options), "plan", writes=False, selection=cli.read_selection(options))
         check_selected(run)
         check_embedded_by_run_model(run)
         print_plan(run, plan_versions(run, find_unpublished(run)))
 
-    return cli.exit_code(job)
+    return cli.run_job(job)
 
 
 if __name__ == "__main__":

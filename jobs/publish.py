@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(argv)
 
     def job() -> None:
-        run = start(cli.settings(options), "publish", cli.selection(options))
+        run = start(cli.load_settings(options), "publish", cli.read_selection(options))
         check_ingested(run)
         check_embedded_by_run_model(run)
         versions = find_unpublished(run, options.force)
@@ -27,11 +27,11 @@ def main(argv: Sequence[str]) -> int:
         print(f"{published.published:,} categories published, {published.withdrawn:,} withdrawn")
         update_report(run, RunSummary("published" if versions else "unchanged", versions, published.checks))
 
-    return cli.exit_code(job)
+    return cli.run_job(job)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.parser(__doc__, EXAMPLE)
+    parser = cli.create_parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     cli.add_selection_options(parser, full=True, retry=False)
     parser.add_argument(

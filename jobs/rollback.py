@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> int:
 
     def job() -> None:
         chosen = Selection.of(options.categories)
-        run = start_on_catalog(cli.settings(options), "rollback", writes=True, selection=chosen)
+        run = start_on_catalog(cli.load_settings(options), "rollback", writes=True, selection=chosen)
         if options.run:
             undone = rollback_run(run, options.run)
             model_id = undone.model_id
@@ -29,11 +29,11 @@ def main(argv: Sequence[str]) -> int:
             print(f"{category}: version {version} is live")
         update_report(run, RunSummary("rolled back", live_model_id=model_id))
 
-    return cli.exit_code(job)
+    return cli.run_job(job)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = cli.parser(__doc__, EXAMPLE)
+    parser = cli.create_parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     parser.add_argument(
         "--category",

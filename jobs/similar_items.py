@@ -13,14 +13,14 @@ EXAMPLE = "./spark-submit.sh similar_items --set root=/data/catalog --category w
 
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.arguments(__doc__, argv, EXAMPLE, retry=False)
+    options = cli.parse_arguments(__doc__, argv, EXAMPLE, retry=False)
 
     def job() -> None:
-        run = start(cli.settings(options), "similar_items", cli.selection(options))
+        run = start(cli.load_settings(options), "similar_items", cli.read_selection(options))
         check_embedded_by_run_model(run)
         similar_items(run, find_unpublished(run))
 
-    return cli.exit_code(job)
+    return cli.run_job(job)
 
 
 if __name__ == "__main__":

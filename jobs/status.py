@@ -11,17 +11,19 @@ EXAMPLE = "./spark-submit.sh status --set root=/data/catalog --rejected"
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = cli.parser(__doc__, EXAMPLE)
+    parser = cli.create_parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     cli.add_selection_options(parser, full=False, retry=False)
     parser.add_argument("--rejected", action="store_true", help="list the rejected images and their reasons instead")
     options = parser.parse_args(argv)
 
     def job() -> None:
-        run = start_on_catalog(cli.settings(options), "status", writes=False, selection=cli.selection(options))
+        run = start_on_catalog(
+            cli.load_settings(options), "status", writes=False, selection=cli.read_selection(options)
+        )
         (print_rejected if options.rejected else print_status)(run)
 
-    return cli.exit_code(job)
+    return cli.run_job(job)
 
 
 if __name__ == "__main__":

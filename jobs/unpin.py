@@ -11,17 +11,17 @@ EXAMPLE = "./spark-submit.sh unpin --set root=/data/catalog --category women/dre
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = cli.parser(__doc__, EXAMPLE)
+    parser = cli.create_parser(__doc__, EXAMPLE)
     cli.add_settings_options(parser)
     parser.add_argument("--category", required=True, metavar="CATEGORY", help="the category, as history names it")
     parser.add_argument("--version", required=True, metavar="VERSION", help="the version, as history names it")
     options = parser.parse_args(argv)
 
     def job() -> None:
-        unpin(start_on_catalog(cli.settings(options), "unpin", writes=True), options.category, options.version)
+        unpin(start_on_catalog(cli.load_settings(options), "unpin", writes=True), options.category, options.version)
         print(f"{options.category}: version {options.version} is not pinned any more")
 
-    return cli.exit_code(job)
+    return cli.run_job(job)
 
 
 if __name__ == "__main__":

@@ -26,13 +26,13 @@ from lookalike.report.page import (
     StageFigures,
     Training,
 )
-from lookalike.report.thumbnails import thumbnail
+from lookalike.report.thumbnails import make_thumbnail
 
 
 def picture(color: str, size: tuple[int, int] = (80, 120)) -> str:
     encoded = io.BytesIO()
     Image.new("RGB", size, color).save(encoded, "PNG")
-    return thumbnail(encoded.getvalue(), 100)
+    return make_thumbnail(encoded.getvalue(), 100)
 
 
 def picture_count(page: ReportPage) -> int:
@@ -133,7 +133,7 @@ STRAINED = replace(
     queries=(
         QueryRow(LONG, LONG, LONG, picture("navy"), LONG_MATCHES, LONG_MATCHES),
         QueryRow("W1", ARABIC, "نساء/فساتين", picture("red"), (Match("W2", ARABIC, picture("blue"), None),)),
-        QueryRow("W3", None, "women/dresses", thumbnail(b"no picture", 100), ()),
+        QueryRow("W3", None, "women/dresses", make_thumbnail(b"no picture", 100), ()),
     ),
     evaluation=QueryEvaluation(
         LONG,

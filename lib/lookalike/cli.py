@@ -15,20 +15,20 @@ from lookalike.selection import Selection
 INTERRUPTED = 130
 
 
-def arguments(
+def parse_arguments(
     doc: str | None, argv: Sequence[str], example: str, full: bool = True, retry: bool = True
 ) -> argparse.Namespace:
     """Parse the options of a job that works on the catalog: its settings, and what part of the catalog it is for.
 
     `full`, `retry`: whether the job takes `--full`, `--retry-rejected`.
     """
-    options = parser(doc, example)
+    options = create_parser(doc, example)
     add_settings_options(options)
     add_selection_options(options, full, retry)
     return options.parse_args(argv)
 
 
-def parser(doc: str | None, example: str) -> argparse.ArgumentParser:
+def create_parser(doc: str | None, example: str) -> argparse.ArgumentParser:
     """A job's parser, which calls the job what users call it. `example` is a whole command, shown below the options."""
     return argparse.ArgumentParser(
         prog=f"./spark-submit.sh {Path(sys.argv[0]).stem}",
@@ -82,13 +82,13 @@ def add_selection_options(parser: argparse.ArgumentParser, full: bool, retry: bo
         )
 
 
-def selection(options: argparse.Namespace) -> Selection:
-    """What part of the catalog the options name."""
+def read_selection(options: argparse.Namespace) -> Selection:
+    """Return the part of the catalog that the options select."""
     return Selection.of(options.categories, options.full, options.retry)
 
 
-def settings(options: argparse.Namespace) -> Settings:
-    """Settings of the options, with `root`, `manifest` and a model file made absolute."""
+def load_settings(options: argparse.Namespace) -> Settings:
+    """Load the settings that the options name, with absolute `root`, `manifest` and model file."""
     loaded = config.load(options.config, options.overrides)
     absolute: dict[str, Any] = {"root": files.absolute(loaded.root)}
     if loaded.manifest:
@@ -98,28 +98,28 @@ def settings(options: argparse.Namespace) -> Settings:
     return loaded.model_copy(update=absolute)
 
 
-def model_file(out: str) -> str:
-    """Where a new model file shall stand, made absolute. Raises ConfigInvalid."""
+def resolve_model_file(out: str) -> str:
+    """Return the absolute URI of a new model file. Raises ConfigInvalid if it has another suffix."""
     if not out.endswith(config.MODEL_FILE_SUFFIX):
         raise ConfigInvalid(f"--out {out}: name it so that it ends in {config.MODEL_FILE_SUFFIX}")
     return files.absolute(out)
 
 
-def exit_code(job: Callable[[], None]) -> int:
-    """Run `job`; a failure becomes one message on stderr and a code: 0 done, 2 bad input, 3 gate, 130 stopped, else 1.
+def run_job(job: Callable[[], None]) -> int:
+    """Run `job` and return its exit code: 0 done, 2 bad input, 3 gate failed, 130 stopped, 1 any other failure.
 
-    Only of a failure that nobody foresaw the stack traces are printed. No secret in a uri or a setting is.
+    A failure prints one message on stderr. Only an unforeseen one prints its stack trace. Secrets are redacted.
     """
-    code, message = _ended(job)
+    code, message = _run(job)
     log.event("run ended", exit_code=code)
     log.end()
     if message:
-        print(files.redacted(message), file=sys.stderr)
+        print(files.redact(message), file=sys.stderr)
     return code
 
 
-def _ended(job: Callable[[], None]) -> tuple[int, str]:
-    """The exit code, and what there is to say."""
+def _run(job: Callable[[], None]) -> tuple[int, str]:
+    """Run `job`. Return its exit code and the message to print, empty if it succeeded."""
     try:
         job()
     except BaseException as error:

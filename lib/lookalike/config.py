@@ -366,19 +366,19 @@ def _explain(problem: Any, path: Path | None, overrides: Sequence[str]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     place = "--set" if any(o.startswith(f"{key}=") for o in overrides) else str(path)
     if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, [name for name, _ in all_fields()], n=1)
+        close = difflib.get_close_matches(key, [name for name, _ in list_fields()], n=1)
         mend = f"did you mean {close[0]}?" if close else "see docs/settings.md for all keys"
         return f"{place}: {key}: unknown key; {mend}"
     given = "" if key.startswith("spark") else f", got {problem['input']!r}"  # Spark's settings may hold secrets
     return f"{place}: {key}: {problem['msg']}{given}"
 
 
-def all_fields(section: type[BaseModel] = Settings, prefix: str = "") -> list[tuple[str, Any]]:
+def list_fields(section: type[BaseModel] = Settings, prefix: str = "") -> list[tuple[str, Any]]:
     """Every setting as (dotted key, pydantic field), depth first."""
     fields: list[tuple[str, Any]] = []
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            fields += all_fields(field.annotation, f"{prefix}{name}.")
+            fields += list_fields(field.annotation, f"{prefix}{name}.")
         else:
             fields.append((f"{prefix}{name}", field))
     return fields

@@ -14,16 +14,16 @@ from lookalike import files
 from lookalike.errors import TableDamaged
 
 
-def commits(table: str) -> list[int]:
+def list_commits(table: str) -> list[int]:
     """Versions in the log of the table at this uri; none where there is no table.
 
     Delta's own history reads all commits, which takes a Spark job, and its readers begin with whatever commit is there
     first; this lists the log. Raises TableDamaged where a commit is missing.
     """
     log = files.join(table, "_delta_log")
-    versions, missing = _listed(log)
+    versions, missing = _list_log(log)
     if missing:  # of two commits that came while the folder was listed, the second may be seen and not the first
-        versions, missing = _listed(log)
+        versions, missing = _list_log(log)
     if missing:
         raise TableDamaged(
             f"{log} lacks {missing[0]:020}.json: restore this file, as without it nobody knows what is in the table"
@@ -31,10 +31,10 @@ def commits(table: str) -> list[int]:
     return versions
 
 
-def opened(table: str, version: int | None = None) -> DeltaTable:
+def open_table(table: str, version: int | None = None) -> DeltaTable:
     """The table at this uri by delta-rs, at a `version` or as it is now. Raises TableDamaged."""
     try:
-        return DeltaTable(_path(table), version)
+        return DeltaTable(_to_delta_path(table), version)
     except DeltaError as error:
         raise TableDamaged(f"the log of {table} is damaged: restore {table}/_delta_log ({error})") from error
 
@@ -43,22 +43,22 @@ def create(table: str, schema: pa.Schema, partition: str | None) -> None:
     """Make an empty table at this uri, with the schema's comments, where there is none."""
     nullable = pa.schema([field.with_nullable(True) for field in schema])  # as Spark makes its tables
     partitions = [partition] if partition else None
-    DeltaTable.create(_path(table), Schema.from_arrow(nullable), mode="ignore", partition_by=partitions)
+    DeltaTable.create(_to_delta_path(table), Schema.from_arrow(nullable), mode="ignore", partition_by=partitions)
 
 
 def write(table: str, rows: pa.Table, mode: Literal["append", "overwrite"]) -> None:
     """Commit `rows` to the table at this uri."""
-    write_deltalake(_path(table), rows, mode=mode)
+    write_deltalake(_to_delta_path(table), rows, mode=mode)
 
 
-def _path(table: str) -> str:
+def _to_delta_path(table: str) -> str:
     return files.filesystem(table)[1] if files.is_local(table) else table
 
 
-def _listed(log: str) -> tuple[list[int], list[int]]:
-    """The commits in the folder, and those that are missing since its last checkpoint."""
-    found = files.listed(log, depth=1)
-    versions = sorted(int(path[:20]) for path in found if re.fullmatch(r"\d{20}\.json", path))
-    checkpoints = [int(path[:20]) for path in found if re.match(r"\d{20}\.checkpoint\.", path)]
+def _list_log(log: str) -> tuple[list[int], list[int]]:
+    """List the commits in the folder, and those that are missing since its last checkpoint."""
+    paths = files.list_files(log, depth=1)
+    versions = sorted(int(path[:20]) for path in paths if re.fullmatch(r"\d{20}\.json", path))
+    checkpoints = [int(path[:20]) for path in paths if re.match(r"\d{20}\.checkpoint\.", path)]
     needed = range(max(checkpoints, default=-1) + 1, max(versions, default=-1) + 1)
     return versions, sorted(set(needed) - set(versions))

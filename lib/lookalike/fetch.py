@@ -41,8 +41,8 @@ def read_image(uri: str, settings: IngestSettings) -> bytes:
 
 
 def _read(uri: str, settings: IngestSettings, ends: float) -> bytes:
-    found = _SCHEME.match(uri)
-    scheme = found[1].lower() if found else "file"
+    match = _SCHEME.match(uri)
+    scheme = match[1].lower() if match else "file"
     if scheme in web.SCHEMES:
 
         def check(scheme: str, host: str) -> None:
@@ -56,8 +56,8 @@ def _read(uri: str, settings: IngestSettings, ends: float) -> bytes:
     _check(scheme, "" if scheme == "file" else urlsplit(uri).hostname or "", settings)
     if scheme != "file" and "::" in uri:  # where fsspec would go on to another file system
         raise Refused(reasons.CHAINED_URI)
-    with _local(uri, settings) if scheme == "file" else _remote(uri) as file:
-        return _limited(file, settings.max_image_bytes, ends)
+    with _open_local(uri, settings) if scheme == "file" else _open_remote(uri) as file:
+        return _read_limited(file, settings.max_image_bytes, ends)
 
 
 def _check(scheme: str, host: str, settings: IngestSettings) -> None:
@@ -68,7 +68,7 @@ def _check(scheme: str, host: str, settings: IngestSettings) -> None:
         raise Refused(reasons.HOST_NOT_ALLOWED)
 
 
-def _local(uri: str, settings: IngestSettings) -> IO[bytes]:
+def _open_local(uri: str, settings: IngestSettings) -> IO[bytes]:
     """The file that stands where links and dots of `uri` lead. A device or a pipe might never end."""
     path = Path(LocalFileSystem._strip_protocol(uri)).resolve()
     if settings.folders and not any(path.is_relative_to(Path(folder).resolve()) for folder in settings.folders):
@@ -78,13 +78,13 @@ def _local(uri: str, settings: IngestSettings) -> IO[bytes]:
     return path.open("rb")
 
 
-def _remote(uri: str) -> IO[bytes]:
+def _open_remote(uri: str) -> IO[bytes]:
     fs, path = files.filesystem(uri)
-    opened: IO[bytes] = fs.open(path, "rb")
-    return opened
+    file: IO[bytes] = fs.open(path, "rb")
+    return file
 
 
-def _limited(file: IO[bytes], max_bytes: int, ends: float) -> bytes:
+def _read_limited(file: IO[bytes], max_bytes: int, ends: float) -> bytes:
     content = bytearray()
     while chunk := file.read(min(_CHUNK_BYTES, max_bytes + 1 - len(content))):
         content += chunk

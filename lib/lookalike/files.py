@@ -74,12 +74,12 @@ def is_secret(name: str) -> bool:
     return re.fullmatch(_SECRET, name, re.IGNORECASE) is not None
 
 
-def redacted(text: str) -> str:
+def redact(text: str) -> str:
     """`text` with an ellipsis for user, password, query and fragment of every URI, and for values named as secrets."""
-    return _NAMED.sub(r"\1…", _URI.sub(_redacted_uri, text))
+    return _NAMED.sub(r"\1…", _URI.sub(_redact_uri, text))
 
 
-def _redacted_uri(uri: re.Match[str]) -> str:
+def _redact_uri(uri: re.Match[str]) -> str:
     scheme, rest = uri["scheme"], uri["rest"]
     credentials = re.match(CREDENTIALS, rest)
     if credentials and (":" in credentials[0] or scheme.lower() not in _CONTAINER_SCHEMES):
@@ -88,8 +88,10 @@ def _redacted_uri(uri: re.Match[str]) -> str:
 
 
 @contextmanager
-def written_atomically(uri: str) -> Iterator[Path]:
-    """Give a local path to write to; when the block ends well, its file stands whole under `uri`, else nothing does.
+def write_atomically(uri: str) -> Iterator[Path]:
+    """Give a local path to write to. If the block ends without an error, that file becomes `uri`, as a whole.
+
+    If it raises, nothing is written.
 
     Locally and on HDFS the file gets a temporary name beside `uri` and is renamed; an object store's upload is atomic.
     """
@@ -120,7 +122,7 @@ def written_atomically(uri: str) -> Iterator[Path]:
 
 
 def remove(uri: str) -> None:
-    """Remove a file or a folder with all below it; nothing happens where there is none."""
+    """Remove a file, or a folder with all below it. If there is none, nothing happens."""
     fs, path = filesystem(uri)
     if fs.exists(path):
         fs.rm(path, recursive=True)
@@ -132,30 +134,33 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class Listed(NamedTuple):
+class ListedFile(NamedTuple):
     """A file of a folder."""
 
     size_bytes: int
     modified: datetime
 
 
-def listed(uri: str, depth: int | None = None) -> dict[str, Listed]:
+def list_files(uri: str, depth: int | None = None) -> dict[str, ListedFile]:
     """Files below the folder `uri`, at most `depth` folders down, by relative path; none where there is no folder."""
     fs, folder = filesystem(uri)
     if not fs.exists(folder):
         return {}
-    found = fs.find(folder, maxdepth=depth, detail=True)
-    return {posixpath.relpath(path, folder): Listed(info["size"], _modified(info)) for path, info in found.items()}
+    details = fs.find(folder, maxdepth=depth, detail=True)
+    return {
+        posixpath.relpath(path, folder): ListedFile(info["size"], _read_modification_time(info))
+        for path, info in details.items()
+    }
 
 
-def _modified(info: Mapping[str, Any]) -> datetime:
+def _read_modification_time(info: Mapping[str, Any]) -> datetime:
     """When a file was written, by the names that fsspec's file systems have for it. Unknown counts as just now."""
     if "modification_time" in info:  # of HDFS, in milliseconds
         return datetime.fromtimestamp(info["modification_time"] / 1000, UTC)
-    found = next((info[name] for name in ("mtime", "LastModified", "last_modified") if info.get(name)), None)
-    if isinstance(found, datetime):
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
-    return datetime.fromtimestamp(found, UTC) if isinstance(found, int | float) else datetime.now(UTC)
+    time = next((info[name] for name in ("mtime", "LastModified", "last_modified") if info.get(name)), None)
+    if isinstance(time, datetime):
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+    return datetime.fromtimestamp(time, UTC) if isinstance(time, int | float) else datetime.now(UTC)
 
 
 def remove_empty_folders(root: str, paths: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 NOTHING = "\u2013"
 
 
-def shortened(text: str, length: int = 72) -> str:
+def shorten(text: str, length: int = 72) -> str:
     """`text` with its middle left out where it is longer than `length` characters; the end names the file."""
     if len(text) <= length:
         return text

@@ -36,7 +36,7 @@ Role = Literal["gallery", "query", "both"]
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a set. One that is `both` is a query that must not find itself. `where` is its file or its bytes."""
+    """A picture of a set. If its role is `both`, it is a query that must not find itself. `where`: file or bytes."""
 
     image_id: str
     category: str
@@ -56,24 +56,24 @@ class Counts:
 
 
 def import_benchmark(layout: str, folder: Path, out: str) -> Counts:
-    """Write `gallery.parquet` and `queries.parquet` below `out`, of the set in `folder` with one of LAYOUTS.
+    """Read the set in `folder`, in one of LAYOUTS, and write `gallery.parquet` and `queries.parquet` below `out`.
 
-    Raises ManifestInvalid where the folder has another layout.
+    Raises ManifestInvalid if the folder has another layout.
     """
     pictures = LAYOUTS[layout](folder)
     target = files.absolute(out)
     counts = {"gallery": 0, "queries": 0}
     with (
-        files.written_atomically(files.join(target, GALLERY_FILE)) as gallery_path,
-        files.written_atomically(files.join(target, QUERY_FILE)) as queries_path,
+        files.write_atomically(files.join(target, GALLERY_FILE)) as gallery_path,
+        files.write_atomically(files.join(target, QUERY_FILE)) as queries_path,
     ):
         with (
             pq.ParquetWriter(gallery_path, _GALLERY) as gallery,
             pq.ParquetWriter(queries_path, _QUERIES) as queries,
         ):
-            for block in _blocks(pictures):
-                gallery_rows = [_gallery_row(picture) for picture in block if picture.role != "query"]
-                query_rows = [_query_row(picture) for picture in block if picture.role != "gallery"]
+            for block in _split_blocks(pictures):
+                gallery_rows = [_to_gallery_row(picture) for picture in block if picture.role != "query"]
+                query_rows = [_to_query_row(picture) for picture in block if picture.role != "gallery"]
                 gallery.write_table(pa.Table.from_pylist(gallery_rows, _GALLERY))
                 queries.write_table(pa.Table.from_pylist(query_rows, _QUERIES))
                 counts["gallery"] += len(gallery_rows)
@@ -83,7 +83,7 @@ def import_benchmark(layout: str, folder: Path, out: str) -> Counts:
     return Counts(**counts)
 
 
-def _blocks(pictures: Iterator[Picture]) -> Iterator[list[Picture]]:
+def _split_blocks(pictures: Iterator[Picture]) -> Iterator[list[Picture]]:
     block: list[Picture] = []
     for picture in pictures:
         block.append(picture)
@@ -94,43 +94,43 @@ def _blocks(pictures: Iterator[Picture]) -> Iterator[list[Picture]]:
         yield block
 
 
-def _gallery_row(picture: Picture) -> dict[str, Any]:
+def _to_gallery_row(picture: Picture) -> dict[str, Any]:
     return {
         "image_id": picture.image_id,
         "product_id": picture.product_id or picture.image_id,
         "category": picture.category,
         "title": picture.title,
         "attributes": list(picture.attributes.items()),
-        **_place(picture),
+        **_locate(picture),
     }
 
 
-def _query_row(picture: Picture) -> dict[str, Any]:
+def _to_query_row(picture: Picture) -> dict[str, Any]:
     return {
         "query_id": picture.image_id,
         "product_id": picture.product_id,
         "category": picture.category,
         "image_id": picture.image_id if picture.role == "both" else None,
         "attributes": list(picture.attributes.items()),
-        **_place(picture),
+        **_locate(picture),
     }
 
 
-def _place(picture: Picture) -> dict[str, Any]:
+def _locate(picture: Picture) -> dict[str, Any]:
     if isinstance(picture.where, bytes):
         return {"content": picture.where}
     return {"uri": files.absolute(str(picture.where))}
 
 
-def _stanford_online_products(folder: Path) -> Iterator[Picture]:
+def _read_stanford_online_products(folder: Path) -> Iterator[Picture]:
     """Song et al. 2016: each test picture is a query among all test pictures, itself left out."""
-    for number, line in _lines(folder, "Ebay_test.txt", skip=1):
-        _, class_id, _, path = _fields(folder, "Ebay_test.txt", number, line, 4)
+    for number, line in _read_lines(folder, "Ebay_test.txt", skip=1):
+        _, class_id, _, path = _split_fields(folder, "Ebay_test.txt", number, line, 4)
         category = Path(path).parent.name.removesuffix("_final")
         yield Picture(path, category, folder / path, "both", class_id)
 
 
-def _deepfashion_inshop(folder: Path) -> Iterator[Picture]:
+def _read_deepfashion_inshop(folder: Path) -> Iterator[Picture]:
     """Liu et al. 2016: pictures of the part `query` are asked, those of `gallery` searched, those of `train` neither.
 
     The list may be in `Eval`, the pictures in `Img`, as they are offered.
@@ -140,22 +140,22 @@ def _deepfashion_inshop(folder: Path) -> Iterator[Picture]:
     )
     images = folder if (folder / "img").is_dir() else folder / "Img"
     roles: dict[str, Role] = {"query": "query", "gallery": "gallery"}
-    for number, line in _lines(folder, name, skip=2):
-        path, item_id, part = _fields(folder, name, number, line, 3)
+    for number, line in _read_lines(folder, name, skip=2):
+        path, item_id, part = _split_fields(folder, name, number, line, 3)
         if part in roles:
             category = "/".join(Path(path).parts[1:-2])  # img/WOMEN/Dresses/id_00000002/02_1_front.jpg
             view = Path(path).stem.split("_", 2)[-1]
             yield Picture(path, category, images / path, roles[part], item_id, {"view": view})
 
 
-def _fashion_mnist(folder: Path) -> Iterator[Picture]:
+def _read_fashion_mnist(folder: Path) -> Iterator[Picture]:
     """Xiao et al. 2017: the 10,000 test pictures are asked, the 60,000 of training searched; there are no products."""
     from PIL import Image
 
     parts: tuple[tuple[str, str, Role], ...] = (("train", "train", "gallery"), ("test", "t10k", "query"))
     for part, prefix, role in parts:
-        pixels = _idx(folder / f"{prefix}-images-idx3-ubyte.gz", 3)
-        labels = _idx(folder / f"{prefix}-labels-idx1-ubyte.gz", 1)
+        pixels = _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz", 3)
+        labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz", 1)
         for number, (picture, label) in enumerate(zip(pixels, labels, strict=True)):
             file = io.BytesIO()
             Image.fromarray(picture).save(file, "PNG")
@@ -165,7 +165,7 @@ def _fashion_mnist(folder: Path) -> Iterator[Picture]:
 _FASHION_MNIST = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
 
 
-def _idx(path: Path, dims: int) -> NDArray[np.uint8]:
+def _read_idx(path: Path, dims: int) -> NDArray[np.uint8]:
     """An IDX file of bytes: two zeros, the type, the number of dimensions, each dimension, then the values."""
     try:
         data = gzip.decompress(path.read_bytes())
@@ -177,36 +177,36 @@ def _idx(path: Path, dims: int) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * dims).reshape(shape)
 
 
-def _products_10k(folder: Path) -> Iterator[Picture]:
+def _read_products_10k(folder: Path) -> Iterator[Picture]:
     """Bai et al. 2020: the test pictures are asked, those of training searched; a product is a `class`."""
     test = "test.csv" if (folder / "test.csv").exists() else "test_kaggletest.csv"
     parts: tuple[tuple[str, str, Role], ...] = (("train", "train.csv", "gallery"), ("test", test, "query"))
     for part, name, role in parts:
-        for row in _table(folder, name, ("name", "class", "group")):
+        for row in _read_table(folder, name, ("name", "class", "group")):
             path = folder / part / row["name"]
             yield Picture(f"{part}/{row['name']}", row["group"], path, role, row["class"])
 
 
-def _magento(folder: Path, product: str = "product_id") -> Iterator[Picture]:
+def _read_magento(folder: Path, product: str = "product_id") -> Iterator[Picture]:
     """Studio pictures of a demo shop: each is a query among all of them, itself left out."""
-    for row in _table(folder, "images.csv", ("image", product, "category", "title", "color")):
+    for row in _read_table(folder, "images.csv", ("image", product, "category", "title", "color")):
         attributes = {"color": row["color"], "view": Path(row["image"]).stem.rpartition("_")[2]}
         attributes = {name: value for name, value in attributes.items() if value}
         path = folder / "images" / row["image"]
         yield Picture(row["image"], row["category"], path, "both", row[product], attributes, row["title"])
 
 
-def _magento_styles(folder: Path) -> Iterator[Picture]:
+def _read_magento_styles(folder: Path) -> Iterator[Picture]:
     """The same, where a style in another colour is the same product."""
-    return _magento(folder, "style_id")
+    return _read_magento(folder, "style_id")
 
 
-def _clothing(folder: Path) -> Iterator[Picture]:
+def _read_clothing(folder: Path) -> Iterator[Picture]:
     """People's photos of their own clothes: those of about half of the people are asked, the others' searched.
 
     So nobody's photos are on both sides. There are no products.
     """
-    for row in _table(folder, "images.csv", ("image", "category", "kids", "sender_id")):
+    for row in _read_table(folder, "images.csv", ("image", "category", "kids", "sender_id")):
         asked = hashlib.sha256(row["sender_id"].encode()).digest()[0] % 2
         where = folder / "images" / row["image"]
         attributes = {"kids": row["kids"]} if row["kids"] else {}
@@ -214,41 +214,41 @@ def _clothing(folder: Path) -> Iterator[Picture]:
 
 
 LAYOUTS: dict[str, Callable[[Path], Iterator[Picture]]] = {
-    "stanford-online-products": _stanford_online_products,
-    "deepfashion-inshop": _deepfashion_inshop,
-    "fashion-mnist": _fashion_mnist,
-    "products-10k": _products_10k,
-    "magento": _magento,
-    "magento-styles": _magento_styles,
-    "clothing": _clothing,
+    "stanford-online-products": _read_stanford_online_products,
+    "deepfashion-inshop": _read_deepfashion_inshop,
+    "fashion-mnist": _read_fashion_mnist,
+    "products-10k": _read_products_10k,
+    "magento": _read_magento,
+    "magento-styles": _read_magento_styles,
+    "clothing": _read_clothing,
 }
 
 
-def _lines(folder: Path, name: str, skip: int) -> Iterator[tuple[int, str]]:
+def _read_lines(folder: Path, name: str, skip: int) -> Iterator[tuple[int, str]]:
     """Lines of a list with their numbers, without the first `skip`."""
-    with _opened(folder, name) as file:
+    with _open(folder, name) as file:
         for number, line in enumerate(file, 1):
             if number > skip and line.strip():
                 yield number, line
 
 
-def _fields(folder: Path, name: str, number: int, line: str, count: int) -> list[str]:
+def _split_fields(folder: Path, name: str, number: int, line: str, count: int) -> list[str]:
     fields = line.split()
     if len(fields) != count:
         raise ManifestInvalid(f"{folder / name}: line {number}: {len(fields)} fields, must be {count}")
     return fields
 
 
-def _table(folder: Path, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
+def _read_table(folder: Path, name: str, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
     """Rows of a CSV that has at least these columns."""
-    with _opened(folder, name) as file:
+    with _open(folder, name) as file:
         rows = csv.DictReader(file)
         if missing := [column for column in columns if column not in (rows.fieldnames or ())]:
             raise ManifestInvalid(f"{folder / name}: no column {', '.join(missing)}")
         yield from rows
 
 
-def _opened(folder: Path, name: str) -> io.TextIOWrapper:
+def _open(folder: Path, name: str) -> io.TextIOWrapper:
     try:
         return (folder / name).open(encoding="utf-8", newline="")
     except FileNotFoundError:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lookalike.config import Settings
 from lookalike.errors import ConfigInvalid
-from lookalike.files import is_secret, redacted
+from lookalike.files import is_secret, redact
 from lookalike.prometheus import Metrics
 
 _log = logging.getLogger("lookalike")
@@ -24,13 +24,13 @@ _MAX_TEXT = 300
 
 
 def begin(run_id: str, job: str, settings: Settings) -> None:
-    """Log what follows as events of this run, the first of which has the settings that are not the defaults.
+    """Begin the log of a run. Its first event holds the settings that differ from the defaults.
 
-    Raises ConfigInvalid where the log or the metrics can't be written.
+    Raises ConfigInvalid if the log or the metrics can't be written.
     """
     end()
     try:
-        for handler in _handlers(run_id, job, settings):
+        for handler in _make_handlers(run_id, job, settings):
             _log.addHandler(handler)
     except (OSError, ValueError) as error:  # ValueError: the file that is there holds no metrics
         raise ConfigInvalid(
@@ -40,18 +40,18 @@ def begin(run_id: str, job: str, settings: Settings) -> None:
     event("run started", job=job, settings=settings.model_dump(mode="json", exclude_defaults=True))
 
 
-def _handlers(run_id: str, job: str, settings: Settings) -> Iterator[logging.Handler]:
+def _make_handlers(run_id: str, job: str, settings: Settings) -> Iterator[logging.Handler]:
     if settings.log_file or not sys.stderr.isatty():
         file = settings.log_file
         lines = logging.FileHandler(file, encoding="utf-8") if file else logging.StreamHandler()
         lines.setFormatter(_Line(run_id))
         yield lines
     if settings.metrics_file:
-        yield Metrics(Path(settings.metrics_file), job, redacted(settings.root))
+        yield Metrics(Path(settings.metrics_file), job, redact(settings.root))
 
 
 def event(name: str, **fields: Any) -> None:
-    """Log an event of the run that began in this process; nothing happens where none did."""
+    """Log an event of the run that began in this process. If none did, nothing happens."""
     if _log.handlers:
         _log.info(name, extra={"fields": fields})
 
@@ -69,15 +69,15 @@ class _Line(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        fields = _shown(getattr(record, "fields", {}))
+        fields = _clean(getattr(record, "fields", {}))
         line = {"time": time, "event": record.getMessage(), "run_id": self._run_id, **fields}
         return json.dumps(line, ensure_ascii=False)
 
 
-def _shown(value: Any) -> Any:
-    """`value` without secrets, its texts cut short."""
+def _clean(value: Any) -> Any:
+    """Return `value` without secrets, and with long texts cut."""
     if isinstance(value, dict):
-        return {key: "…" if is_secret(key) else _shown(inner) for key, inner in value.items()}
+        return {key: "…" if is_secret(key) else _clean(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_shown(inner) for inner in value]
-    return redacted(value)[:_MAX_TEXT] if isinstance(value, str) else value
+        return [_clean(inner) for inner in value]
+    return redact(value)[:_MAX_TEXT] if isinstance(value, str) else value

@@ -82,7 +82,7 @@ class Counts:
             yield f"{self.missing:,} rows will be rejected, as their file is not there, such as {self.missing_uri}"
 
 
-def from_csv(source: str, out: str, images: str | None = None, columns: Mapping[str, str] | None = None) -> Counts:
+def make_from_csv(source: str, out: str, images: str | None = None, columns: Mapping[str, str] | None = None) -> Counts:
     """Write the manifest of the CSV at `source` to `out`, both paths or URIs, as Parquet.
 
     `images` is the folder that relative paths in `image` and `uri` are below: by default `images` beside the CSV, or
@@ -90,14 +90,14 @@ def from_csv(source: str, out: str, images: str | None = None, columns: Mapping[
     Raises ManifestInvalid naming all missing columns, or the first bad row; the header is row 1.
     """
     columns = columns or {}
-    header = _header(source)
-    named = _named(source, header, columns)
-    base = _image_folder(source, images)
-    tables = (_rows_of(block, named, base, first, source) for first, block in _blocks(source, header))
-    return _write(out, tables, source, dated="updated_at" in named)
+    header = _read_header(source)
+    column_of = _map_columns(source, header, columns)
+    base = _find_image_folder(source, images)
+    tables = (_to_rows(block, column_of, base, first, source) for first, block in _read_blocks(source, header))
+    return _write(out, tables, source, dated="updated_at" in column_of)
 
 
-def from_folder(folder: str, out: str) -> Counts:
+def make_from_folder(folder: str, out: str) -> Counts:
     """Write the manifest of the images below `folder` to `out`: the folders above a file are its category's path.
 
     The product_id is the file's name without suffix; the image_id is its path below `folder`.
@@ -106,18 +106,18 @@ def from_folder(folder: str, out: str) -> Counts:
     if not fs.isdir(root):
         raise ManifestInvalid(f"{folder}: no such folder; give one that has a folder of images for each category")
     below = sorted(posixpath.relpath(path, root) for path in fs.find(root))
-    found = [
+    paths = [
         path
         for path in below
         if path.lower().endswith(IMAGE_SUFFIXES) and not path.startswith(".") and "/." not in path
     ]
-    blocks = (found[start : start + FOLDER_BLOCK_ROWS] for start in range(0, len(found), FOLDER_BLOCK_ROWS))
-    tables = (_rows_of_paths(pa.array(block, pa.string()), files.absolute(folder)) for block in blocks)
+    blocks = (paths[start : start + FOLDER_BLOCK_ROWS] for start in range(0, len(paths), FOLDER_BLOCK_ROWS))
+    tables = (_to_rows_of_paths(pa.array(block, pa.string()), files.absolute(folder)) for block in blocks)
     return _write(out, tables, folder, dated=False)
 
 
 def _write(out: str, tables: Iterator[pa.Table], source: str, dated: bool) -> Counts:
-    with files.written_atomically(files.absolute(out)) as path:
+    with files.write_atomically(files.absolute(out)) as path:
         with pq.ParquetWriter(path, SCHEMA) as writer:
             for table in tables:
                 writer.write_table(table)
@@ -146,18 +146,18 @@ def _count(path: Path, dated: bool) -> Counts:
     return counts
 
 
-def _rows_of_paths(paths: Column, base: str) -> pa.Table:
+def _to_rows_of_paths(paths: Column, base: str) -> pa.Table:
     columns = {
         "image_id": paths,
         "product_id": pc.replace_substring_regex(paths, r"^(.*/)?([^/]+)\.[^./]*$", r"\2"),
         "category": pc.replace_substring_regex(paths, r"/?[^/]*$", ""),
-        "uri": _uris(paths, base),
+        "uri": _to_uris(paths, base),
     }
-    columns["updated_at"] = _modified(columns["uri"])
+    columns["updated_at"] = _read_modification_times(columns["uri"])
     return pa.table({f.name: columns.get(f.name, pa.nulls(len(paths), f.type)) for f in SCHEMA}, SCHEMA)
 
 
-def _header(source: str) -> list[str]:
+def _read_header(source: str) -> list[str]:
     fs, path = files.filesystem(files.absolute(source))
     if not fs.isfile(path):
         raise ManifestInvalid(f"{source}: no such file; give the CSV that lists your images")
@@ -179,40 +179,39 @@ def _header(source: str) -> list[str]:
     return header
 
 
-def _named(source: str, header: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
-    """Field -> the CSV's column. Raises ManifestInvalid with everything that is missing or misspelt."""
+def _map_columns(source: str, header: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
+    """Map each field to the CSV's column. Raises ManifestInvalid with everything that is missing or misspelt."""
     problems = [
-        f"{key}={name}: no field {key}{_close(key, FIELDS)}" for key, name in columns.items() if key not in FIELDS
+        f"{key}={name}: no field {key}{_suggest(key, FIELDS)}" for key, name in columns.items() if key not in FIELDS
     ]
     problems += [
-        f"{key}={name}: no column {name}{_close(name, header)}" for key, name in columns.items() if name not in header
+        f"{key}={name}: no column {name}{_suggest(name, header)}" for key, name in columns.items() if name not in header
     ]
-    named = {field: columns.get(field, field) for field in FIELDS if columns.get(field, field) in header}
+    column_of = {field: columns.get(field, field) for field in FIELDS if columns.get(field, field) in header}
     problems += [
-        f"{field}: missing{_close(field, header)}"
+        f"{field}: missing{_suggest(field, header)}"
         for field in ("product_id", "category")
-        if field not in named and field not in columns
+        if field not in column_of and field not in columns
     ]
-    if not {"image", "uri"} & (set(named) | set(columns)):
-        problems.append(
-            f"image, uri: both missing; one says where the image is{_close('image', header) or _close('uri', header)}"
-        )
+    if not {"image", "uri"} & (set(column_of) | set(columns)):
+        hint = _suggest("image", header) or _suggest("uri", header)
+        problems.append(f"image, uri: both missing; one says where the image is{hint}")
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ManifestInvalid(
             f"{source}: the columns are not as they must be:\n{lines}\n"
             f"  the file has: {', '.join(header)}; say which stands for what, such as --column product_id=NAME"
         )
-    return named
+    return column_of
 
 
-def _close(name: str, present: Sequence[str]) -> str:
+def _suggest(name: str, present: Sequence[str]) -> str:
     folded = {column.lower().replace(" ", "_"): column for column in present}
     close = difflib.get_close_matches(name.lower(), list(folded), n=1)
     return f"; did you mean {folded[close[0]]}?" if close else ""
 
 
-def _image_folder(source: str, images: str | None) -> str:
+def _find_image_folder(source: str, images: str | None) -> str:
     beside = posixpath.dirname(files.absolute(source))
     if images is None:
         fs, path = files.filesystem(files.join(beside, "images"))
@@ -223,7 +222,7 @@ def _image_folder(source: str, images: str | None) -> str:
     return files.absolute(images)
 
 
-def _blocks(source: str, header: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+def _read_blocks(source: str, header: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Blocks of the CSV as text, each with the number of its first row."""
     fs, path = files.filesystem(files.absolute(source))
     number = 2
@@ -237,13 +236,13 @@ def _blocks(source: str, header: Sequence[str]) -> Iterator[tuple[int, pa.Record
                 pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(header, pa.binary()), strings_can_be_null=False),
             )
             for block in reader:
-                yield number, _decoded(block, number, source)
+                yield number, _decode(block, number, source)
                 number += block.num_rows
         except pa.ArrowInvalid as error:
-            raise ManifestInvalid(f"{source}: {_ragged(source, len(header)) or error}") from None
+            raise ManifestInvalid(f"{source}: {_find_ragged_row(source, len(header)) or error}") from None
 
 
-def _decoded(block: pa.RecordBatch, first: int, source: str) -> pa.RecordBatch:
+def _decode(block: pa.RecordBatch, first: int, source: str) -> pa.RecordBatch:
     try:
         return block.cast(pa.schema([pa.field(name, pa.string()) for name in block.schema.names]))
     except pa.ArrowInvalid:
@@ -259,7 +258,7 @@ def _decoded(block: pa.RecordBatch, first: int, source: str) -> pa.RecordBatch:
         raise
 
 
-def _ragged(source: str, width: int) -> str | None:
+def _find_ragged_row(source: str, width: int) -> str | None:
     """The first row that has not as many values as the header, in words."""
     fs, path = files.filesystem(files.absolute(source))
     with fs.open(path, "rb") as raw:
@@ -270,25 +269,29 @@ def _ragged(source: str, width: int) -> str | None:
     return None
 
 
-def _rows_of(block: pa.RecordBatch, named: Mapping[str, str], base: str, first: int, source: str) -> pa.Table:
+def _to_rows(block: pa.RecordBatch, column_of: Mapping[str, str], base: str, first: int, source: str) -> pa.Table:
     """The manifest rows of a block of the CSV whose first row has number `first`."""
     place = _Place(source, first)
-    text = {field: pc.utf8_trim_whitespace(block[column]) for field, column in named.items()}
-    columns = {"product_id": text["product_id"], "category": text["category"], "uri": _where(text, base)}
-    columns["image_id"] = _or(text.get("image_id"), _file_names(columns["uri"]))
-    columns["title"] = _absent(text["title"]) if "title" in text else pa.nulls(len(block), pa.string())
+    text = {field: pc.utf8_trim_whitespace(block[column]) for field, column in column_of.items()}
+    columns = {"product_id": text["product_id"], "category": text["category"], "uri": _choose_uris(text, base)}
+    columns["image_id"] = _fill_nulls(text.get("image_id"), _take_file_names(columns["uri"]))
+    columns["title"] = _empty_to_null(text["title"]) if "title" in text else pa.nulls(len(block), pa.string())
     for name in ("available", "deleted"):
-        columns[name] = _booleans(text[name], named[name], place) if name in text else pa.nulls(len(block), pa.bool_())
+        columns[name] = (
+            _parse_booleans(text[name], column_of[name], place) if name in text else pa.nulls(len(block), pa.bool_())
+        )
     columns["updated_at"] = (
-        _times(text["updated_at"], named["updated_at"], place) if "updated_at" in text else _modified(columns["uri"])
+        _parse_times(text["updated_at"], column_of["updated_at"], place)
+        if "updated_at" in text
+        else _read_modification_times(columns["uri"])
     )
     columns["content_hash"] = (
-        _absent(text["content_hash"]) if "content_hash" in text else pa.nulls(len(block), pa.string())
+        _empty_to_null(text["content_hash"]) if "content_hash" in text else pa.nulls(len(block), pa.string())
     )
-    used = {*named.values(), *FIELDS, ATTRIBUTES}
+    used = {*column_of.values(), *FIELDS, ATTRIBUTES}
     extra = {name: block[name] for name in block.schema.names if name not in used}
-    spread = block[ATTRIBUTES] if ATTRIBUTES in block.schema.names and ATTRIBUTES not in named.values() else None
-    columns[ATTRIBUTES] = _attributes(len(block), extra, spread, place)
+    spread = block[ATTRIBUTES] if ATTRIBUTES in block.schema.names and ATTRIBUTES not in column_of.values() else None
+    columns[ATTRIBUTES] = _build_attributes(len(block), extra, spread, place)
     return pa.table({f.name: columns[f.name] for f in SCHEMA}, SCHEMA)
 
 
@@ -297,29 +300,29 @@ class _Place:
     source: str
     first: int
 
-    def wrong(self, bad: Column, values: Column, column: str, mend: str) -> None:
+    def raise_first(self, bad: Column, values: Column, column: str, mend: str) -> None:
         """Raise ManifestInvalid for the first row where `bad` holds, if there is one."""
         row = pc.index(bad, True).as_py()
         if row >= 0:
             raise ManifestInvalid(f"{self.source}: row {self.first + row}: {column} is {values[row].as_py()!r}; {mend}")
 
 
-def _absent(text: Column) -> Column:
-    """Empty text as null."""
+def _empty_to_null(text: Column) -> Column:
+    """Turn empty text into null."""
     return pc.if_else(pc.equal(text, pa.scalar("")), None, text)
 
 
-def _or(text: Column | None, otherwise: Column) -> Column:
-    return otherwise if text is None else pc.coalesce(_absent(text), otherwise)
+def _fill_nulls(text: Column | None, otherwise: Column) -> Column:
+    return otherwise if text is None else pc.coalesce(_empty_to_null(text), otherwise)
 
 
-def _where(text: Mapping[str, Column], base: str) -> Column:
+def _choose_uris(text: Mapping[str, Column], base: str) -> Column:
     """Each row's uri: `uri`, or `image` where that is absent or empty; null where both are."""
-    given = [_absent(text[name]) for name in ("uri", "image") if name in text]
-    return _uris(pc.coalesce(*given), base)
+    given = [_empty_to_null(text[name]) for name in ("uri", "image") if name in text]
+    return _to_uris(pc.coalesce(*given), base)
 
 
-def _uris(paths: Column, base: str) -> Column:
+def _to_uris(paths: Column, base: str) -> Column:
     """Absolute URIs of URIs, absolute paths, and paths below `base`."""
     joined = pc.if_else(
         pc.starts_with(paths, "/"),
@@ -329,49 +332,50 @@ def _uris(paths: Column, base: str) -> Column:
     return pc.if_else(pc.match_substring_regex(paths, r"^[A-Za-z][A-Za-z0-9+.-]*:/"), paths, joined)
 
 
-def _file_names(uris: Column) -> Column:
+def _take_file_names(uris: Column) -> Column:
     """The last part of each uri's path. Only on the web do `?` and `#` end a path."""
     web = pc.match_substring_regex(uris, r"^(?i:https?):")
     paths = pc.if_else(web, pc.replace_substring_regex(uris, r"[?#].*$", ""), uris)
     return pc.replace_substring_regex(paths, r"^.*/", "")
 
 
-def _modified(uris: Column) -> Column:
+def _read_modification_times(uris: Column) -> Column:
     """When each local file was last modified; null where there is none, and for what is not local."""
     paths: list[str | None] = uris.to_pylist()
     times_us = [
-        _modified_us(path.removeprefix("file:")) if path and path.startswith("file:") else None for path in paths
+        _read_modification_us(path.removeprefix("file:")) if path and path.startswith("file:") else None
+        for path in paths
     ]
     return pa.array(times_us, pa.int64()).cast(schemas.TIMESTAMP)
 
 
-def _modified_us(path: str) -> int | None:
+def _read_modification_us(path: str) -> int | None:
     try:
         return Path(path).stat().st_mtime_ns // 1_000
     except OSError:
         return None
 
 
-def _booleans(text: Column, column: str, place: _Place) -> Column:
-    lower = _absent(pc.utf8_lower(text))
+def _parse_booleans(text: Column, column: str, place: _Place) -> Column:
+    lower = _empty_to_null(pc.utf8_lower(text))
     yes = pc.is_in(lower, pa.array(TRUE))
     bad = pc.and_(pc.is_valid(lower), pc.invert(pc.is_in(lower, pa.array(TRUE + FALSE))))
-    place.wrong(bad, text, column, f"write {' or '.join(TRUE)}, {' or '.join(FALSE)}, or leave it empty")
+    place.raise_first(bad, text, column, f"write {' or '.join(TRUE)}, {' or '.join(FALSE)}, or leave it empty")
     return pc.if_else(pc.is_null(lower), pa.scalar(None, pa.bool_()), yes)
 
 
-def _times(text: Column, column: str, place: _Place) -> Column:
-    values = _absent(text)
+def _parse_times(text: Column, column: str, place: _Place) -> Column:
+    values = _empty_to_null(text)
     parsed = pd.to_datetime(values.to_pandas(), utc=True, errors="coerce", format="ISO8601")
     times = pa.Array.from_pandas(parsed, type=schemas.TIMESTAMP, safe=False)
     bad = pc.and_(pc.is_valid(values), pc.is_null(times))
-    place.wrong(
+    place.raise_first(
         bad, text, column, "write it as ISO 8601, such as 2024-05-31T12:00:00Z (without a zone: UTC), or leave it empty"
     )
     return times
 
 
-def _attributes(rows: int, extra: Mapping[str, Column], spread: Column | None, place: _Place) -> Column:
+def _build_attributes(rows: int, extra: Mapping[str, Column], spread: Column | None, place: _Place) -> Column:
     """A map for each row: its non-empty extra columns, then what `spread` adds that they don't say."""
     parents: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     keys: list[Column] = [pa.array([], pa.string())]
@@ -383,7 +387,7 @@ def _attributes(rows: int, extra: Mapping[str, Column], spread: Column | None, p
         keys.append(pa.repeat(pa.scalar(name), len(present)))
         items.append(text.take(pa.array(present)))
     if spread is not None:
-        rows_said, keys_said, items_said = _pairs(spread, place)
+        rows_said, keys_said, items_said = _split_pairs(spread, place)
         parents.append(rows_said)
         keys.append(keys_said)
         items.append(items_said)
@@ -400,7 +404,7 @@ def _attributes(rows: int, extra: Mapping[str, Column], spread: Column | None, p
     return pa.MapArray.from_arrays(starts, key.take(chosen), item.take(chosen))
 
 
-def _pairs(spread: Column, place: _Place) -> tuple[NDArray[np.int64], Column, Column]:
+def _split_pairs(spread: Column, place: _Place) -> tuple[NDArray[np.int64], Column, Column]:
     """`key=value;key=value` texts as (row, key, value) arrays; pairs without a value are left out.
 
     A semicolon that no `key=` follows is part of the value, as in `fabric=Cool&trade;|Wool;new=No`.
@@ -415,7 +419,7 @@ def _pairs(spread: Column, place: _Place) -> tuple[NDArray[np.int64], Column, Co
     parent, pairs = parent.filter(filled), pairs.filter(filled)
     wrong = pc.invert(pc.match_substring_regex(pairs, r"^[^=]*[^=\s][^=]*="))
     bad_rows = np.isin(np.arange(len(spread)), parent.filter(wrong).to_numpy())
-    place.wrong(pa.array(bad_rows), spread, ATTRIBUTES, "write it as key=value;key=value")
+    place.raise_first(pa.array(bad_rows), spread, ATTRIBUTES, "write it as key=value;key=value")
     halves = pc.split_pattern(pairs, "=", max_splits=1)
     key, value = (pc.utf8_trim_whitespace(pc.list_element(halves, i)) for i in (0, 1))
     said = pc.not_equal(value, pa.scalar(""))

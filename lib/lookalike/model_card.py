@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 
-def model_card(
+def render_model_card(
     model_id: str,
     base: str,
     settings: Mapping[str, Any],
@@ -15,7 +15,7 @@ def model_card(
     epochs: Sequence[Mapping[str, Any]],
     best: int,
 ) -> str:
-    """What it was made from, how, and how good it is. `epochs` as training gave them, `best` the number of one."""
+    """Say what the model was made from, how, and how good it is. `best` is the number of the epoch that was kept."""
     kinds = list(epochs[0]["recall@1"])
     losses = [f"{epoch['loss']:.3f}" if "loss" in epoch else "" for epoch in epochs]
     rows = [
@@ -29,13 +29,13 @@ def model_card(
                 f"Fine-tuned from {base} on {datetime.now(UTC):%Y-%m-%d}, by lookalike {code_version}.",
                 "## Data",
                 f"Pictures of the manifest {manifest}. Products of the validation had no part in the training.",
-                _table(["", "count"], [[name, f"{count:,}"] for name, count in counts.items()]),
+                _render_table(["", "count"], [[name, f"{count:,}"] for name, count in counts.items()]),
                 "## Figures",
                 f"recall@1 among the held-out pictures, each a query, itself left out. Epoch 0 is {base} with a "
                 f"projection that was only fitted; epoch {best} is the model.",
-                _table(["epoch", "loss", *(f"same {kind}" for kind in kinds)], rows),
+                _render_table(["epoch", "loss", *(f"same {kind}" for kind in kinds)], rows),
                 "## Settings",
-                _table(["fine_tune", "value"], [[name, f"`{value}`"] for name, value in settings.items()]),
+                _render_table(["fine_tune", "value"], [[name, f"`{value}`"] for name, value in settings.items()]),
                 "## Licence and use",
                 "Its weights come from those of the base model and from the pictures above: it may be used as the "
                 "licences of both allow. It finds products that look alike; it is not made to recognise people.",
@@ -45,6 +45,6 @@ def model_card(
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def _render_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)

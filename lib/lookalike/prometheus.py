@@ -40,7 +40,7 @@ class Metrics(logging.Handler):
             [*names, "stage", "name"],
             registry=self._registry,
         )
-        if (succeeded := self._last_success()) is not None:
+        if (succeeded := self._read_last_success()) is not None:
             self._set(_SUCCEEDED, succeeded)
         self._write()
 
@@ -50,7 +50,7 @@ class Metrics(logging.Handler):
             case "run started":
                 self._set("lookalike_run_started_timestamp_seconds", record.created)
             case "stage ended":
-                self._stage_ended(**fields)
+                self._set_stage(**fields)
             case "run ended":
                 self._set("lookalike_run_ended_timestamp_seconds", record.created)
                 self._set("lookalike_run_exit_code", fields["exit_code"])
@@ -63,7 +63,7 @@ class Metrics(logging.Handler):
         except OSError as error:  # the run goes on
             print(f"metrics_file can't be written to ({error})", file=sys.stderr)
 
-    def _stage_ended(self, stage: str, seconds: float, images_per_s: float | None, counts: dict[str, int]) -> None:
+    def _set_stage(self, stage: str, seconds: float, images_per_s: float | None, counts: dict[str, int]) -> None:
         self._set("lookalike_stage_seconds", seconds, stage=stage)
         if images_per_s is not None:
             self._set("lookalike_stage_images_per_second", images_per_s, stage=stage)
@@ -76,7 +76,7 @@ class Metrics(logging.Handler):
     def _write(self) -> None:
         write_to_textfile(str(self._path), self._registry)
 
-    def _last_success(self) -> float | None:
+    def _read_last_success(self) -> float | None:
         """As the file of an earlier run says."""
         text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
         samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)

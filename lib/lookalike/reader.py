@@ -37,7 +37,7 @@ from lookalike.errors import (
     ProductUnknown,
     RootUnusable,
 )
-from lookalike.kernels.categories.predictor import Predictor, among, latest, open_predictor
+from lookalike.kernels.categories.predictor import Predictor, open_predictor, pick_latest, predict_among
 from lookalike.kernels.index import search
 from lookalike.kernels.index.shards import Shard, open_merged
 
@@ -49,14 +49,14 @@ if TYPE_CHECKING:
 
 
 class Predicted(NamedTuple):
-    """A category that a query may be of, and how probably."""
+    """A category, and the probability that a query is of it."""
 
     category: str
     probability: float
 
 
 class Match(NamedTuple):
-    """A product found, by its image that is closest to the query; `score` is their cosine similarity."""
+    """A matching product, with its image that is closest to the query; `score` is their cosine similarity."""
 
     product_id: str
     image_id: str
@@ -78,22 +78,22 @@ def open(  # noqa: A001  `reader.open` is how it is meant to be read
     if version and not category:
         raise ValueError("a version is one of a category: name that, too")
     folder = Path(cache) if cache else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lookalike"
-    versions = {category: version} if version else _live_versions(root, category)
-    opened = _load(root, folder, versions)
+    versions = {category: version} if version else _read_live_versions(root, category)
+    snapshot = _take_snapshot(root, folder, versions)
     if category:
-        opened.galleries  # noqa: B018  opened now, so that what is damaged shows at once
-    return Catalog(root, category, folder, version is not None, opened)
+        snapshot.galleries  # noqa: B018  opened now, so that what is damaged shows at once
+    return Catalog(root, category, folder, version is not None, snapshot)
 
 
 class Catalog:
     """An open catalog. Any number of threads may search it, and `refresh` it, at once."""
 
-    def __init__(self, root: str, category: str, cache: Path, pinned: bool, opened: "_Opened") -> None:
+    def __init__(self, root: str, category: str, cache: Path, pinned: bool, snapshot: "_Snapshot") -> None:
         self.root = root
         self.category = category
         self._cache = cache
         self._pinned = pinned
-        self._opened = opened  # replaced whole by refresh, so a search takes it once and keeps it
+        self._snapshot = snapshot  # replaced whole by refresh, so that a search works on one from its start to its end
         self._refreshing = threading.Lock()
         self._predicting = threading.Lock()
         self._serving: dict[str, Mapping[str, Any]] = {}  # by model, its row of `category_predictors`
@@ -102,18 +102,18 @@ class Catalog:
     @property
     def version(self) -> str:
         """The open version; of several categories, a fingerprint of its categories' versions."""
-        versions = self._opened.versions
+        versions = self._snapshot.versions
         return versions.get(self.category) or hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()[:16]
 
     @property
     def model_id(self) -> str:
         """Model of the embeddings; `search` takes those of this model only."""
-        return self._opened.model_id
+        return self._snapshot.model_id
 
     @property
     def dim(self) -> int:
         """Dimensions of an embedding."""
-        return self._opened.dim
+        return self._snapshot.dim
 
     def similar(self, product_id: str, k: int = 10) -> list[Match]:
         """The k products most similar to `product_id`, best first; fewer where the category has fewer.
@@ -121,22 +121,22 @@ class Catalog:
         Two products are as similar as their most similar pair of images. Unavailable products are left out. Raises
         ProductUnknown.
         """
-        opened = self._opened
+        snapshot = self._snapshot
         places = [
             (gallery, place, number)
-            for gallery in opened.galleries
+            for gallery in snapshot.galleries
             for place, shard in enumerate(gallery.shards)
-            if (number := shard.product_number(product_id)) is not None
+            if (number := shard.find_product(product_id)) is not None
         ]
         if not places:
             raise ProductUnknown(
                 f"product {product_id!r} has no image in {self.category or self.root} version {self.version}"
             )
-        if len(opened.galleries) == 1:
+        if len(snapshot.galleries) == 1:
             ((gallery, place, number),) = places
-            return _matches(gallery, search.similar(gallery, place, range(number, number + 1), _positive(k)))
-        images = np.concatenate([_images(gallery.shards[place], number) for gallery, place, number in places])
-        nearest = _nearest(opened.galleries, images, _positive(k) + 1)
+            return _to_matches(gallery, search.search_similar(gallery, place, range(number, number + 1), _check_k(k)))
+        images = np.concatenate([_read_images(gallery.shards[place], number) for gallery, place, number in places])
+        nearest = _search_all(snapshot.galleries, images, _check_k(k) + 1)
         return [match for match in nearest if match.product_id != product_id][:k]
 
     def search(self, embedding: ArrayLike, k: int = 10, categories: int | None = None) -> list[Match]:
@@ -145,15 +145,15 @@ class Catalog:
         With `categories` only that many are searched, those that the embedding most probably is of, and no other is
         opened. Raises ModelMismatch where it can't be an embedding of that model; see also `predict_category`.
         """
-        opened = self._opened
-        return self._search(opened, _query(embedding, opened), k, categories)
+        snapshot = self._snapshot
+        return self._search(snapshot, _to_query(embedding, snapshot), k, categories)
 
-    def _search(self, opened: "_Opened", query: NDArray[np.float32], k: int, categories: int | None) -> list[Match]:
+    def _search(self, snapshot: "_Snapshot", query: NDArray[np.float32], k: int, categories: int | None) -> list[Match]:
         if categories is None:
-            galleries = opened.galleries
+            galleries = snapshot.galleries
         else:
-            galleries = opened.of([found.category for found in self._predicted(opened, query, categories)])
-        return _nearest(galleries, query, _positive(k))[:k]
+            galleries = snapshot.open_each([guess.category for guess in self._predict(snapshot, query, categories)])
+        return _search_all(galleries, query, _check_k(k))[:k]
 
     def predict_category(self, embedding: ArrayLike, k: int = 3) -> list[Predicted]:
         """The k categories that `embedding` (dim,) most probably is of, best first, by what `fit_categories` fitted.
@@ -161,19 +161,21 @@ class Catalog:
         Probabilities are those among the categories of this catalog. Raises NotPredictable where nothing was fitted,
         PredictorDamaged, FormatTooNew, ModelMismatch.
         """
-        opened = self._opened
-        return self._predicted(opened, _query(embedding, opened), k)
+        snapshot = self._snapshot
+        return self._predict(snapshot, _to_query(embedding, snapshot), k)
 
-    def _predicted(self, opened: "_Opened", query: NDArray[np.float32], k: int) -> list[Predicted]:
-        names, probabilities = among(self._predictor(opened.model_id), query, opened.versions)
-        best = np.argsort(-probabilities[0], kind="stable")[: _positive(k)].tolist()
+    def _predict(self, snapshot: "_Snapshot", query: NDArray[np.float32], k: int) -> list[Predicted]:
+        names, probabilities = predict_among(self._predictor(snapshot.model_id), query, snapshot.versions)
+        best = np.argsort(-probabilities[0], kind="stable")[: _check_k(k)].tolist()
         return [Predicted(names[place], float(probabilities[0, place])) for place in best]
 
     def _predictor(self, model_id: str) -> Predictor:
         """Read when it is first needed, and again when `refresh` made way for another one."""
         with self._predicting:
             if model_id not in self._serving:
-                self._serving[model_id] = latest(_read(self.root, "category_predictors", missing_ok=True), model_id)
+                self._serving[model_id] = pick_latest(
+                    _read_table(self.root, "category_predictors", missing_ok=True), model_id
+                )
             row = self._serving[model_id]
             if self._read_predictor is None or self._read_predictor[0] != row["path"]:
                 self._read_predictor = row["path"], open_predictor(self.root, row, self._cache)
@@ -188,19 +190,19 @@ class Catalog:
         which the first call loads. Raises ModelInvalid, ModelMismatch where it is another model than the catalog's,
         ImageRejected with the reason.
         """
-        opened = self._opened
+        snapshot = self._snapshot
         uri = str(path)
         with _one_at_a_time:
-            worker = _embedder(model)
-            if worker.model_id != opened.model_id:
+            worker = _get_embedder(model)
+            if worker.model_id != snapshot.model_id:
                 raise ModelMismatch(
-                    f"{self.category or self.root} has embeddings of model {opened.model_id}, this is model "
+                    f"{self.category or self.root} has embeddings of model {snapshot.model_id}, this is model "
                     f"{worker.model_id}: give the model settings that the catalog was made with"
                 )
             (outcome,) = worker.embed([(uri, functools.partial(files.read_bytes, uri))])
         if outcome.embedding is None:
             raise ImageRejected(f"{uri}: {outcome.reason}")
-        return self._search(opened, _query(outcome.embedding, opened), k, categories)
+        return self._search(snapshot, _to_query(outcome.embedding, snapshot), k, categories)
 
     def refresh(self) -> bool:
         """Move to the live version, if another one is live by now; says whether it moved. A pinned catalog stays.
@@ -212,19 +214,19 @@ class Catalog:
             return False
         with self._refreshing:
             self._serving = {}
-            versions = _live_versions(self.root, self.category)
-            if versions == self._opened.versions:
+            versions = _read_live_versions(self.root, self.category)
+            if versions == self._snapshot.versions:
                 return False
-            opened = _load(self.root, self._cache, versions)
+            snapshot = _take_snapshot(self.root, self._cache, versions)
             if self.category:
-                opened.galleries  # noqa: B018
-            self._opened = opened
+                snapshot.galleries  # noqa: B018
+            self._snapshot = snapshot
             return True
 
 
 @dataclass(frozen=True)
-class _Opened:
-    """What a catalog reads, opened as it is needed."""
+class _Snapshot:
+    """The versions that a catalog reads. Their galleries are opened when they are first needed."""
 
     root: str
     cache: Path
@@ -238,13 +240,13 @@ class _Opened:
     @cached_property
     def galleries(self) -> list[search.Gallery]:
         """A gallery for each category, and one for all small categories that share files."""
-        return _galleries(self.root, self.cache, list(self.rows.values()))
+        return _open_galleries(self.root, self.cache, list(self.rows.values()))
 
-    def of(self, categories: Iterable[str]) -> list[search.Gallery]:
+    def open_each(self, categories: Iterable[str]) -> list[search.Gallery]:
         """A gallery for each of `categories`, opened when it is first needed."""
-        return [self._of(category) for category in categories]
+        return [self._open_gallery(category) for category in categories]
 
-    def _of(self, category: str) -> search.Gallery:
+    def _open_gallery(self, category: str) -> search.Gallery:
         with self._opening:
             if category not in self._alone:
                 (self._alone[category],) = search.open_galleries(self.root, [self.rows[category]], self.cache)
@@ -254,19 +256,19 @@ class _Opened:
 _one_at_a_time = threading.Lock()  # a model is loaded once, and serves one stream of pictures
 
 
-def _embedder(model: "ModelSettings | None") -> "Embedder":
+def _get_embedder(model: "ModelSettings | None") -> "Embedder":
     try:
         from lookalike import config
-        from lookalike.kernels.models.embedder import embedder
+        from lookalike.kernels.models.embedder import get_embedder
     except ImportError as error:
         raise ModelInvalid(f"search_image needs the model extra ({error}): pip install 'lookalike[model]'") from None
     defaults = config.load()
-    return embedder(model or defaults.model, defaults.embed, os.cpu_count() or 1, "cpu")
+    return get_embedder(model or defaults.model, defaults.embed, os.cpu_count() or 1, "cpu")
 
 
-def _live_versions(root: str, category: str) -> dict[str, str]:
+def _read_live_versions(root: str, category: str) -> dict[str, str]:
     """The live version of `category`, or else of every category below it; of all where it is empty."""
-    live = {row["category"]: row for row in _read(root, "publications")}
+    live = {row["category"]: row for row in _read_table(root, "publications")}
     below = f"{category}/" if category else ""
     chosen = [category] if category in live else [name for name in live if name.startswith(below)]
     if not chosen:
@@ -277,46 +279,46 @@ def _live_versions(root: str, category: str) -> dict[str, str]:
     return {name: live[name]["version"] for name in chosen}
 
 
-def _load(root: str, cache: Path, versions: Mapping[str, str]) -> _Opened:
-    built: dict[str, dict[str, list[dict[str, Any]]]] = {category: {} for category in versions}
-    for row in _read(root, "shards", [("category", "in", list(versions))]):
-        built[row["category"]].setdefault(row["version"], []).append(row)
+def _take_snapshot(root: str, cache: Path, versions: Mapping[str, str]) -> _Snapshot:
+    rows_by_version: dict[str, dict[str, list[dict[str, Any]]]] = {category: {} for category in versions}
+    for row in _read_table(root, "shards", [("category", "in", list(versions))]):
+        rows_by_version[row["category"]].setdefault(row["version"], []).append(row)
     for category, version in versions.items():
-        if version not in built[category]:
-            known = ", ".join(built[category]) or "none"
+        if version not in rows_by_version[category]:
+            known = ", ".join(rows_by_version[category]) or "none"
             raise NotPublished(f"category {category!r} has no version {version!r} under {root}: there is {known}")
-    chosen = [sorted(built[c][v], key=lambda row: int(row["shard"])) for c, v in versions.items()]
-    _check_format(root, [row for rows in chosen for row in rows])
-    models = {(row["model_id"], row["dim"]): row["category"] for rows in chosen for row in rows}
+    version_rows = [sorted(rows_by_version[c][v], key=lambda row: int(row["shard"])) for c, v in versions.items()]
+    _check_format(root, [row for rows in version_rows for row in rows])
+    models = {(row["model_id"], row["dim"]): row["category"] for rows in version_rows for row in rows}
     if len(models) > 1:
-        found = "; ".join(f"{category}: {model_id}, dim {dim}" for (model_id, dim), category in models.items())
-        raise ModelMismatch(f"the categories under {root} have several models, so open them one by one: {found}")
+        named = "; ".join(f"{category}: {model_id}, dim {dim}" for (model_id, dim), category in models.items())
+        raise ModelMismatch(f"the categories under {root} have several models, so open them one by one: {named}")
     ((model_id, dim),) = models
-    return _Opened(root, cache, dict(zip(versions, chosen, strict=True)), versions, model_id, dim)
+    return _Snapshot(root, cache, dict(zip(versions, version_rows, strict=True)), versions, model_id, dim)
 
 
-def _galleries(root: str, cache: Path, chosen: Sequence[Sequence[ShardRow]]) -> list[search.Gallery]:
-    """A gallery for each version of `chosen`, but one for all that stand in packs: their search is exact anyway."""
-    packed = [row for rows in chosen for row in rows if row["path"] is None]
+def _open_galleries(root: str, cache: Path, version_rows: Sequence[Sequence[ShardRow]]) -> list[search.Gallery]:
+    """Open a gallery for each version, but one gallery for all that stand in packs: their search is exact anyway."""
+    packed = [row for rows in version_rows for row in rows if row["path"] is None]
     if len(packed) < 2:
         packed = []
-    alone = [rows for rows in chosen if rows[0]["path"] is not None or not packed]
+    alone = [rows for rows in version_rows if rows[0]["path"] is not None or not packed]
     galleries = search.open_galleries(root, alone, cache)
     if packed:
         galleries.append(search.Gallery([open_merged(root, packed, cache)], search.SearchSpec.of(packed)))
     return galleries
 
 
-def _read(
+def _read_table(
     root: str, table: str, filters: list[tuple[str, str, Any]] | None = None, missing_ok: bool = False
 ) -> list[dict[str, Any]]:
     """Rows of a table; `filters` are pushed down to the files."""
     uri = files.join(root, "tables", table)
-    if not delta_log.commits(uri):
+    if not delta_log.list_commits(uri):
         if missing_ok:
             return []
         raise RootUnusable(f"{root} is not a catalog, as it has no table {table}: give the pipeline's root")
-    rows: list[dict[str, Any]] = delta_log.opened(uri).to_pyarrow_table(filters=filters).to_pylist()
+    rows: list[dict[str, Any]] = delta_log.open_table(uri).to_pyarrow_table(filters=filters).to_pylist()
     return rows
 
 
@@ -329,12 +331,13 @@ def _check_format(root: str, rows: Iterable[Mapping[str, Any]]) -> None:
             )
 
 
-def _query(embedding: ArrayLike, opened: _Opened) -> NDArray[np.float32]:
+def _to_query(embedding: ArrayLike, snapshot: _Snapshot) -> NDArray[np.float32]:
     """`embedding` (dim,) as one L2-normalised query (1, dim)."""
     query = np.asarray(embedding, dtype=np.float32)
-    if query.shape != (opened.dim,):
+    if query.shape != (snapshot.dim,):
         raise ModelMismatch(
-            f"an embedding of the catalog's model {opened.model_id} has shape ({opened.dim},), this one {query.shape}"
+            f"an embedding of the catalog's model {snapshot.model_id} has shape ({snapshot.dim},), "
+            f"this one {query.shape}"
         )
     length = np.linalg.norm(query)
     if not np.isfinite(length) or length == 0:
@@ -342,27 +345,27 @@ def _query(embedding: ArrayLike, opened: _Opened) -> NDArray[np.float32]:
     return (query / length)[None]
 
 
-def _positive(k: int) -> int:
+def _check_k(k: int) -> int:
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     return k
 
 
-def _images(shard: Shard, number: int) -> NDArray[np.float32]:
+def _read_images(shard: Shard, number: int) -> NDArray[np.float32]:
     """Embeddings (images, dim) of a product of a shard."""
-    return search.as_float32(shard.vectors[shard.product_starts[number] : shard.product_starts[number + 1]])
+    return search.to_float32(shard.vectors[shard.product_starts[number] : shard.product_starts[number + 1]])
 
 
-def _nearest(galleries: Iterable[search.Gallery], embeddings: NDArray[np.float32], k: int) -> list[Match]:
+def _search_all(galleries: Iterable[search.Gallery], embeddings: NDArray[np.float32], k: int) -> list[Match]:
     """At least the k best products for any of `embeddings` (q, dim), each once, best first."""
-    found = [match for gallery in galleries for match in _matches(gallery, search.search(gallery, embeddings, k))]
+    matches = [match for gallery in galleries for match in _to_matches(gallery, search.search(gallery, embeddings, k))]
     best: dict[str, Match] = {}
-    for match in sorted(found, key=lambda match: (-match.score, match.product_id)):
+    for match in sorted(matches, key=lambda match: (-match.score, match.product_id)):
         best.setdefault(match.product_id, match)
     return list(best.values())
 
 
-def _matches(gallery: search.Gallery, matches: search.Matches) -> list[Match]:
+def _to_matches(gallery: search.Gallery, matches: search.Matches) -> list[Match]:
     product_ids: list[Any] = gallery.take("product_id", matches.row).to_pylist()
     image_ids: list[Any] = gallery.take("image_id", matches.row).to_pylist()
     return [Match(*columns) for columns in zip(product_ids, image_ids, matches.score.tolist(), strict=True)]

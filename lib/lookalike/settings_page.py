@@ -7,7 +7,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from lookalike.config import Settings, all_fields
+from lookalike.config import Settings, list_fields
 
 _NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 _PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
@@ -30,7 +30,7 @@ _HEAD = (
 def section_lines(settings: type[BaseModel]) -> Iterator[str]:
     """A table for the top level, then one for each section."""
     section = None
-    for key, field in sorted(all_fields(settings), key=lambda named: "." in named[0]):  # top level first
+    for key, field in sorted(list_fields(settings), key=lambda named: "." in named[0]):  # top level first
         group = key.rpartition(".")[0]
         if group != section:
             section = group

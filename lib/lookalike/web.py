@@ -40,7 +40,7 @@ def read(
 async def _read(
     uri: str, check: Callable[[str, str], None], public_only: bool, max_bytes: int, timeout: aiohttp.ClientTimeout
 ) -> bytes:
-    session, url = _session(public_only), URL(uri)
+    session, url = _get_session(public_only), URL(uri)
     async with asyncio.timeout(timeout.total):
         for _ in range(_REDIRECTS + 1):
             check(url.scheme, url.host or "")
@@ -50,11 +50,11 @@ async def _read(
                     url = url.join(URL(location))
                     continue
                 _raise_for(response.status)
-                return await _body(response, max_bytes)
+                return await _read_body(response, max_bytes)
     raise Refused(reasons.TOO_MANY_REDIRECTS)
 
 
-async def _body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+async def _read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     content = bytearray()
     async for chunk in response.content.iter_any():
         content += chunk
@@ -75,9 +75,9 @@ def _raise_for(status: int) -> None:
 
 
 @cache
-def _session(public_only: bool) -> aiohttp.ClientSession:
+def _get_session(public_only: bool) -> aiohttp.ClientSession:
     """One of the process, so that connections are used again. Called on the event loop alone."""
-    connector = aiohttp.TCPConnector(socket_factory=_public_socket if public_only else None)
+    connector = aiohttp.TCPConnector(socket_factory=_create_public_socket if public_only else None)
     session = aiohttp.ClientSession(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers={"Accept-Encoding": "identity"}
     )
@@ -85,7 +85,7 @@ def _session(public_only: bool) -> aiohttp.ClientSession:
     return session
 
 
-def _public_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+def _create_public_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     family, kind, protocol, _, place = address
     if not is_public(str(place[0])):
         raise Refused(reasons.PRIVATE_ADDRESS)

@@ -28,9 +28,9 @@ from tests.bench.recall import recall, same
 
 from lookalike.config import CategoriesSettings, ModelSettings, Precision
 from lookalike.kernels.categories.fit import fit
-from lookalike.kernels.models.engines import forward_engine
+from lookalike.kernels.models.engines import choose_engine
 from lookalike.kernels.models.load import load_model
-from lookalike.kernels.pictures.images import Decoded, decode
+from lookalike.kernels.pictures.images import DecodedPicture, decode
 
 PARTS = 12
 FIGURES = (
@@ -84,11 +84,11 @@ def split(data: Path, out: Path) -> None:
 def embedded(settings: ModelSettings, uris: Sequence[str]) -> Any:
     """(n, dim) by the fastest engine."""
     model = load_model(settings)
-    forward = forward_engine(model, "auto", threads=2, device="cpu")
+    forward = choose_engine(model, "auto", threads=2, device="cpu")
     found = []
     for start in range(0, len(uris), 32):
         decoded = [decode(Path(uri).read_bytes(), model.preprocessing, 10**8, 16) for uri in uris[start : start + 32]]
-        found.append(forward(np.stack([picture.pixels for picture in decoded if isinstance(picture, Decoded)])))
+        found.append(forward(np.stack([picture.pixels for picture in decoded if isinstance(picture, DecodedPicture)])))
     embeddings = np.concatenate(found)
     assert len(embeddings) == len(uris)
     return embeddings

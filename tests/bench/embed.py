@@ -36,7 +36,7 @@ from pyspark.sql.types import ArrayType, FloatType
 
 from lookalike import files
 from lookalike.config import Settings
-from lookalike.kernels.models.embedder import Outcome, embedder
+from lookalike.kernels.models.embedder import Outcome, get_embedder
 from lookalike.spark.contents.embed_pictures import EmbedJob, Pictures, embed_pictures, task_count
 from lookalike.spark.session import session
 
@@ -66,7 +66,7 @@ def write_pictures(source: Path, folder: Path, n: int) -> list[str]:
 
 
 def outcomes(paths: list[str]) -> Iterator[Outcome]:
-    worker = embedder(SETTINGS.model, SETTINGS.embed, 1, "cpu")
+    worker = get_embedder(SETTINGS.model, SETTINGS.embed, 1, "cpu")
     return worker.embed((path, partial(files.read_bytes, path)) for path in paths)
 
 
@@ -74,7 +74,7 @@ def bare_process(paths: list[str], calls: Connection) -> None:
     """Tells the model_id; then embeds `paths` at each call, and tells how many embeddings came out."""
     for _ in outcomes(paths[:64]):
         pass
-    calls.send(embedder(SETTINGS.model, SETTINGS.embed, 1, "cpu").model_id)
+    calls.send(get_embedder(SETTINGS.model, SETTINGS.embed, 1, "cpu").model_id)
     while calls.recv():
         calls.send(sum(outcome.embedding is not None for outcome in outcomes(paths)))
 

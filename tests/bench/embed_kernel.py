@@ -20,9 +20,9 @@ import torch
 
 from lookalike.config import EmbedSettings, ModelSettings, Precision
 from lookalike.kernels.models.embedder import Embedder
-from lookalike.kernels.models.engines import Engine, forward_engine
+from lookalike.kernels.models.engines import Engine, choose_engine
 from lookalike.kernels.models.load import load_model
-from lookalike.kernels.pictures.images import Decoded, decode
+from lookalike.kernels.pictures.images import DecodedPicture, decode
 
 SHARED_IMAGES = Path(__file__).resolve().parents[3] / "shared" / "data" / "magento"
 
@@ -61,7 +61,7 @@ def main() -> None:
 
     model = load_model(ModelSettings())
     decoded = [decode(content, model.preprocessing, 10**8, 16) for content in contents]
-    pixels = np.stack([picture.pixels for picture in decoded if isinstance(picture, Decoded)])
+    pixels = np.stack([picture.pixels for picture in decoded if isinstance(picture, DecodedPicture)])
     batches = np.split(pixels, range(batch_images, len(pixels), batch_images))
     torch.set_num_threads(arguments.threads)
     with torch.inference_mode():
@@ -71,7 +71,7 @@ def main() -> None:
     on_cpu: list[Precision] = ["bfloat16", "float32"]
     for engine, precision in itertools.product(engines, on_cpu if device == "cpu" else on_cpu[1:]):
         start = time.perf_counter()
-        forward = forward_engine(replace(model, precision=precision), engine, arguments.threads, device)
+        forward = choose_engine(replace(model, precision=precision), engine, arguments.threads, device)
         ready_s = time.perf_counter() - start
         cosine = (forward(batches[0]) * reference).sum(axis=1).min()
         alone = images_per_s(len(pixels), arguments.rounds, partial(run_all, forward, batches))

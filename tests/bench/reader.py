@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from lookalike import FORMAT_VERSION, config, reader, schemas
 from lookalike.kernels.evaluation import metrics
-from lookalike.kernels.index import build as index
 from lookalike.kernels.index import shards
+from lookalike.kernels.index.build import train_index
 from lookalike.kernels.index.choose_search import choose_search
-from lookalike.kernels.index.spec import index_spec
+from lookalike.kernels.index.spec import choose_index
 
 DIM = 256
 IMAGES_PER_PRODUCT = 2
@@ -59,16 +59,16 @@ def clustered(n: int, rng: np.random.Generator) -> NDArray[np.float32]:
 def publish(root: Path, vectors: NDArray[np.float32]) -> tuple[list[str], str]:
     """Publish `vectors` as one category of one shard, as the jobs would; gives the product of each, and the index."""
     n = len(vectors)
-    spec = index_spec(n, DIM, SETTINGS)
+    spec = choose_index(n, DIM, SETTINGS)
     product_ids = [f"product-{i // IMAGES_PER_PRODUCT:07d}" for i in range(n)]
     image_ids = [f"{product}-{i % IMAGES_PER_PRODUCT}.jpg" for i, product in enumerate(product_ids)]
     vector_ids = np.array([int(hashlib.sha256(i.encode()).hexdigest()[:15], 16) for i in image_ids])
-    filled = index.train(spec, vectors[np.random.default_rng(0).permutation(n)[: spec.train_images]], SETTINGS.seed)
+    filled = train_index(spec, vectors[np.random.default_rng(0).permutation(n)[: spec.train_images]], SETTINGS.seed)
     filled.add_with_ids(vectors, vector_ids)
     columns = shards.ShardRows(
         vector_ids, pa.array(product_ids), pa.array(image_ids), np.ones(n, dtype=bool), vectors.astype(np.float16)
     )
-    row = shards.write(str(root), "all", "v1", "run", 0, filled, columns, "synthetic")
+    row = shards.write_shard(str(root), "all", "v1", "run", 0, filled, columns, "synthetic")
     row |= {"category": "all", "version": "v1", "shard": 0, "factory": spec.factory, "run_id": "bench"}
     with tempfile.TemporaryDirectory() as cache:
         search, _ = choose_search([shards.open_shard(str(root), row, Path(cache))], spec, SETTINGS)
@@ -132,7 +132,7 @@ def knn_recall(catalog: reader.Catalog, vectors: NDArray[np.float32], images: ND
     products = np.arange(len(vectors)) // IMAGES_PER_PRODUCT
     queries = np.unique(products[images])
     everything = np.ones(len(vectors), dtype=bool)
-    _, truth = metrics.exact_similar(vectors.astype(np.float16), products, everything, queries, K)
+    _, truth = metrics.search_exactly(vectors.astype(np.float16), products, everything, queries, K)
     found = [[match.score for match in catalog.similar(f"product-{q:07d}", K)] for q in queries]
     return float(metrics.knn_recall(np.array(found, dtype=np.float32), truth, K).mean())
 

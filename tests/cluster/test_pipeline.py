@@ -163,7 +163,7 @@ def test_a_root_on_hdfs(submitter: Submitter, hdfs_uri: str, tmp_path: Path) -> 
     assert owners == {HDFS_USER}
     assert not [name for name in fs.find("/catalogs") if name.endswith(".tmp")]
     now = datetime.now(UTC)
-    assert all(file.modified < now for file in files.listed(root).values()), "cleanup goes by this time"
+    assert all(file.modified < now for file in files.list_files(root).values()), "cleanup goes by this time"
 
 
 def test_a_root_on_s3_that_is_gone_for_ten_seconds(

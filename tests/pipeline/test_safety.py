@@ -17,7 +17,7 @@ from tests import catalogs
 from tests.hostile import FORMATS, mutated, padded_jpeg
 
 from lookalike import reasons
-from lookalike.report.thumbnails import thumbnail
+from lookalike.report.thumbnails import make_thumbnail
 
 SECRETS = ("s3cr3t-user", "s3cr3t-password", "s3cr3t-signature", "s3cr3t-conf", "s3cr3t-exif", "AKIAS3CR3T")
 HOSTILE = 2000
@@ -167,7 +167,7 @@ def test_png_texts_never_reach_a_thumbnail() -> None:
     file = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(file, "PNG", pnginfo=texts, icc_profile=b"s3cr3t-exif" * 20)
     for content in (file.getvalue(), personal(1)):
-        encoded = base64.b64decode(thumbnail(content, 32).partition("base64,")[2])
+        encoded = base64.b64decode(make_thumbnail(content, 32).partition("base64,")[2])
         with Image.open(io.BytesIO(encoded)) as shown:
             assert shown.format == "WEBP"
             assert not {"exif", "xmp", "icc_profile", "comment"} & set(shown.info)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lookalike.config import ModelSettings
 from lookalike.kernels.models.load import load_model
-from lookalike.kernels.pictures.images import Decoded, decode
+from lookalike.kernels.pictures.images import DecodedPicture, decode
 
 NETWORK = "test_efficientnet"
 
@@ -38,6 +38,6 @@ def truth(content: bytes, settings: ModelSettings) -> np.ndarray:
     """The embedding of one picture, by the model alone."""
     model = load_model(settings)
     decoded = decode(content, model.preprocessing, 10**8, 16)
-    assert isinstance(decoded, Decoded)
+    assert isinstance(decoded, DecodedPicture)
     with torch.inference_mode():
         return np.asarray(model.module(torch.from_numpy(decoded.pixels[None].copy()))[0])

@@ -20,7 +20,7 @@ from lookalike.config import EmbedSettings, FineTuneSettings, ModelSettings
 from lookalike.errors import ClicksInvalid, TrainingImpossible
 from lookalike.kernels.models.load import load_model
 from lookalike.kernels.models.networks import PACKAGED_PREPROCESSING
-from lookalike.kernels.pictures.images import Decoded, decode
+from lookalike.kernels.pictures.images import DecodedPicture, decode
 from lookalike.kernels.training.training_data import TrainingData
 from lookalike.spark.run import Run
 from lookalike.spark.tables import to_spark_schema
@@ -202,5 +202,5 @@ def test_queries_that_shoppers_bring_are_stored_and_embedded(spark: Any, tmp_pat
 
 def pixels(content: bytes) -> Any:
     found = decode(content, PREPROCESSING, 10**8, 16)
-    assert isinstance(found, Decoded)
+    assert isinstance(found, DecodedPicture)
     return found.pixels.astype(int)

@@ -71,7 +71,7 @@ class Catalog:
                 np.array([self.products[i] != "p29" for i in mine]),
                 self.vectors[mine],
             )
-            row = shards.write(self.run.settings.root, "a/b", "v1", self.run.run_id, number, index, rows, MODEL)
+            row = shards.write_shard(self.run.settings.root, "a/b", "v1", self.run.run_id, number, index, rows, MODEL)
             extra = {"category": "a/b", "version": "v1", "shard": number, "factory": "IDMap,Flat", "nprobe": 0}
             described.append(self._row(schemas.SHARDS, **row, **extra, candidates=100, run_id="r"))
         self.append("shards", described)

@@ -55,7 +55,7 @@ class Shop:
             rows = shards.ShardRows(
                 vector_ids, pa.array(products), pa.array(ids), np.ones(len(ids), bool), np.stack(vectors).astype("f2")
             )
-            described = shards.write(run.settings.root, category, "v", run.run_id, 0, index, rows, MODEL)
+            described = shards.write_shard(run.settings.root, category, "v", run.run_id, 0, index, rows, MODEL)
             own = {"category": category, "version": "v", "shard": 0, "factory": "IDMap,Flat", "nprobe": 0}
             shard_rows.append({**described, **own, "candidates": 50, "run_id": run.run_id})
             for product, image, vector in images:

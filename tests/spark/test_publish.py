@@ -258,4 +258,4 @@ def test_switch_is_one_commit_for_all_categories(spark: Any, root: Path) -> None
     run = run_at(spark, root)
     build(run, *((c, "v1", None) for c in ("a", "b", "c")))
     publish(run, [candidate(run, c, "v1") for c in ("a", "b", "c")])
-    assert delta_log.commits(run.tables.path("publications")) == [0, 1]  # the first made it, empty
+    assert delta_log.list_commits(run.tables.path("publications")) == [0, 1]  # the first made it, empty

@@ -10,7 +10,7 @@ from tests import catalogs
 from tests.spark import versions
 from tests.spark.versions import MODEL, PRODUCTS, product
 
-from lookalike.report.thumbnails import thumbnail
+from lookalike.report.thumbnails import make_thumbnail
 from lookalike.spark.pages.query_report import gather_query_evaluation
 from lookalike.spark.pages.report import RunSummary, update_report
 from lookalike.spark.queries.evaluate_queries import gallery_fingerprint, gallery_images
@@ -77,9 +77,9 @@ def test_the_page_shows_figures_by_model_and_the_worst_answers(spark: Any, tmp_p
     assert (shown.lines[1].estimates[5].low, shown.lines[1].estimates[5].high) == (0.25, 0.75)
     far, near = shown.failures
     assert (far.query.product_id, far.place, near.query.product_id, near.place) == ("far", None, "near", 2)
-    assert far.query.picture == thumbnail(catalogs.picture(51), 560)
+    assert far.query.picture == make_thumbnail(catalogs.picture(51), 560)
     assert (far.wanted.product_id, far.wanted.title) == (product(5), "Title 5")
-    assert far.wanted.picture == thumbnail(catalogs.picture(5), 360)
+    assert far.wanted.picture == make_thumbnail(catalogs.picture(5), 360)
     assert [(match.product_id, match.right) for match in near.query.matches] == [
         (product(0), False), (product(1), True), (product(2), False),
     ]  # fmt: skip

@@ -123,7 +123,7 @@ def test_the_table_agrees_with_the_readers_search(spark: SparkSession, tmp_path:
     for place, shard in enumerate(opened):
         for number in range(0, shard.products, 7):
             product = shard.product_ids[int(shard.product_starts[number])].as_py()
-            alone = search.similar(gallery, place, range(number, number + 1), K)
+            alone = search.search_similar(gallery, place, range(number, number + 1), K)
             table = lists[("sharded", product)]
             assert gallery.take("product_id", alone.row).to_pylist() == [row["similar_product_id"] for row in table]
             assert alone.score.tolist() == pytest.approx([row["score"] for row in table], abs=1e-6)

@@ -58,7 +58,7 @@ def write_shard(run: Run, category: str, version: str, seed: int) -> dict[str, A
     index.add_with_ids(vectors, ids)
     names = pa.array([product(i) for i in range(PRODUCTS)])
     rows = shards.ShardRows(ids, names, names, np.ones(PRODUCTS, bool), vectors.astype(np.float16))
-    described = shards.write(run.settings.root, category, version, run.run_id, 0, index, rows, MODEL)
+    described = shards.write_shard(run.settings.root, category, version, run.run_id, 0, index, rows, MODEL)
     own = {"category": category, "version": version, "shard": 0, "factory": "IDMap,Flat", "nprobe": 0}
     return {**described, **own, "candidates": 100, "run_id": run.run_id}
 

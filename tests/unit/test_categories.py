@@ -8,18 +8,25 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from lookalike.errors import NotPredictable
-from lookalike.kernels.categories import predictor as predicting
 from lookalike.kernels.categories.fit import (
     CALIBRATE,
     FIT,
     MIN_PRODUCTS,
     TEST,
-    calibrated,
+    calibrate,
     calibration_error,
     fit,
-    parted,
+    split_by_product,
 )
-from lookalike.kernels.categories.predictor import Predictor
+from lookalike.kernels.categories.predictor import (
+    Predictor,
+    count_most_probable,
+    find_references,
+    predict_among,
+    read_predictor,
+    softmax,
+    write_predictor,
+)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -39,7 +46,7 @@ def test_classifier_vote_and_fusion_by_hand() -> None:
     predictor, query = small(), np.array([[1, 0], [-1, 0]], np.float32)
     odds = np.exp([[1, 0.25], [-1, 0.25]])  # (2 x + bias) / 2
     classifier = np.column_stack([odds / odds.sum(axis=1, keepdims=True), np.zeros(2)])
-    assert predictor.classifier(query) == pytest.approx(classifier)
+    assert predictor.classify(query) == pytest.approx(classifier)
     near = np.exp([1 / 0.1, 0.8 / 0.1])  # of the first query: images 0 and 1, of scores 1 and 0.8
     far = np.exp([1 / 0.1, 0])  # of the second one: 3 and 2
     shares = np.array([[*(near / near.sum()), 0], [0, far[1] / far.sum(), far[0] / far.sum()]])
@@ -48,42 +55,42 @@ def test_classifier_vote_and_fusion_by_hand() -> None:
     heard = classifier * (1 - vote[:, 2:])  # of c the classifier knows nothing
     heard[:, 2] = vote[:, 2]
     fused = (0.25 * heard + 0.75 * vote) ** (1 / 0.5)
-    assert predictor.probabilities(query) == pytest.approx(fused / fused.sum(axis=1, keepdims=True))
+    assert predictor.predict(query) == pytest.approx(fused / fused.sum(axis=1, keepdims=True))
 
 
 def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     queries = unit(np.random.default_rng(0).normal(size=(50, 2)))
-    whole = small().probabilities(queries)
-    monkeypatch.setattr(predicting, "_QUERY_ROWS", 7)
-    assert small().probabilities(queries) == pytest.approx(whole)
+    whole = small().predict(queries)
+    monkeypatch.setattr("lookalike.kernels.categories.predictor._QUERY_ROWS", 7)
+    assert small().predict(queries) == pytest.approx(whole)
 
 
 def test_more_neighbours_than_references_are_all_of_them() -> None:
     query = np.array([[1, 0]], np.float32)
-    scores, rows = predicting.nearest(query, small().references, 9)
+    scores, rows = find_references(query, small().references, 9)
     assert (scores.shape, sorted(rows[0])) == ((1, 4), [0, 1, 2, 3])
 
 
 def test_among_leaves_out_other_categories() -> None:
     query = np.array([[1, 0]], np.float32)
-    whole = small().probabilities(query)[0]
-    names, found = predicting.among(small(), query, {"a", "c", "elsewhere"})
+    whole = small().predict(query)[0]
+    names, found = predict_among(small(), query, {"a", "c", "elsewhere"})
     assert names == ["a", "c"]
     assert found[0] == pytest.approx(whole[[0, 2]] / whole[[0, 2]].sum())
     with pytest.raises(NotPredictable, match="run it again"):
-        predicting.among(small(), query, {"elsewhere"})
+        predict_among(small(), query, {"elsewhere"})
 
 
 @pytest.mark.parametrize(("share", "taken"), [(0.0, 1), (0.6, 1), (0.61, 2), (0.9, 2), (0.95, 3), (1.0, 3)])
 def test_categories_are_taken_until_they_sum_to_the_share(share: float, taken: int) -> None:
-    assert predicting.best(np.array([0.1, 0.6, 0.3]), share) == taken
+    assert count_most_probable(np.array([0.1, 0.6, 0.3]), share) == taken
 
 
 def test_a_file_gives_back_what_was_written_and_equal_bytes(tmp_path: Path) -> None:
     for name in "ab":
-        predicting.write(tmp_path / name, small())
+        write_predictor(tmp_path / name, small())
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    found = predicting.read(tmp_path / "a")
+    found = read_predictor(tmp_path / "a")
     for field in dataclasses.fields(Predictor):
         # Of the references, float16 is stored.
         assert getattr(found, field.name) == pytest.approx(getattr(small(), field.name), abs=5e-4), field.name
@@ -100,7 +107,7 @@ def test_no_product_is_on_two_sides_and_each_category_on_all() -> None:
     category = np.concatenate([category, np.full(8, 6), [7], np.full(4, 8)])
     product = np.concatenate([product, 600 + np.arange(8) % (MIN_PRODUCTS - 1), [0], 700 + np.arange(4) % 2])
     product = np.unique(product, return_inverse=True)[1]
-    part, classified = parted(category, product, seed=1)
+    part, classified = split_by_product(category, product, seed=1)
     sides = np.unique(np.stack([product, part]), axis=1)[0]
     assert len(sides) == len(np.unique(sides))
     assert classified.tolist() == [0, 1, 2, 3, 4, 5]
@@ -144,8 +151,8 @@ def test_figures_are_what_the_predictor_says_of_products_it_never_saw() -> None:
     embeddings, categories, products = images(n=1_000)
     fitted = fit(embeddings, categories, products, k=10, seed=3)
     codes = np.unique(categories, return_inverse=True)[1]
-    part, _ = parted(codes, np.unique(products, return_inverse=True)[1], seed=3)
-    said = fitted.measured.probabilities(embeddings[part == TEST]).argmax(axis=1)
+    part, _ = split_by_product(codes, np.unique(products, return_inverse=True)[1], seed=3)
+    said = fitted.measured.predict(embeddings[part == TEST]).argmax(axis=1)
     figures = {figure.metric: figure.value for figure in fitted.figures}
     assert figures["fused_accuracy@1"] == pytest.approx((said == codes[part == TEST]).mean())
     assert len(fitted.measured.references) == (part == FIT).sum()
@@ -157,7 +164,7 @@ def test_what_serves_has_learnt_from_all_images() -> None:
     assert len(fitted.predictor.references) == 1_000
     new, truth = embeddings[1_000:], np.array(categories[1_000:])
     accuracy = [
-        (np.array(predictor.categories)[predictor.probabilities(new).argmax(axis=1)] == truth).mean()
+        (np.array(predictor.categories)[predictor.predict(new).argmax(axis=1)] == truth).mean()
         for predictor in (fitted.measured, fitted.predictor)
     ]
     assert accuracy[1] > accuracy[0] + 0.01
@@ -167,17 +174,17 @@ def test_calibration_mends_overconfidence() -> None:
     """A classifier whose logits are four times those of which the categories were drawn; a vote of random images."""
     rng = np.random.default_rng(5)
     embeddings, weights = unit(rng.normal(size=(8_000, 6))), 2 * rng.normal(size=(3, 6)).astype(np.float32)
-    truth = predicting.softmax(embeddings @ weights.T)
+    truth = softmax(embeddings @ weights.T)
     category = (truth.cumsum(axis=1) < rng.random((8_000, 1))).sum(axis=1)
     references, voters = unit(rng.normal(size=(40, 6))), rng.integers(0, 3, 40)
     too_sure = Predictor(
         ("a", "b", "c"), np.arange(3), 4 * weights, np.zeros(3, np.float32), references, voters, 5, 1.0, 1.0, 0.98, 1.0
     )
-    found = calibrated(too_sure, embeddings[:4_000], category[:4_000])
+    found = calibrate(too_sure, embeddings[:4_000], category[:4_000])
     assert found.classifier_temperature == pytest.approx(4, rel=0.15)
     errors = []
     for predictor in (too_sure, found):
-        said = predictor.probabilities(embeddings[4_000:])
+        said = predictor.predict(embeddings[4_000:])
         errors.append(calibration_error(said.max(axis=1), said.argmax(axis=1) == category[4_000:]))
     assert errors[0] > 0.1
     assert errors[1] < 0.03
@@ -188,11 +195,11 @@ def test_two_categories_are_told_apart_as_scikit_learn_does() -> None:
     code = rng.integers(0, 2, 200)
     embeddings = unit(rng.normal(size=(200, 8)) + code[:, None])
     fitted = fit(embeddings, [f"c{c}" for c in code], [f"p{i}" for i in range(200)], k=5, seed=0)
-    part, _ = parted(code, np.unique([f"p{i}" for i in range(200)], return_inverse=True)[1], seed=0)
+    part, _ = split_by_product(code, np.unique([f"p{i}" for i in range(200)], return_inverse=True)[1], seed=0)
     for predictor, rows in ((fitted.measured, part == FIT), (fitted.predictor, part >= FIT)):
         model = LogisticRegression(C=10, max_iter=200).fit(embeddings[rows], code[rows])
         plain = dataclasses.replace(predictor, classifier_temperature=1.0)
-        assert plain.classifier(embeddings) == pytest.approx(model.predict_proba(embeddings), abs=1e-4)
+        assert plain.classify(embeddings) == pytest.approx(model.predict_proba(embeddings), abs=1e-4)
 
 
 def test_categories_that_only_the_vote_knows_are_measured_too() -> None:
@@ -217,8 +224,8 @@ def test_a_category_of_few_products_is_voted_only() -> None:
     )
     predictor = fitted.predictor
     assert (predictor.categories[-1], fitted.voted_only) == ("rare", 1)
-    assert predictor.classifier(rare)[:, -1].tolist() == [0, 0, 0]
-    assert (predictor.probabilities(rare).argmax(axis=1) == len(predictor.categories) - 1).all()
+    assert predictor.classify(rare)[:, -1].tolist() == [0, 0, 0]
+    assert (predictor.predict(rare).argmax(axis=1) == len(predictor.categories) - 1).all()
 
 
 @pytest.mark.parametrize("categories", [["a"] * 60, ["a"] * 57 + ["b"] * 3])

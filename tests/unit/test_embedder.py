@@ -16,9 +16,9 @@ from PIL import Image
 
 from lookalike import reasons
 from lookalike.config import EmbedSettings, ModelSettings
-from lookalike.kernels.models.embedder import Embedder, embedder
+from lookalike.kernels.models.embedder import Embedder, get_embedder
 from lookalike.kernels.models.load import load_model
-from lookalike.kernels.pictures.images import Decoded, decode
+from lookalike.kernels.pictures.images import DecodedPicture, decode
 
 
 def picture(seed: int) -> bytes:
@@ -56,7 +56,7 @@ def test_outcomes_come_in_order_with_the_embedding_of_their_picture(model: Model
         assert [outcome.key for outcome in outcomes] == list(range(11))
         for (n, content), outcome in zip(sources, outcomes, strict=True):
             decoded = decode(content, loaded.preprocessing, 10**6, 16)
-            assert isinstance(decoded, Decoded)
+            assert isinstance(decoded, DecodedPicture)
             expected = loaded.module(torch.from_numpy(decoded.pixels[None])).numpy()[0]
             assert outcome.embedding is not None
             assert outcome.embedding.dtype == np.float32
@@ -161,12 +161,12 @@ def test_abandoning_the_stream_ends_its_threads(model: ModelSettings) -> None:
 
 def test_built_once_per_process_and_alive_in_a_forked_one(model: ModelSettings) -> None:
     settings = EmbedSettings(engine="openvino", batch_images=2)
-    worker = embedder(model, settings, 1, "cpu")
-    assert embedder(model, settings, 1, "cpu") is worker
+    worker = get_embedder(model, settings, 1, "cpu")
+    assert get_embedder(model, settings, 1, "cpu") is worker
     (expected,) = worker.embed([(0, picture(0))])
     child = os.fork()
     if child == 0:
-        (found,) = embedder(model, settings, 1, "cpu").embed([(0, picture(0))])
+        (found,) = get_embedder(model, settings, 1, "cpu").embed([(0, picture(0))])
         vectors = [np.array(outcome.embedding) for outcome in (found, expected)]
         os._exit(0 if np.allclose(vectors[0], vectors[1], atol=1e-5) else 1)
     deadline = time.monotonic() + 60

@@ -12,7 +12,7 @@ from lookalike import files
 @pytest.mark.parametrize("scheme", ["", "file://", "memory://"])
 def test_a_file_stands_whole_under_its_name(tmp_path: Path, scheme: str) -> None:
     uri = f"{scheme}{tmp_path}/new folder/ä.bin"
-    with files.written_atomically(uri) as path:
+    with files.write_atomically(uri) as path:
         path.write_bytes(b"whole")
     assert files.read_bytes(uri) == b"whole"
 
@@ -20,9 +20,9 @@ def test_a_file_stands_whole_under_its_name(tmp_path: Path, scheme: str) -> None
 @pytest.mark.parametrize("scheme", ["file://", "memory://"])
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, scheme: str) -> None:
     uri = f"{scheme}{tmp_path}/a.bin"
-    with files.written_atomically(uri) as path:
+    with files.write_atomically(uri) as path:
         path.write_bytes(b"old")
-    with pytest.raises(OSError, match="full"), files.written_atomically(uri) as path:
+    with pytest.raises(OSError, match="full"), files.write_atomically(uri) as path:
         path.write_bytes(b"ne")
         raise OSError("disk full")
     assert files.read_bytes(uri) == b"old"
@@ -68,7 +68,7 @@ def test_one_uri_serves_spark_and_python() -> None:
     ],
 )
 def test_redacted(text: str, shown: str) -> None:
-    assert files.redacted(text) == shown
+    assert files.redact(text) == shown
 
 
 def test_sha256_is_hashlib_s(tmp_path: Path) -> None:

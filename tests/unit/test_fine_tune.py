@@ -17,8 +17,8 @@ from lookalike.errors import ModelInvalid, TrainingImpossible
 from lookalike.kernels.models import model_file
 from lookalike.kernels.models.load import load_model
 from lookalike.kernels.training import fine_tune
-from lookalike.kernels.training.augment import augmenter
-from lookalike.kernels.training.fine_tune import Training, checkpoint, train
+from lookalike.kernels.training.augment import make_augmenter
+from lookalike.kernels.training.fine_tune import Training, checkpoint_uri, train
 from lookalike.kernels.training.training_data import TrainingData
 
 NETWORK = "test_efficientnet"
@@ -92,7 +92,7 @@ def test_training_learns_and_the_best_is_kept(training: Training) -> None:
     for content in held_out:
         with Image.open(io.BytesIO(content)) as image:
             array = torch.from_numpy(np.array(image))[None]
-        pixels.append(augmenter(side, 0.0, 0)(array, 0))
+        pixels.append(make_augmenter(side, 0.0, 0)(array, 0))
     with torch.inference_mode():
         embeddings = model.module(torch.cat(pixels)).numpy()
     scores = embeddings @ embeddings.T
@@ -109,9 +109,9 @@ def test_training_at_a_smaller_size_than_the_model_is_used_at(
 
     def recorded(size_px: int, strength: float, seed: int) -> object:
         sizes.append(size_px)
-        return augmenter(size_px, strength, seed)
+        return make_augmenter(size_px, strength, seed)
 
-    monkeypatch.setattr(fine_tune, "augmenter", recorded)
+    monkeypatch.setattr(fine_tune, "make_augmenter", recorded)
     train(changed(training, size_px=96, epochs=1, layers=("conv_head",)))
     assert set(sizes) == {96}
     assert load_model(ModelSettings(name=training.out)).preprocessing.size_px == 160
@@ -120,7 +120,7 @@ def test_training_at_a_smaller_size_than_the_model_is_used_at(
 def test_each_batch_is_about_one_kind_of_label_the_kinds_in_turn(training: Training) -> None:
     data = TrainingData(training.folder, "train", training.settings.labels)
     data.labels["once"] = np.arange(len(data))  # a kind with nothing to tell apart
-    batches = list(fine_tune._in_turn(data, training.settings, first=3, batches=4, seed=0))
+    batches = list(fine_tune._draw_batches(data, training.settings, first=3, batches=4, seed=0))
     for number, (codes, rows) in enumerate(batches, 3):
         kind = ("product", "category")[number % 2]
         assert codes.tolist() == data.labels[kind][rows].tolist()
@@ -135,18 +135,18 @@ def test_a_stopped_training_goes_on_to_the_same_model(training: Training, monkey
     tensors = model_file.read(ModelSettings(name=training.out)).network
     assert tensors
     assert all(name.startswith(("blocks.2.", "conv_head.")) for name in tensors)
-    Path(checkpoint(training.out)).unlink()
+    Path(checkpoint_uri(training.out)).unlink()
     Path(training.out).unlink()
 
-    keep = fine_tune._Run._keep
+    write_checkpoint = fine_tune._Trainer._write_checkpoint
 
-    def keep_two(run: fine_tune._Run, schedule: object) -> None:
-        keep(run, schedule)
-        if len(run.progress.epochs) == 3:
+    def write_two(trainer: fine_tune._Trainer, schedule: object) -> None:
+        write_checkpoint(trainer, schedule)
+        if len(trainer.progress.epochs) == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fine_tune._Run, "_keep", keep_two)
+        patch.setattr(fine_tune._Trainer, "_write_checkpoint", write_two)
         with pytest.raises(KeyboardInterrupt):
             train(training)
     assert not Path(training.out).exists()
@@ -163,7 +163,7 @@ def test_checkpoints_that_do_not_fit(training: Training) -> None:
     train(changed(training, epochs=1))
     with pytest.raises(ModelInvalid, match=r"another model or with other settings: delete it.*another --out"):
         train(changed(training, epochs=1, dim=8))
-    Path(checkpoint(training.out)).write_bytes(b"no checkpoint")
+    Path(checkpoint_uri(training.out)).write_bytes(b"no checkpoint")
     with pytest.raises(ModelInvalid, match="is damaged: delete it"):
         train(training)
 

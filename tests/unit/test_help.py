@@ -41,5 +41,5 @@ def test_the_example_of_help_is_a_command_that_the_job_takes(
     command, name, *options = shlex.split(example)
     assert (command, name) == ("./spark-submit.sh", job)
     parsed_only = 99
-    monkeypatch.setattr(cli, "exit_code", lambda _job: parsed_only)  # instead of running the job
+    monkeypatch.setattr(cli, "run_job", lambda _job: parsed_only)  # instead of running the job
     assert importlib.import_module(f"jobs.{job}").main(options) == parsed_only

@@ -20,10 +20,10 @@ from tests.hostile import FORMATS, REFUSED, crashes_on_bad, encoded, good, hangs
 
 from lookalike import reasons
 from lookalike.kernels.models.networks import Preprocessing
-from lookalike.kernels.pictures.decoder import Decoder, packed
-from lookalike.kernels.pictures.images import Decoded, Rejected, decode
-from lookalike.kernels.pictures.isolated import Ended, Isolated
-from lookalike.report.thumbnails import thumbnail
+from lookalike.kernels.pictures.decoder import Decoder, decode_to_bytes
+from lookalike.kernels.pictures.images import DecodedPicture, Rejection, decode
+from lookalike.kernels.pictures.isolated import IsolatedFunction, ProcessEnded
+from lookalike.report.thumbnails import make_thumbnail
 
 SQUASH = Preprocessing(64, "squash", 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3)
 MAX_PIXELS = 4_000_000
@@ -36,7 +36,7 @@ decoder = Decoder(SQUASH, MAX_PIXELS, 4, SECONDS)
 def outcome(content: bytes) -> str:
     """The reason, or `decoded`, within SECONDS and the memory of a decoder: what takes more is BEYOND_LIMITS."""
     found = decoder(content)
-    if isinstance(found, Decoded):
+    if isinstance(found, DecodedPicture):
         assert found.pixels.shape == (64, 64, 3)
         assert found.width * found.height <= MAX_PIXELS
         return "decoded"
@@ -71,17 +71,17 @@ def test_other_formats_are_not_even_parsed(kind: str) -> None:
     chance = random.Random(kind)
     for _ in range(20):
         assert outcome(mutated(kind, chance)) in (reasons.NOT_AN_IMAGE.text, reasons.TRUNCATED.text)
-    assert thumbnail(good(kind)[0], 32).startswith("data:image/svg")
+    assert make_thumbnail(good(kind)[0], 32).startswith("data:image/svg")
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_processes_give_what_decode_gives(kind: str) -> None:
     for content in [*good(kind), good(kind)[0][:500], b"", b"x"]:
         direct, found = decode(content, SQUASH, MAX_PIXELS, 4), decoder(content)
-        if isinstance(direct, Rejected):
+        if isinstance(direct, Rejection):
             assert found == direct
         else:
-            assert isinstance(found, Decoded)
+            assert isinstance(found, DecodedPicture)
             assert (found.width, found.height) == (direct.width, direct.height)
             np.testing.assert_array_equal(found.pixels, direct.pixels)
 
@@ -146,8 +146,10 @@ WHOLE: dict[str, Callable[[], bytes]] = {
 """Pictures with all their pixels, among much else."""
 
 DAMAGED: dict[str, Callable[[], bytes]] = {
-    "PNG of packed texts": lambda: png_with(png_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(MB - 1))) * 99),
-    "PNG with a packed profile": lambda: png_with(png_chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(64 * MB)))),
+    "PNG of decode_to_bytes texts": lambda: png_with(png_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(MB - 1))) * 99),
+    "PNG with a decode_to_bytes profile": lambda: png_with(
+        png_chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(64 * MB)))
+    ),
     "BMP that never ends": endless_bmp,
     "TIFF of overlapping tags": lambda: tiff([(40000 + i, 7, 4 * MB, 8) for i in range(999)], bytes(5 * MB)),
     "TIFF whose directory follows itself": lambda: tiff([(273, 4, 1, 8), (330, 4, 1, 8), (34665, 4, 1, 8)], b"", 8),
@@ -166,16 +168,16 @@ def test_a_bomb_that_lacks_pixels_or_unpacks_to_too_much_is_damaged(name: str) -
 
 def test_what_takes_too_long_is_ended() -> None:
     brief = Decoder(SQUASH, MAX_PIXELS, 4, seconds=1.0)
-    assert brief(padded_jpeg(24)) == Rejected(reasons.BEYOND_LIMITS.text)
-    assert isinstance(brief(good("JPEG")[0]), Decoded)
+    assert brief(padded_jpeg(24)) == Rejection(reasons.BEYOND_LIMITS.text)
+    assert isinstance(brief(good("JPEG")[0]), DecodedPicture)
 
 
 def test_what_takes_too_much_memory_is_rejected() -> None:
     options = {"preprocessing": asdict(SQUASH), "max_pixels": 10**8, "min_side_px": 4}
     large = encoded(Image.new("RGB", (6000, 6000)), "PNG")
-    found = Isolated(packed, options, SECONDS, 260 * MB)(large)
+    found = IsolatedFunction(decode_to_bytes, options, SECONDS, 260 * MB)(large)
     assert reasons.PICTURES[found[0]].text == reasons.BEYOND_LIMITS.text
-    found = Isolated(packed, options, SECONDS, 1024 * MB)(large)
+    found = IsolatedFunction(decode_to_bytes, options, SECONDS, 1024 * MB)(large)
     assert reasons.PICTURES[found[0]].text == reasons.ONE_COLOUR.text
 
 
@@ -189,17 +191,17 @@ def test_what_may_be_large_has_the_memory_that_it_needs() -> None:
 
 
 def test_a_crash_costs_its_picture_alone() -> None:
-    crashing = Isolated(crashes_on_bad, {}, SECONDS, 512 * MB)
+    crashing = IsolatedFunction(crashes_on_bad, {}, SECONDS, 512 * MB)
     assert crashing(b"good") == b"good"
-    with pytest.raises(Ended):
+    with pytest.raises(ProcessEnded):
         crashing(b"bad")
     assert crashing(b"good") == b"good"
 
 
 def test_c_code_that_hangs_is_ended() -> None:
     start = time.monotonic()
-    with pytest.raises(Ended):
-        Isolated(hangs, {}, 0.1, 512 * MB)(b"")
+    with pytest.raises(ProcessEnded):
+        IsolatedFunction(hangs, {}, 0.1, 512 * MB)(b"")
     assert time.monotonic() - start < 20
 
 
@@ -211,9 +213,9 @@ def test_a_process_that_cannot_start_is_no_fault_of_the_picture(monkeypatch: pyt
 
 def test_processes_end_with_the_one_that_started_them() -> None:
     program = (
-        "import time; from lookalike.kernels.pictures.isolated import Isolated\n"
+        "import time; from lookalike.kernels.pictures.isolated import IsolatedFunction\n"
         "from tests.hostile import crashes_on_bad\n"
-        "isolated = Isolated(crashes_on_bad, {}, 60, 2**29); isolated(b'good')\n"
+        "isolated = IsolatedFunction(crashes_on_bad, {}, 60, 2**29); isolated(b'good')\n"
         "print(isolated._idle[0]._process.pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen(

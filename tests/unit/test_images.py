@@ -15,7 +15,7 @@ from torchvision import transforms
 
 from lookalike import reasons
 from lookalike.kernels.models.networks import Preprocessing
-from lookalike.kernels.pictures.images import Decoded, Rejected, decode
+from lookalike.kernels.pictures.images import DecodedPicture, Rejection, decode
 
 SIDE = 32
 SQUASH = Preprocessing(SIDE, "squash", 1.0, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -44,7 +44,7 @@ def quarters(side: int = 64) -> Image.Image:
 
 def pixels(content: bytes, preprocessing: Preprocessing = SQUASH) -> NDArray[np.int_]:
     decoded = decode(content, preprocessing, max_pixels=10**6, min_side_px=4)
-    assert isinstance(decoded, Decoded), decoded
+    assert isinstance(decoded, DecodedPicture), decoded
     assert decoded.pixels.dtype == np.uint8
     assert decoded.pixels.shape == (preprocessing.size_px, preprocessing.size_px, 3)
     return decoded.pixels.astype(int)
@@ -59,7 +59,7 @@ def corners(content: bytes) -> list[tuple[int, ...]]:
 
 def reason(content: bytes, max_pixels: int = 10**6, min_side_px: int = 4) -> str:
     rejected = decode(content, SQUASH, max_pixels, min_side_px)
-    assert isinstance(rejected, Rejected), rejected
+    assert isinstance(rejected, Rejection), rejected
     return rejected.reason
 
 
@@ -250,9 +250,9 @@ def test_a_bomb_is_rejected_by_its_header(side: int) -> None:
 
 
 def test_limits_are_inclusive() -> None:
-    assert isinstance(decode(encoded(quarters(64)), SQUASH, 64 * 64, 64), Decoded)
-    assert decode(encoded(quarters(64)), SQUASH, 64 * 64 - 1, 4) == Rejected(reasons.TOO_MANY_PIXELS.text, 64, 64)
-    assert decode(encoded(quarters(64)), SQUASH, 10**6, 65) == Rejected(reasons.TOO_SMALL.text, 64, 64)
+    assert isinstance(decode(encoded(quarters(64)), SQUASH, 64 * 64, 64), DecodedPicture)
+    assert decode(encoded(quarters(64)), SQUASH, 64 * 64 - 1, 4) == Rejection(reasons.TOO_MANY_PIXELS.text, 64, 64)
+    assert decode(encoded(quarters(64)), SQUASH, 10**6, 65) == Rejection(reasons.TOO_SMALL.text, 64, 64)
 
 
 def test_one_colour_is_a_placeholder() -> None:
@@ -275,4 +275,4 @@ def test_flipped_bits_never_raise(kind: str, flips: list[int]) -> None:
     for flip in flips:
         content[flip // 8 % len(content)] ^= 1 << flip % 8
     outcome = decode(bytes(content), SQUASH, 10**6, 4)
-    assert isinstance(outcome, Decoded) or outcome.reason in reasons.texts(reasons.PICTURES)
+    assert isinstance(outcome, DecodedPicture) or outcome.reason in reasons.texts(reasons.PICTURES)

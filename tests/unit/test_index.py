@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from lookalike.config import IndexSettings
 from lookalike.kernels.index import shards
-from lookalike.kernels.index.build import empty_index, fill, quantization_error, train
-from lookalike.kernels.index.choose_search import choose_search, exact_search
+from lookalike.kernels.index.build import create_index, fill_index, measure_quantization_error, train_index
+from lookalike.kernels.index.choose_search import choose_exact_search, choose_search
 from lookalike.kernels.index.search import SearchSpec
 from lookalike.kernels.index.shards import Shard, open_shard
-from lookalike.kernels.index.spec import IndexSpec, index_spec, subquantizers
+from lookalike.kernels.index.spec import IndexSpec, choose_index, choose_subquantizers
 
 DEFAULT = IndexSettings()
 SMALL = IndexSettings(exact_below=500, pq_above=1_000, candidates=50, pack_below=1)
@@ -46,12 +46,12 @@ def batches(vectors: np.ndarray, first_id: int = 0) -> list[pa.RecordBatch]:
 
 
 def built(tmp_path: Path, vectors: np.ndarray, spec: IndexSpec, n_shards: int = 1) -> list[Shard]:
-    trained = train(spec, vectors, 0) if spec.train_images else empty_index(spec, vectors.shape[1])
+    trained = train_index(spec, vectors, 0) if spec.train_images else create_index(spec, vectors.shape[1])
     opened = []
     for number in range(n_shards):
         index = faiss.clone_index(trained)
-        rows = fill(index, batches(vectors[number::n_shards], number * len(vectors)))
-        row = shards.write(str(tmp_path), "c", "v", "run", number, index, rows, "m")
+        rows = fill_index(index, batches(vectors[number::n_shards], number * len(vectors)))
+        row = shards.write_shard(str(tmp_path), "c", "v", "run", number, index, rows, "m")
         opened.append(open_shard(str(tmp_path), {**row, "shard": number}, tmp_path / "cache"))
     return opened
 
@@ -76,7 +76,7 @@ def brute_force_recall(opened: list[Shard], nprobe: int, count: int) -> float:
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 50_000_000), st.integers(1, 4096))
 def test_a_spec_is_sound_for_any_size(images: int, dim: int) -> None:
-    spec = index_spec(images, dim, DEFAULT)
+    spec = choose_index(images, dim, DEFAULT)
     assert spec.kind == (
         "exact" if images < DEFAULT.exact_below else "ivf_sq8" if images <= DEFAULT.pq_above else "ivf_pq"
     )
@@ -99,39 +99,39 @@ def test_a_spec_is_sound_for_any_size(images: int, dim: int) -> None:
     ],
 )
 def test_the_index_is_chosen_by_size(images: int, dim: int, factory: str) -> None:
-    assert index_spec(images, dim, DEFAULT).factory == factory
+    assert choose_index(images, dim, DEFAULT).factory == factory
 
 
 @pytest.mark.parametrize(
     ("dim", "m"), [(256, 64), (50, 25), (97, 97), (512, 128), (1280, 128), (2048, 128), (3, 1), (1, 1)]
 )
 def test_subquantizers_divide_the_dimensions(dim: int, m: int) -> None:
-    assert subquantizers(dim) == m
+    assert choose_subquantizers(dim) == m
 
 
 @pytest.mark.parametrize("images", [300, 900, 1_500])
 @pytest.mark.parametrize("dim", [6, 50, 97])
 def test_the_estimated_size_is_near_the_files(tmp_path: Path, images: int, dim: int) -> None:
-    spec = index_spec(images, dim, SMALL)
+    spec = choose_index(images, dim, SMALL)
     built(tmp_path, clustered(images, dim), spec)
     size = sum(path.stat().st_size for path in tmp_path.glob("shards/*/*/*"))
     assert spec.size_bytes == pytest.approx(size, rel=0.5)
 
 
 def test_training_again_gives_the_same_index() -> None:
-    spec = index_spec(2_000, 16, SMALL)
+    spec = choose_index(2_000, 16, SMALL)
     sample = clustered(2_000, 16)
     faiss.omp_set_num_threads(1)
-    first, second = (faiss.serialize_index(train(spec, sample, 3)) for _ in range(2))
+    first, second = (faiss.serialize_index(train_index(spec, sample, 3)) for _ in range(2))
     assert np.array_equal(first, second)
-    assert not np.array_equal(first, faiss.serialize_index(train(spec, sample, 4)))
+    assert not np.array_equal(first, faiss.serialize_index(train_index(spec, sample, 4)))
 
 
 def test_filling_keeps_ids_and_vectors() -> None:
     vectors = clustered(1_000, 50)
-    spec = index_spec(1_000, 50, SMALL)
-    index = train(spec, vectors, 0)
-    rows = fill(index, batches(vectors))
+    spec = choose_index(1_000, 50, SMALL)
+    index = train_index(spec, vectors, 0)
+    rows = fill_index(index, batches(vectors))
     assert (spec.kind, index.ntotal) == ("ivf_sq8", 1_000)
     assert np.array_equal(rows.vectors, vectors.astype(np.float16))
     everywhere = faiss.SearchParametersIVF(nprobe=index.nlist)  # type: ignore[call-arg]
@@ -144,7 +144,7 @@ def test_filling_keeps_ids_and_vectors() -> None:
 def test_the_search_reaches_the_target_and_its_recall_is_as_measured(
     tmp_path: Path, images: int, n_shards: int
 ) -> None:
-    spec = index_spec(images, 24, SMALL)
+    spec = choose_index(images, 24, SMALL)
     opened = built(tmp_path, clustered(images, 24), spec, n_shards)
     search, recall = choose_search(opened, spec, SMALL)
     assert recall is not None and recall >= SMALL.knn_recall_target
@@ -153,7 +153,7 @@ def test_the_search_reaches_the_target_and_its_recall_is_as_measured(
 
 
 def test_coarse_codes_take_more_candidates(tmp_path: Path) -> None:
-    spec = index_spec(3_000, 24, SMALL)
+    spec = choose_index(3_000, 24, SMALL)
     assert spec.kind == "ivf_pq"
     few = SMALL.model_copy(update={"candidates": 12})
     search, recall = choose_search(built(tmp_path, clustered(3_000, 24), spec), spec, few)
@@ -162,7 +162,7 @@ def test_coarse_codes_take_more_candidates(tmp_path: Path) -> None:
 
 
 def test_a_higher_target_takes_more_lists(tmp_path: Path) -> None:
-    spec = index_spec(3_000, 24, SMALL)
+    spec = choose_index(3_000, 24, SMALL)
     opened = built(tmp_path, clustered(3_000, 24), spec)
     chosen = [
         choose_search(opened, spec, SMALL.model_copy(update={"knn_recall_target": t}))[0].nprobe
@@ -173,33 +173,33 @@ def test_a_higher_target_takes_more_lists(tmp_path: Path) -> None:
 
 def test_exact_duplicates_count_as_found(tmp_path: Path) -> None:
     vectors = np.repeat(clustered(10, 16), 60, axis=0)
-    spec = index_spec(len(vectors), 16, SMALL)
+    spec = choose_index(len(vectors), 16, SMALL)
     _, recall = choose_search(built(tmp_path, vectors, spec), spec, SMALL)
     assert recall == 1.0
 
 
 @pytest.mark.parametrize(("images", "expected"), [(1, None), (2, 1.0), (40, 1.0)])
 def test_an_exact_index_has_no_lists(tmp_path: Path, images: int, expected: float | None) -> None:
-    spec = index_spec(images, 16, SMALL)
+    spec = choose_index(images, 16, SMALL)
     assert choose_search(built(tmp_path, clustered(images, 16), spec), spec, SMALL) == (SearchSpec(0, 50), expected)
 
 
 @pytest.mark.parametrize(("images", "expected"), [(1, None), (2, 1.0), (40, 1.0)])
 def test_an_exact_search_is_known_without_a_look(tmp_path: Path, images: int, expected: float | None) -> None:
-    spec = index_spec(images, 16, SMALL)
+    spec = choose_index(images, 16, SMALL)
     found = choose_search(built(tmp_path, clustered(images, 16), spec), spec, SMALL)
-    assert exact_search(images, images, SMALL) == found == (SearchSpec(0, 50), expected)
-    assert exact_search(7, 3, SMALL)[0].candidates == 150
+    assert choose_exact_search(images, images, SMALL) == found == (SearchSpec(0, 50), expected)
+    assert choose_exact_search(7, 3, SMALL)[0].candidates == 150
 
 
 @pytest.mark.parametrize("images", [900, 3_000])
 def test_the_quantization_error_is_the_distance_to_what_is_reconstructed(images: int) -> None:
     vectors = clustered(images, 24)
-    spec = index_spec(images, 24, SMALL)
-    index = train(spec, vectors, 0)
-    error = quantization_error(index, vectors)
+    spec = choose_index(images, 24, SMALL)
+    index = train_index(spec, vectors, 0)
+    error = measure_quantization_error(index, vectors)
     index.add(vectors)
     index.make_direct_map()
     kept = np.stack([index.reconstruct(row) for row in range(images)])
     assert error == pytest.approx(float(((kept - vectors) ** 2).sum(axis=1).mean()), rel=1e-3)
-    assert quantization_error(index, clustered(images, 24, seed=9)) > error
+    assert measure_quantization_error(index, clustered(images, 24, seed=9)) > error

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lookalike import log
-from lookalike.cli import exit_code
+from lookalike.cli import run_job
 from lookalike.config import Settings
 from lookalike.errors import ConfigInvalid, GateFailed
 
@@ -70,7 +70,7 @@ def run_once(settings: Settings, fails: Exception | None = None) -> int:
         if fails:
             raise fails
 
-    return exit_code(job)
+    return run_job(job)
 
 
 def test_metrics_of_runs_that_end_well_and_not(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_metrics_that_can_no_longer_be_written_do_not_end_the_run(
     log.begin("run-1", "pipeline", Settings(metrics_file=str(folder / "x.prom"), log_file=str(tmp_path / "log")))
     (folder / "x.prom").unlink()
     folder.rmdir()
-    assert exit_code(lambda: None) == 0
+    assert run_job(lambda: None) == 0
     assert "metrics_file can't be written to" in capsys.readouterr().err
 
 
@@ -129,7 +129,7 @@ def test_what_nobody_foresaw_is_told_without_secrets(capsys: pytest.CaptureFixtu
     def job() -> None:
         raise ValueError(f"no host in https://user:{SECRET}@h/x")
 
-    assert exit_code(job) == 1
+    assert run_job(job) == 1
     shown = capsys.readouterr().err
     assert shown.endswith("ValueError: no host in https://…@h/x\n\n")
     assert "Traceback" in shown

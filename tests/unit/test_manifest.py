@@ -9,8 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike import make_manifest as manifest
-from lookalike import schemas
+from lookalike import make_manifest, schemas
 from lookalike.errors import ManifestInvalid
 
 
@@ -19,7 +18,7 @@ def made(tmp_path: Path, text: str | bytes, columns: dict[str, str] | None = Non
     source.write_bytes(text if isinstance(text, bytes) else text.encode())
     out = tmp_path / "out" / "manifest.parquet"
     try:
-        manifest.from_csv(str(source), str(out), columns=columns)
+        make_manifest.make_from_csv(str(source), str(out), columns=columns)
     except ManifestInvalid:
         assert not out.exists()
         raise
@@ -101,7 +100,7 @@ def test_local_files_are_dated_where_the_csv_has_no_date(tmp_path: Path) -> None
     assert [row["content_hash"] for row in rows] == ["AB", None, None]
     rows = made(tmp_path, text.format(",updated_at", ",2020-01-01", ",", ","))
     assert [row["updated_at"] for row in rows] == [datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC), None, None]
-    manifest.from_folder(str(tmp_path / "shoes"), str(tmp_path / "m.parquet"))
+    make_manifest.make_from_folder(str(tmp_path / "shoes"), str(tmp_path / "m.parquet"))
     assert pq.read_table(tmp_path / "m.parquet")["updated_at"].to_pylist() == [when]
 
 
@@ -169,12 +168,12 @@ def test_bad_csv_is_one_clear_error(tmp_path: Path, text: str | bytes, said: str
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     out = str(tmp_path / "m.parquet")
     with pytest.raises(ManifestInvalid, match="no such file"):
-        manifest.from_csv(str(tmp_path / "none.csv"), out)
+        make_manifest.make_from_csv(str(tmp_path / "none.csv"), out)
     (tmp_path / "a.csv").write_text("image,product_id,category\na,b,c\n")
     with pytest.raises(ManifestInvalid, match="no such folder"):
-        manifest.from_csv(str(tmp_path / "a.csv"), out, images=str(tmp_path / "none"))
+        make_manifest.make_from_csv(str(tmp_path / "a.csv"), out, images=str(tmp_path / "none"))
     with pytest.raises(ManifestInvalid, match="no such folder"):
-        manifest.from_folder(str(tmp_path / "none"), out)
+        make_manifest.make_from_folder(str(tmp_path / "none"), out)
 
 
 def test_folder_of_categories(tmp_path: Path) -> None:
@@ -189,8 +188,8 @@ def test_folder_of_categories(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     out = tmp_path / "m.parquet"
-    counts = manifest.from_folder(str(tmp_path / "pics"), str(out))
-    assert counts == manifest.Counts(rows=4, images=4, products=4, categories=3)
+    counts = make_manifest.make_from_folder(str(tmp_path / "pics"), str(out))
+    assert counts == make_manifest.Counts(rows=4, images=4, products=4, categories=3)
     table = pq.read_table(out)
     assert [(r["image_id"], r["product_id"], r["category"], r["uri"]) for r in table.to_pylist()] == [
         (path, stem, category, f"file://{tmp_path}/pics/{path}")
@@ -205,11 +204,11 @@ def test_folder_of_categories(tmp_path: Path) -> None:
 
 
 def test_blocks_keep_row_numbers_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest, "BLOCK_BYTES", 2_000)
+    monkeypatch.setattr(make_manifest, "BLOCK_BYTES", 2_000)
     rows = [f'p{i}/a.jpg,p{i % 50},c{i % 3},"two\nlines {i}",{i % 2}' for i in range(1_000)]
     source, out = tmp_path / "a.csv", tmp_path / "m.parquet"
     source.write_text("image,product_id,category,note,available\n" + "\n".join(rows) + "\n")
-    counts = manifest.from_csv(str(source), str(out))
+    counts = make_manifest.make_from_csv(str(source), str(out))
     assert (counts.rows, counts.images, counts.products, counts.categories) == (1_000, 1, 50, 3)
     assert pq.read_metadata(out).num_row_groups > 5
     assert [dict(a)["note"] for a in pq.read_table(out)["attributes"].to_pylist()] == [
@@ -217,7 +216,7 @@ def test_blocks_keep_row_numbers_and_counts(tmp_path: Path, monkeypatch: pytest.
     ]
     source.write_text("image,product_id,category,note,available\n" + "\n".join([*rows, "a,b,c,d,maybe"]) + "\n")
     with pytest.raises(ManifestInvalid, match="row 1002: available is 'maybe'"):
-        manifest.from_csv(str(source), str(out))
+        make_manifest.make_from_csv(str(source), str(out))
 
 
 def test_rows_that_will_be_rejected_are_told(tmp_path: Path) -> None:
@@ -226,20 +225,20 @@ def test_rows_that_will_be_rejected_are_told(tmp_path: Path) -> None:
     rows = ["here.jpg,p,c,2026-01-01", "sub/here.jpg,p,c,2026-01-01", "gone.jpg,p,c,2026-01-01"]
     rows += ["https://h/a.jpg,p,c,2026-01-01"]
     source.write_text("image,product_id,category,updated_at\n" + "\n".join(rows))
-    (repeated,) = manifest.from_csv(str(source), out).problems()
+    (repeated,) = make_manifest.make_from_csv(str(source), out).problems()
     assert repeated.startswith("1 rows repeat an image_id, such as here.jpg, and will be rejected")
     source.write_text(source.read_text().replace("updated_at", "season"))
-    _, missing = manifest.from_csv(str(source), out).problems()
+    _, missing = make_manifest.make_from_csv(str(source), out).problems()
     assert missing == f"2 rows will be rejected, as their file is not there, such as file://{tmp_path}/sub/here.jpg"
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "a.jpg").write_bytes(b"")
-    assert not list(manifest.from_folder(str(tmp_path / "shop"), out).problems())
+    assert not list(make_manifest.make_from_folder(str(tmp_path / "shop"), out).problems())
 
 
 def test_real_sets(shared_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.parquet"
     source = shared_data / "magento" / "images.csv"
-    counts = manifest.from_csv(str(source), str(out))
+    counts = make_manifest.make_from_csv(str(source), str(out))
     with source.open(newline="", encoding="utf-8") as file:
         expected = list(csv.DictReader(file))
     assert counts.rows == len(expected) == 509
@@ -250,4 +249,4 @@ def test_real_sets(shared_data: Path, tmp_path: Path) -> None:
     assert all(Path(r["uri"].removeprefix("file://")).is_file() for r in rows)
     assert dict(rows[0]["attributes"])["climate"] == "All-weather|Cool|Indoor|Spring|Windy"
     clothing = str(shared_data / "clothing" / "images.csv")
-    assert manifest.from_csv(clothing, str(out), columns={"product_id": "image"}).products == 3218
+    assert make_manifest.make_from_csv(clothing, str(out), columns={"product_id": "image"}).products == 3218

@@ -32,22 +32,22 @@ def slow_similar(vectors: Array, products: Array, available: Array, query: int, 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float16])
 @pytest.mark.parametrize("gallery_rows", [1, 7, 8192])
-def test_exact_similar_is_the_double_loop(monkeypatch: pytest.MonkeyPatch, kind: type, gallery_rows: int) -> None:
+def test_search_exactly_is_the_double_loop(monkeypatch: pytest.MonkeyPatch, kind: type, gallery_rows: int) -> None:
     monkeypatch.setattr(metrics, "_GALLERY_ROWS", gallery_rows)
     monkeypatch.setattr(metrics, "_QUERY_ROWS", 5)
     vectors: Array = unit(120).astype(kind)
     products = RNG.integers(0, 40, 120)  # in no order
     available = RNG.random(120) < 0.7
     queries = np.unique(products)[::-1]
-    found, scores = metrics.exact_similar(vectors, products, available, queries, 6)
+    found, scores = metrics.search_exactly(vectors, products, available, queries, 6)
     for i, query in enumerate(queries):
         expected = slow_similar(vectors, products, available, query, 6)
         assert found[i].tolist() == [product for _, product in expected]
         assert scores[i].tolist() == pytest.approx([score for score, _ in expected], abs=1e-6)
 
 
-def test_exact_similar_pads_where_there_are_fewer_products() -> None:
-    found, scores = metrics.exact_similar(
+def test_search_exactly_pads_where_there_are_fewer_products() -> None:
+    found, scores = metrics.search_exactly(
         unit(4), np.array([0, 0, 1, 2]), np.array([True, True, True, False]), np.array([0, 1, 2]), 3
     )
     assert found.tolist() == [[1, -1, -1], [0, -1, -1], found[2].tolist()]
@@ -55,21 +55,21 @@ def test_exact_similar_pads_where_there_are_fewer_products() -> None:
     assert np.isneginf(scores).tolist() == [[False, True, True], [False, True, True], [False, False, True]]
 
 
-def test_exact_similar_with_nothing_available_finds_nothing() -> None:
-    found, scores = metrics.exact_similar(unit(3), np.arange(3), np.zeros(3, dtype=bool), np.arange(3), 2)
+def test_search_exactly_with_nothing_available_finds_nothing() -> None:
+    found, scores = metrics.search_exactly(unit(3), np.arange(3), np.zeros(3, dtype=bool), np.arange(3), 2)
     assert (found == -1).all()
     assert np.isneginf(scores).all()
 
 
-def test_exact_similar_of_copies_is_no_more_than_one() -> None:
+def test_search_exactly_of_copies_is_no_more_than_one() -> None:
     vectors = np.tile(unit(1), (9, 1)).astype(np.float16) * np.float16(1.001)
-    _, scores = metrics.exact_similar(vectors, np.arange(9), np.ones(9, dtype=bool), np.arange(9), 8)
+    _, scores = metrics.search_exactly(vectors, np.arange(9), np.ones(9, dtype=bool), np.arange(9), 8)
     assert (scores == 1).all()
 
 
-def test_exact_similar_refuses_a_product_without_images() -> None:
+def test_search_exactly_refuses_a_product_without_images() -> None:
     with pytest.raises(ValueError, match="9"):
-        metrics.exact_similar(unit(3), np.arange(3), np.ones(3, dtype=bool), np.array([9]), 2)
+        metrics.search_exactly(unit(3), np.arange(3), np.ones(3, dtype=bool), np.array([9]), 2)
 
 
 def test_knn_recall_counts_what_was_found() -> None:

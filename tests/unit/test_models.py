@@ -22,10 +22,10 @@ from lookalike.errors import ModelInvalid
 from lookalike.kernels.models import model_file
 from lookalike.kernels.models.colour import HUES, SATURATIONS, VALUES, ColourHistogram
 from lookalike.kernels.models.embedding import pool
-from lookalike.kernels.models.engines import forward_engine
+from lookalike.kernels.models.engines import choose_engine
 from lookalike.kernels.models.load import load_model
 from lookalike.kernels.models.networks import Preprocessing
-from lookalike.kernels.pictures.images import Decoded, decode
+from lookalike.kernels.pictures.images import DecodedPicture, decode
 
 
 def saved(folder: Path, network: torch.nn.Module, name: str = "weights.pt") -> str:
@@ -60,7 +60,7 @@ def test_plain_equals_timms_network_with_preprocessing_by_hand(shared_data: Path
     assert model.dim == 1280
     for path in sorted((shared_data / "magento").rglob("*.jpg"))[::100]:
         decoded = decode(path.read_bytes(), model.preprocessing, 10**8, 16)
-        assert isinstance(decoded, Decoded)
+        assert isinstance(decoded, DecodedPicture)
         found = model.module(torch.from_numpy(decoded.pixels[None])).numpy()[0]
         with Image.open(path) as image:
             plain = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BICUBIC), dtype=np.float32)
@@ -213,7 +213,7 @@ def test_a_network_at_another_size_than_it_was_trained_at(tmp_path: Path) -> Non
     with torch.inference_mode():
         expected = unit(network.forward_head(network.forward_features(inputs), pre_logits=True).numpy())
     np.testing.assert_allclose(model.module(torch.from_numpy(images)).numpy(), expected, atol=1e-4)
-    np.testing.assert_allclose(forward_engine(model, "openvino", 1, "cpu")(images), expected, atol=1e-4)
+    np.testing.assert_allclose(choose_engine(model, "openvino", 1, "cpu")(images), expected, atol=1e-4)
     name = "vit_tiny_patch16_224"
     fixed = ModelSettings(name=f"timm/{name}", weights=saved(tmp_path, seeded(name), "vit.pt"), size_px=192)
     with pytest.raises(ModelInvalid, match=rf"timm/{name} takes no pictures of 192 pixels .*: leave out size_px"):
@@ -368,7 +368,7 @@ def test_a_model_file_projects_what_its_network_gives(tmp_path: Path) -> None:
         expected = unit(expected @ weight.numpy().T + bias.numpy())
     assert model.dim == 8
     for engine in ("torch", "openvino"):
-        np.testing.assert_allclose(forward_engine(model, engine, 2, "cpu")(images), expected, atol=1e-3)
+        np.testing.assert_allclose(choose_engine(model, engine, 2, "cpu")(images), expected, atol=1e-3)
     assert model.model_id.startswith("test_efficientnet-")
     assert model.model_id != plain.model_id
     other = load_model(fitted(tmp_path, base, projections[0], (projections[1][0], projections[1][1] + 0.1)))

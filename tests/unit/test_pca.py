@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lookalike.kernels.models.pca import Moments, projection
+from lookalike.kernels.models.pca import Moments, fit_projection
 
 
 def embeddings(n: int, dim: int) -> np.ndarray:
@@ -17,7 +17,7 @@ def test_projection_from_parts_is_that_of_the_whole(whitening: float) -> None:
     values = embeddings(500, 24)
     parts = [Moments.of(part) for part in np.split(values, [7, 300])]
     total = parts[0] + parts[1] + Moments.from_bytes(parts[2].n, parts[2].to_bytes())
-    weight, bias = projection(total, 6, whitening)
+    weight, bias = fit_projection(total, 6, whitening)
     found = values @ weight.numpy().T + bias.numpy()
 
     centred = values - values.mean(axis=0)
@@ -31,5 +31,5 @@ def test_projection_from_parts_is_that_of_the_whole(whitening: float) -> None:
 def test_whitening_leaves_axes_without_variance_small() -> None:
     values = embeddings(200, 10)
     values[:, 5:] = values[:, :5]  # rank 5
-    weight, bias = projection(Moments.of(values), 9, whitening=1.0)
+    weight, bias = fit_projection(Moments.of(values), 9, whitening=1.0)
     assert np.abs(values @ weight.numpy().T + bias.numpy()).max() < 20

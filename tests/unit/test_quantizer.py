@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 
 from lookalike.config import IndexSettings
-from lookalike.kernels.index import build as index
 from lookalike.kernels.index import shards
+from lookalike.kernels.index.build import measure_quantization_error, train_index
 from lookalike.kernels.index.shards import Float32s, ShardRows
-from lookalike.kernels.index.spec import index_spec
+from lookalike.kernels.index.spec import choose_index
 from lookalike.spark.catalog.quantizer import Former, describe_decision, has_fallen, train_or_reuse
 
 DIM = 16
@@ -30,14 +30,14 @@ def points(n: int, seed: int, drift: float = 0.0) -> Float32s:
 def former(request: Any, tmp_path: Path) -> Former:
     """An index that was trained on and holds points without drift."""
     vectors = points(request.param, seed=1)
-    spec = index_spec(len(vectors), DIM, SETTINGS)
-    trained = index.train(spec, vectors, 0)
-    error = index.quantization_error(trained, vectors)
+    spec = choose_index(len(vectors), DIM, SETTINGS)
+    trained = train_index(spec, vectors, 0)
+    error = measure_quantization_error(trained, vectors)
     ids = np.arange(len(vectors)) * 2**40
     trained.add_with_ids(vectors, ids)
     names = pa.array([f"p{number}" for number in range(len(vectors))])
     rows = ShardRows(ids, names, names, np.ones(len(vectors), bool), vectors.astype(np.float16))
-    row = shards.write(str(tmp_path), "c", "v1", "run", 0, trained, rows, "m")
+    row = shards.write_shard(str(tmp_path), "c", "v1", "run", 0, trained, rows, "m")
     row |= {"version": "v1", "trained_version": "v0", "trained_error": error}
     return Former(row | {"trained_nprobe": 2, "trained_candidates": 50, "trained_recall": 0.98})
 
@@ -53,7 +53,7 @@ def error_by_hand(found: Any, vectors: Float32s) -> float:
 @pytest.mark.parametrize("drift", [0.0, 0.02, 1.0])
 def test_it_is_kept_while_its_error_is_about_that_of_its_training(tmp_path: Path, former: Former, drift: float) -> None:
     vectors = points(former.row["ntotal"], seed=1, drift=drift)
-    spec = index_spec(len(vectors), DIM, SETTINGS)
+    spec = choose_index(len(vectors), DIM, SETTINGS)
     found, outcome = train_or_reuse(str(tmp_path), spec, former, vectors, SETTINGS)
     assert found.ntotal == 0 and found.is_trained
     assert outcome.error == pytest.approx(error_by_hand(found, vectors), rel=1e-3)
@@ -69,7 +69,7 @@ def test_it_is_kept_while_its_error_is_about_that_of_its_training(tmp_path: Path
 
 def test_recall_that_fell_too_far_retrains(tmp_path: Path, former: Former) -> None:
     vectors = points(former.row["ntotal"], seed=1)
-    spec = index_spec(len(vectors), DIM, SETTINGS)
+    spec = choose_index(len(vectors), DIM, SETTINGS)
     _, outcome = train_or_reuse(str(tmp_path), spec, former, vectors, SETTINGS)
     assert [has_fallen(former, recall, SETTINGS) for recall in (0.99, 0.97, 0.95, None)] == [False, False, True, False]
     assert describe_decision(former, outcome, 0.95, SETTINGS).startswith("retrained: ")
@@ -77,7 +77,7 @@ def test_recall_that_fell_too_far_retrains(tmp_path: Path, former: Former) -> No
 
 def test_without_a_sound_former_index_one_is_trained(tmp_path: Path, former: Former) -> None:
     vectors = points(former.row["ntotal"], seed=1)
-    spec = index_spec(len(vectors), DIM, SETTINGS)
+    spec = choose_index(len(vectors), DIM, SETTINGS)
     _, outcome = train_or_reuse(str(tmp_path), spec, None, vectors, SETTINGS)
     assert not outcome.reused
     assert describe_decision(None, outcome, None, SETTINGS).startswith("trained: no earlier index")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lookalike import FORMAT_VERSION, config, errors, files, reader, schemas
-from lookalike.kernels.categories.predictor import Predictor, write
+from lookalike.kernels.categories.predictor import Predictor, write_predictor
 from lookalike.kernels.index import search, shards
 from lookalike.kernels.models import embedder
 
@@ -81,7 +81,7 @@ def build(
             images.available[mine],
             images.vectors[mine],
         )
-        row = shards.write(str(root), category, version, "run", shard, index, columns, model_id)
+        row = shards.write_shard(str(root), category, version, "run", shard, index, columns, model_id)
         row |= {"category": category, "version": version, "shard": shard, "factory": factory, "run_id": "run"}
         row |= {"nprobe": 8 if "IVF" in factory else 0, "candidates": 100, "format_version": FORMAT_VERSION}
         rows.append(row | changes)
@@ -451,7 +451,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
         coarse = Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8))
         coarse.resize((240, 300), Image.Resampling.BICUBIC).save(folder / f"p{i:03d}.png")
     settings = config.load()
-    worker = embedder.embedder(settings.model, settings.embed, os.cpu_count() or 1, "cpu")
+    worker = embedder.get_embedder(settings.model, settings.embed, os.cpu_count() or 1, "cpu")
     outcomes = list(worker.embed((path.stem, path.read_bytes()) for path in sorted(folder.glob("*.png"))))
     images = Images(0, products=2)
     images.vectors = np.stack([outcome.embedding for outcome in outcomes if outcome.embedding is not None]).astype(
@@ -527,7 +527,7 @@ def fit_predictor(
                           code, 1, 1.0, 0.1, 0.5, 1.0)  # fmt: skip
     path = root / "categories" / f"{fitted_at:%H%M}{model_id}.npz"
     path.parent.mkdir(exist_ok=True)
-    write(path, predictor)
+    write_predictor(path, predictor)
     row = dict.fromkeys(schemas.CATEGORY_PREDICTORS.names, 0) | {"model_id": model_id, "fitted_at": fitted_at}
     row |= {"path": f"categories/{path.name}", "sha256": files.sha256(path), "size_bytes": path.stat().st_size}
     row |= {"format_version": FORMAT_VERSION, "inputs": "x", "run_id": "run", "figures": [], "same_product_reason": ""}

@@ -17,7 +17,7 @@ from tests.report_pages import EMPTY, LONG, MEASURED, MODEL_ID, ORDINARY, RETRAI
 import lookalike
 from lookalike import formats
 from lookalike.report.page import Gate, GateCheck, RejectExample, RejectReason, render
-from lookalike.report.thumbnails import thumbnail
+from lookalike.report.thumbnails import make_thumbnail
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
 
@@ -136,7 +136,7 @@ def test_formats(written: str, expected: str) -> None:
 @pytest.mark.parametrize("length", [1, 2, 71, 72, 73, 300])
 def test_shortened_keeps_both_ends(length: int) -> None:
     text = "".join(chr(ord("a") + i % 26) for i in range(length))
-    short = formats.shortened(text)
+    short = formats.shorten(text)
     head, _, tail = short.partition("…")
     assert len(short) == min(length, 72)
     assert text.startswith(head)
@@ -227,7 +227,7 @@ def test_thumbnail_is_upright_small_and_without_metadata() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned right: the left half becomes the top
     exif[0x010E] = "where it was taken"
-    small = decoded(thumbnail(encoded(picture, "JPEG", exif=exif, quality=95), 100))
+    small = decoded(make_thumbnail(encoded(picture, "JPEG", exif=exif, quality=95), 100))
     assert small.size == (50, 100)
     pixels = np.asarray(small.convert("RGB"))
     np.testing.assert_allclose(pixels[20, 25], (255, 0, 0), atol=12)
@@ -250,13 +250,13 @@ def test_thumbnail_is_upright_small_and_without_metadata() -> None:
     ids=["clear", "half clear", "grey and alpha", "palette", "cmyk", "16 bits", "1 bit"],
 )
 def test_thumbnail_of_every_kind_of_picture(content: bytes, color: tuple[int, int, int]) -> None:
-    small = decoded(thumbnail(content, 30)).convert("RGB")
+    small = decoded(make_thumbnail(content, 30)).convert("RGB")
     assert small.size == (30, 20)
     np.testing.assert_allclose(np.asarray(small)[10, 15], color, atol=6)
 
 
 def test_thumbnail_never_enlarges() -> None:
-    assert decoded(thumbnail(encoded(Image.new("RGB", (20, 10))), 300)).size == (20, 10)
+    assert decoded(make_thumbnail(encoded(Image.new("RGB", (20, 10))), 300)).size == (20, 10)
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -266,7 +266,7 @@ def test_thumbnail_never_enlarges() -> None:
     ids=["empty", "not an image", "truncated", "too many pixels"],
 )
 def test_what_is_no_picture_gives_a_drawing(content: bytes) -> None:
-    uri = thumbnail(content, 120)
+    uri = make_thumbnail(content, 120)
     kind, _, drawing = uri.partition(",")
     assert kind == "data:image/svg+xml"
     assert unquote(drawing).startswith('<svg xmlns="http://www.w3.org/2000/svg" width="120"')

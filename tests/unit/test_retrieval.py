@@ -12,12 +12,12 @@ from sklearn.metrics import ndcg_score
 from lookalike.kernels.evaluation.retrieval import (
     NO_LABEL,
     Block,
-    Nearest,
+    NearestImages,
     Ranking,
     average_precision_at_r,
-    first_place,
+    find_first_place,
     ndcg_at,
-    nearest,
+    rank_gallery,
 )
 
 
@@ -31,8 +31,10 @@ def ranking(*places: str, total: int) -> Ranking:
     return Ranking(flags, np.full(len(places), total))
 
 
-def searched(queries: Any, gallery: Any, asked: Any, labels: Any, own: Any, depth: int, blocks: int = 1) -> Nearest:
-    """What `nearest` finds by one kind of label, of a gallery in blocks; `own` has a row for each query, or -1."""
+def searched(
+    queries: Any, gallery: Any, asked: Any, labels: Any, own: Any, depth: int, blocks: int = 1
+) -> NearestImages:
+    """What `rank_gallery` finds by one kind of label, of a gallery in blocks; `own` has a row for each query, or -1."""
 
     def parts() -> Any:
         for rows in np.array_split(np.arange(len(gallery)), blocks):
@@ -40,13 +42,13 @@ def searched(queries: Any, gallery: Any, asked: Any, labels: Any, own: Any, dept
                 theirs = np.flatnonzero(np.isin(own, rows))
                 yield Block(gallery[rows], [labels[rows]], theirs, own[theirs] - rows[0])
 
-    (found,) = nearest(queries, [asked], parts(), depth)
+    (found,) = rank_gallery(queries, [asked], parts(), depth)
     return found
 
 
 def test_figures_by_hand() -> None:
     found = ranking("x.x.", ".xx.", "....", total=3)
-    assert first_place(found).tolist() == [1, 2, 0]
+    assert find_first_place(found).tolist() == [1, 2, 0]
     assert average_precision_at_r(found).tolist() == pytest.approx([(1 + 2 / 3) / 3, (1 / 2 + 2 / 3) / 3, 0])
     best = 1 + 1 / math.log2(3) + 1 / 2
     assert ndcg_at(found, 3).tolist() == pytest.approx([1.5 / best, (1 / math.log2(3) + 1 / 2) / best, 0])
@@ -104,7 +106,7 @@ def test_kinds_of_label_are_ranked_by_themselves() -> None:
     gallery = unit(np.array([[1, 0], [1, 0]], float))
     labels = [np.array([1, 2]), np.array([4, 3])]
     none = np.empty(0, np.int64)
-    found = nearest(gallery[:1], [np.array([1]), np.array([3])], [Block(gallery, labels, none, none)], 2)
+    found = rank_gallery(gallery[:1], [np.array([1]), np.array([3])], [Block(gallery, labels, none, none)], 2)
     assert [kind.rows.tolist() for kind in found] == [[[1, 0]], [[0, 1]]]
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.test_search import gallery_of, rows_of, unit
 
 from lookalike.kernels.categories.fit import fit_same_product
-from lookalike.kernels.categories.same_product import Pair, SameProduct, pairs
+from lookalike.kernels.categories.same_product import Pair, SameProduct, draw_pairs
 
 
 def test_pairs_are_brute_force(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_pairs_are_brute_force(tmp_path: Path) -> None:
     rows = rows_of(products, vectors)
     parts = np.array([int(product[1:3]) % 2 if product[1:3].isdigit() else 0 for product in products])
     gallery = gallery_of(tmp_path, rows, parts)
-    found = [pair for place in (0, 1) for pair in pairs(gallery, place, 1_000, seed=0)]
+    found = [pair for place in (0, 1) for pair in draw_pairs(gallery, place, 1_000, seed=0)]
     kept = rows.vectors.astype(np.float64)
     expected = []
     for row, product in enumerate(products[:60]):
@@ -31,7 +31,7 @@ def test_pairs_are_brute_force(tmp_path: Path) -> None:
     assert sorted(pair.product_id for pair in found) == sorted(products[:60])  # neither single nor equal pictures
     for mine, truth in zip(sorted(found), sorted(expected), strict=True):
         assert mine[1:] == pytest.approx(truth[1:], abs=1e-4)
-    assert len(pairs(gallery, 0, 7, seed=0)) <= 7
+    assert len(draw_pairs(gallery, 0, 7, seed=0)) <= 7
 
 
 def test_the_probability_is_honest_and_grows_with_the_score() -> None:

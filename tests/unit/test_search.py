@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from lookalike.kernels.index import shards
-from lookalike.kernels.index.search import Gallery, Matches, SearchSpec, as_float32, search, similar
+from lookalike.kernels.index.search import Gallery, Matches, SearchSpec, search, search_similar, to_float32
 from lookalike.kernels.index.shards import ShardRows, open_shard
 
 
@@ -38,7 +38,7 @@ def gallery_of(
     tmp_path: Path, rows: ShardRows, parts: np.ndarray, factory: str = "IDMap,Flat", spec: SearchSpec | None = None
 ) -> Gallery:
     """`rows` split into shards by `parts`, written and opened again."""
-    vectors = as_float32(rows.vectors)
+    vectors = to_float32(rows.vectors)
     empty = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     empty.train(vectors)
     opened = []
@@ -53,7 +53,7 @@ def gallery_of(
             rows.available[here],
             rows.vectors[here],
         )
-        row = shards.write(str(tmp_path), "c", f"v{len(np.unique(parts))}", "run", int(number), index, part, "m")
+        row = shards.write_shard(str(tmp_path), "c", f"v{len(np.unique(parts))}", "run", int(number), index, part, "m")
         opened.append(open_shard(str(tmp_path), {**row, "shard": int(number)}, tmp_path / "cache"))
     return Gallery(opened, spec or SearchSpec(0, 20))
 
@@ -95,7 +95,7 @@ def assert_similar_is_exact(gallery: Gallery, rows: ShardRows, k: int) -> None:
     names = rows.product_ids.to_pylist()
     seen = set()
     for place, shard in enumerate(gallery.shards):
-        lists = listed(gallery, similar(gallery, place, range(shard.products), k))
+        lists = listed(gallery, search_similar(gallery, place, range(shard.products), k))
         for number in range(shard.products):
             own = shard.product_ids[int(shard.product_starts[number])].as_py()
             seen.add(own)
@@ -162,7 +162,7 @@ def test_many_images_of_one_product_do_not_crowd_out_the_others(tmp_path: Path) 
 
 
 def assert_similar_is_exact_count(gallery: Gallery, k: int, expected: int) -> None:
-    lists = listed(gallery, similar(gallery, 0, range(gallery.shards[0].products), k))
+    lists = listed(gallery, search_similar(gallery, 0, range(gallery.shards[0].products), k))
     assert [len(found) for found in lists.values()] == [expected] * gallery.shards[0].products
 
 
@@ -170,7 +170,7 @@ def test_unavailable_products_are_queries_but_never_results(tmp_path: Path) -> N
     available = np.arange(60) % 3 == 0
     rows = rows_of([f"p{number:02d}" for number in range(60)], clustered(60, 16), available)
     gallery = gallery_of(tmp_path, rows, whole(rows), spec=SearchSpec(0, 5))
-    lists = listed(gallery, similar(gallery, 0, range(60), 50))
+    lists = listed(gallery, search_similar(gallery, 0, range(60), 50))
     assert [len(lists[number]) for number in range(60)] == [19 if number % 3 == 0 else 20 for number in range(60)]
     assert all(int(product[1:]) % 3 == 0 for found in lists.values() for product, _, _ in found)
 
@@ -178,7 +178,7 @@ def test_unavailable_products_are_queries_but_never_results(tmp_path: Path) -> N
 def test_one_product_alone_has_no_similar_ones(tmp_path: Path) -> None:
     rows = rows_of(["p", "p", "p"], clustered(3, 16))
     gallery = gallery_of(tmp_path, rows, whole(rows))
-    assert listed(gallery, similar(gallery, 0, range(1), 10)) == {}
+    assert listed(gallery, search_similar(gallery, 0, range(1), 10)) == {}
     assert [p for p, _, _ in listed(gallery, search(gallery, clustered(1, 16), 10))[0]] == ["p"]
 
 
@@ -186,7 +186,7 @@ def test_the_best_pair_of_images_is_named(tmp_path: Path) -> None:
     vectors = unit(np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0.9, 0.1, 0]]))
     rows = rows_of(["a", "a", "b", "b"], vectors)
     gallery = gallery_of(tmp_path, rows, whole(rows))
-    matches = similar(gallery, 0, range(1), 5)
+    matches = search_similar(gallery, 0, range(1), 5)
     assert listed(gallery, matches)[0][0][:2] == ("b", "i00003")
     assert matches.query.tolist() == [1]
 
@@ -194,12 +194,12 @@ def test_the_best_pair_of_images_is_named(tmp_path: Path) -> None:
 def test_a_block_of_products_gives_what_each_alone_gives(tmp_path: Path) -> None:
     rows = rows_of([f"p{number // 2:03d}" for number in range(200)], clustered(200, 16))
     gallery = gallery_of(tmp_path, rows, by_product(rows, 2))
-    together = listed(gallery, similar(gallery, 1, range(10, 20), 5))
+    together = listed(gallery, search_similar(gallery, 1, range(10, 20), 5))
     for number in range(10):
-        assert listed(gallery, similar(gallery, 1, range(10 + number, 11 + number), 5))[0] == together[number]
+        assert listed(gallery, search_similar(gallery, 1, range(10 + number, 11 + number), 5))[0] == together[number]
 
 
-def test_as_float32_is_exact_for_every_finite_float16() -> None:
+def test_to_float32_is_exact_for_every_finite_float16() -> None:
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)]
-    assert np.array_equal(as_float32(halves), halves.astype(np.float32))
+    assert np.array_equal(to_float32(halves), halves.astype(np.float32))

@@ -10,7 +10,7 @@ from lookalike.selection import Selection
 
 
 def named(*argv: str) -> Selection:
-    return cli.selection(cli.arguments("A job.", argv, "./spark-submit.sh job"))
+    return cli.read_selection(cli.parse_arguments("A job.", argv, "./spark-submit.sh job"))
 
 
 def test_nothing_named_is_everything() -> None:

@@ -19,8 +19,8 @@ from lookalike.kernels.index.shards import (
     open_shard,
     open_shards,
     slug,
-    write,
     write_pack,
+    write_shard,
 )
 
 NAMES = ["b", "a", "c", "a", "ä", "b", "B"]
@@ -36,7 +36,7 @@ def rows(dim: int = 6) -> ShardRows:
 def written(root: str, shard_rows: ShardRows) -> dict[str, Any]:
     index = faiss.index_factory(shard_rows.vectors.shape[1], "IDMap,Flat", faiss.METRIC_INNER_PRODUCT)
     index.add_with_ids(shard_rows.vectors.astype(np.float32), shard_rows.vector_ids)
-    return {**write(root, "women/dresses", "v1", "run", 3, index, shard_rows, "model"), "shard": 3}
+    return {**write_shard(root, "women/dresses", "v1", "run", 3, index, shard_rows, "model"), "shard": 3}
 
 
 @pytest.fixture
@@ -65,17 +65,17 @@ def test_rows_come_back_sorted_by_product_and_image(tmp_path: Path, cache: Path)
 def test_a_vector_id_leads_to_its_row(tmp_path: Path, cache: Path) -> None:
     shard = opened(tmp_path, written(str(tmp_path), rows()), cache)
     ids = np.append(shard.vector_ids, [-1]).reshape(2, 4)
-    assert shard.rows_of(ids).tolist() == [[0, 1, 2, 3], [4, 5, 6, -1]]
+    assert shard.find_rows(ids).tolist() == [[0, 1, 2, 3], [4, 5, 6, -1]]
 
 
 def test_a_product_id_leads_to_its_rows(tmp_path: Path, cache: Path) -> None:
     shard = opened(tmp_path, written(str(tmp_path), rows()), cache)
     for name in set(NAMES):
-        number = shard.product_number(name)
+        number = shard.find_product(name)
         assert number is not None
         start, stop = shard.product_starts[number : number + 2]
         assert shard.product_ids[start:stop].to_pylist() == [name] * NAMES.count(name)
-    assert [shard.product_number(name) for name in ("", "A", "aa", "z", "ö")] == [None] * 5
+    assert [shard.find_product(name) for name in ("", "A", "aa", "z", "ö")] == [None] * 5
 
 
 def test_the_row_describes_the_files(tmp_path: Path) -> None:
@@ -195,9 +195,9 @@ def test_a_pack_holds_each_category_as_a_shard_of_its_own(tmp_path: Path, cache:
         assert np.array_equal(shard.vectors, source.vectors[order])
         assert not shard.vectors.flags.owndata
         assert shard.product.tolist() == np.unique(shard.product_ids.to_pylist(), return_inverse=True)[1].tolist()
-        assert shard.rows_of(shard.vector_ids).tolist() == list(range(len(order)))
+        assert shard.find_rows(shard.vector_ids).tolist() == list(range(len(order)))
         scores = source.vectors[order].astype(np.float32) @ source.vectors[order].astype(np.float32).T
-        found = shard.nearest(source.vectors[order].astype(np.float32), len(order), 0)
+        found = shard.find_nearest(source.vectors[order].astype(np.float32), len(order), 0)
         assert np.array_equal(np.take_along_axis(scores, found, axis=1), -np.sort(-scores, axis=1))
 
 

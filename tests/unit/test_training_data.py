@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from lookalike import schemas
-from lookalike.kernels.training.training_data import UNKNOWN, TrainingData, balanced_batches
+from lookalike.kernels.training.training_data import UNKNOWN, TrainingData, draw_balanced_batches
 
 COLOURS = {f"i{n}": (20 * n, 255 - 20 * n, 120) for n in range(10)}
 COLOURS |= {"q0": (0, 0, 250), "q1": (250, 0, 0)}
@@ -103,7 +103,7 @@ def test_the_validation_part_without_a_click_log(tmp_path: Path) -> None:
 def test_batches_are_balanced() -> None:
     sizes = [1, 2, 3, 50, 4, 9]
     labels = np.random.default_rng(0).permutation(np.concatenate([np.repeat(np.arange(6), sizes), [UNKNOWN] * 20]))
-    batches = list(balanced_batches(labels, classes=3, pictures=4, batches=200, seed=1))
+    batches = list(draw_balanced_batches(labels, classes=3, pictures=4, batches=200, seed=1))
     drawn: Counter[int] = Counter()
     for batch in batches:
         groups = labels[batch].reshape(3, 4)
@@ -115,14 +115,14 @@ def test_batches_are_balanced() -> None:
     assert set(drawn) == {1, 2, 3, 4, 5}
     assert max(drawn.values()) < 1.3 * min(drawn.values())
     assert {row for batch in batches for row in batch.tolist()} == set(np.flatnonzero(labels > 0).tolist())
-    again = balanced_batches(labels, classes=3, pictures=4, batches=200, seed=1)
+    again = draw_balanced_batches(labels, classes=3, pictures=4, batches=200, seed=1)
     assert all((one == other).all() for one, other in zip(batches, again, strict=True))
 
 
 def test_a_coarse_label_has_more_pictures_of_each_class() -> None:
     labels = np.array([0] * 20 + [1] * 5 + [2] * 2)
-    (batch,) = balanced_batches(labels, classes=12, pictures=4, batches=1, seed=0)
+    (batch,) = draw_balanced_batches(labels, classes=12, pictures=4, batches=1, seed=0)
     assert np.bincount(labels[batch]).tolist() == [16, 5, 4]
     assert len(set(batch.tolist())) == 16 + 5 + 2
     with pytest.raises(ValueError, match="1 classes with two pictures"):
-        next(balanced_batches(np.array([0, 0, 1]), classes=2, pictures=2, batches=1, seed=0))
+        next(draw_balanced_batches(np.array([0, 0, 1]), classes=2, pictures=2, batches=1, seed=0))

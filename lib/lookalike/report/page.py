@@ -10,7 +10,7 @@ from typing import Literal
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
 from lookalike import formats
-from lookalike.files import redacted
+from lookalike.files import redact
 
 State = Literal["published", "unchanged", "gate failed", "live", "rolled back"]
 """What became of a run's versions."""
@@ -223,27 +223,27 @@ class ReportPage:
 
 def render(page: ReportPage) -> str:
     """`page` as one HTML document that needs no network, no script and no other file."""
-    return _template().render(page=page, curve=_curve(page.training) if page.training else None)
+    return _load_template().render(page=page, curve=_draw_curve(page.training) if page.training else None)
 
 
-def _curve(training: Training) -> str:
-    from lookalike.report.curve import training_curve  # here, as a page without a training needs no plotting
+def _draw_curve(training: Training) -> str:
+    from lookalike.report.curve import draw_training_curve  # here, as a page without a training needs no plotting
 
-    return training_curve([epoch.recall for epoch in training.epochs])
+    return draw_training_curve([epoch.recall for epoch in training.epochs])
 
 
 @cache
-def _template() -> Template:
+def _load_template() -> Template:
     environment = Environment(
-        loader=FunctionLoader(_source),
+        loader=FunctionLoader(_read_source),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     for write in (
-        redacted,
-        formats.shortened,
+        redact,
+        formats.shorten,
         formats.count,
         formats.share,
         formats.rate,
@@ -256,6 +256,6 @@ def _template() -> Template:
     return environment.get_template("template.html")
 
 
-def _source(name: str) -> str:
+def _read_source(name: str) -> str:
     """A file of this package, also where the package rides in a zip."""
     return files("lookalike.report").joinpath(name).read_text(encoding="utf-8")

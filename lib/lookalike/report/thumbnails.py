@@ -8,7 +8,7 @@ from urllib.parse import quote
 from PIL import Image, ImageOps
 
 from lookalike.kernels.pictures.images import FORMATS
-from lookalike.kernels.pictures.isolated import Ended, Isolated
+from lookalike.kernels.pictures.isolated import IsolatedFunction, ProcessEnded
 
 MAX_PIXELS = 100_000_000
 QUALITY = 82
@@ -22,14 +22,14 @@ _PLACEHOLDER = (
 )
 
 
-def thumbnail(content: bytes, size_px: int) -> str:
+def make_thumbnail(content: bytes, size_px: int) -> str:
     """The picture as a WebP data URI, its longer side at most `size_px`: upright, on white, without metadata.
 
     Bytes that can't be decoded give a neutral drawing instead, so that one bad picture never costs the page.
     """
     try:
-        encoded = _isolated(size_px)(content)
-    except Ended:
+        encoded = _get_encoder(size_px)(content)
+    except ProcessEnded:
         encoded = b""
     if not encoded:
         return f"data:image/svg+xml,{quote(_PLACEHOLDER.format(size_px))}"
@@ -37,14 +37,14 @@ def thumbnail(content: bytes, size_px: int) -> str:
 
 
 @cache
-def _isolated(size_px: int) -> Isolated:
-    return Isolated(webp, {"size_px": size_px}, _TIMEOUT_S, _MEMORY_BYTES)
+def _get_encoder(size_px: int) -> IsolatedFunction:
+    return IsolatedFunction(encode_webp, {"size_px": size_px}, _TIMEOUT_S, _MEMORY_BYTES)
 
 
-def webp(content: bytes, size_px: int) -> bytes:
+def encode_webp(content: bytes, size_px: int) -> bytes:
     """The thumbnail itself; empty where `content` can't be decoded."""
     try:
-        picture = _upright_on_white(content, size_px)
+        picture = _lay_on_white(content, size_px)
     except Exception:  # decoders raise almost anything on damaged bytes, and the page must still be written
         return b""
     encoded = io.BytesIO()
@@ -52,7 +52,7 @@ def webp(content: bytes, size_px: int) -> bytes:
     return encoded.getvalue()
 
 
-def _upright_on_white(content: bytes, size_px: int) -> Image.Image:
+def _lay_on_white(content: bytes, size_px: int) -> Image.Image:
     with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
         if picture.width * picture.height > MAX_PIXELS:
             raise ValueError(f"{picture.width}x{picture.height} pixels are more than {MAX_PIXELS}")

@@ -73,9 +73,9 @@ def make_sample(folder: Path, products: int = 240, seed: int = 0) -> Path:
     entries += [copy for group in per_product[::PRODUCTS_PER_DUPLICATE] for copy in _second_seller(folder, group)]
     entries += [_damaged(folder, bad) for bad in damaged(np.random.default_rng((seed, 1)))]
     entries.append(_twice(entries[0]))
-    with files.written_atomically(str(folder / TRUTH)) as path:
+    with files.write_atomically(str(folder / TRUTH)) as path:
         path.write_text(json.dumps(truth(entries, seed), indent=1) + "\n", encoding="utf-8")
-    with files.written_atomically(str(folder / MANIFEST)) as path:
+    with files.write_atomically(str(folder / MANIFEST)) as path:
         pq.write_table(manifest(folder, entries), path)
     return folder / MANIFEST
 

@@ -31,7 +31,7 @@ class Origin:
         uri = run.settings.manifest
         if uri is None:
             return self
-        return Origin(self.who, self.why, files.redacted(uri), run.manifest_files.checksum, self.code_version)
+        return Origin(self.who, self.why, files.redact(uri), run.manifest_files.checksum, self.code_version)
 
 
 def _user() -> str:

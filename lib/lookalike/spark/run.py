@@ -68,7 +68,7 @@ class Run:
         """Raises ManifestChanged where a file of the manifest is not as it was."""
         if self.settings.manifest and (uri := self.manifest_files.changed_file()):
             raise ManifestChanged(
-                f"{files.redacted(uri)} changed while the run was at work, so nothing was published: run this again"
+                f"{files.redact(uri)} changed while the run was at work, so nothing was published: run this again"
             )
 
     @cached_property
@@ -106,7 +106,7 @@ class Run:
         rate = figures.images_per_s
         log.event("stage ended", stage=name, seconds=figures.seconds, images_per_s=rate, counts=figures.counts)
         measured = figures.seconds, figures.counts, rate, figures.decisions or None
-        uri = files.redacted(self.settings.manifest or "") if figures.manifest_checksum else None
+        uri = files.redact(self.settings.manifest or "") if figures.manifest_checksum else None
         row = (self.run_id, name, started_at, *measured, uri, figures.manifest_checksum)
         self.tables.append_rows("runs", make_arrow_rows([row], schemas.RUNS))
 

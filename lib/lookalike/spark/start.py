@@ -67,7 +67,7 @@ def _progress() -> Console:
 def check_writable(root: str) -> None:
     probe = files.join(root, f".writable-{uuid.uuid4().hex}")
     try:
-        with files.written_atomically(probe) as path:
+        with files.write_atomically(probe) as path:
             path.write_bytes(b"")
         fs, path_in_fs = files.filesystem(probe)
         fs.rm_file(path_in_fs)

@@ -129,7 +129,7 @@ class Tables:
 
         Without a version a DataFrame would follow later commits, and each would drop what was persisted of it.
         """
-        commits = delta_log.commits(self.path(name))
+        commits = delta_log.list_commits(self.path(name))
         if not commits:
             return make_local_frame(self.spark, [], schemas.TABLES[name])
         small = self._small(name, commits[-1])
@@ -142,7 +142,7 @@ class Tables:
 
     def rows_of(self, name: str, versions: Collection[VersionKey]) -> list[Mapping[str, Any]]:
         """Rows of these versions, of a table that is small as a rule: then no Spark job is run for them."""
-        commits = delta_log.commits(self.path(name))
+        commits = delta_log.list_commits(self.path(name))
         small = self._small(name, commits[-1]) if commits else None
         if small is None:
             return [row.asDict() for row in select_versions(self.read(name), versions).collect()]
@@ -159,7 +159,7 @@ class Tables:
         if name not in schemas.WITHOUT_IMAGES:
             return None
         try:
-            table = delta_log.opened(self.path(name), version)
+            table = delta_log.open_table(self.path(name), version)
             sizes = table.get_add_actions(flatten=True)["size_bytes"].to_pylist()
             return table.to_pyarrow_table() if len(sizes) <= _FEW_FILES and sum(sizes) <= _FEW_BYTES else None
         except (TableDamaged, OSError, pa.ArrowException):
@@ -324,14 +324,14 @@ class Tables:
     @_retried
     def delete(self, name: str, rows: DataFrame, key: Sequence[str]) -> None:
         """Delete the rows whose key is in `rows`, in one commit."""
-        if delta_log.commits(self.path(name)):
+        if delta_log.list_commits(self.path(name)):
             with self._only_writer(name):
                 self._joined(name, rows, key).whenMatchedDelete().execute()
 
     @_retried
     def compact(self, name: str) -> None:
         """Put the table's small files together where they are many: each commit leaves one."""
-        if not delta_log.commits(self.path(name)):
+        if not delta_log.list_commits(self.path(name)):
             return
         with self._only_writer(name):
             table = DeltaTable.forPath(self.spark, self.path(name))
@@ -341,12 +341,12 @@ class Tables:
 
     def vacuum(self, name: str, hours: float) -> None:
         """Remove the table's own files that no version of it younger than `hours` needs."""
-        if delta_log.commits(self.path(name)):
+        if delta_log.list_commits(self.path(name)):
             DeltaTable.forPath(self.spark, self.path(name)).vacuum(hours)
 
     def delta_version(self, name: str) -> int:
         """Delta's number of the table as it is now; -1 where there is no table."""
-        return max(delta_log.commits(self.path(name)), default=-1)
+        return max(delta_log.list_commits(self.path(name)), default=-1)
 
     def _merge(self, name: str, rows: DataFrame, key: Sequence[str]) -> DeltaMergeBuilder:
         return self._joined(name, conform(rows, schemas.TABLES[name]), key)
@@ -366,7 +366,7 @@ class Tables:
         One that an older release made gets the columns that came since.
         """
         path, partition = self.path(name), schemas.PARTITIONED_BY.get(name)
-        if not delta_log.commits(path):
+        if not delta_log.list_commits(path):
             with self._only_writer(name):
                 if files.is_local(self.root):
                     delta_log.create(path, schemas.TABLES[name], partition)
@@ -379,7 +379,7 @@ class Tables:
 
     def _columns(self, name: str) -> list[str]:
         if files.is_local(self.root):
-            return [field.name for field in delta_log.opened(self.path(name)).schema().fields]
+            return [field.name for field in delta_log.open_table(self.path(name)).schema().fields]
         return DeltaTable.forPath(self.spark, self.path(name)).toDF().columns
 
     def _empty(self, name: str) -> DataFrame:

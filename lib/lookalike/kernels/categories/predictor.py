@@ -6,7 +6,7 @@ images votes for its category with the softmax of score / temperature; both prob
 temperatures (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017) make them honest: of the queries that
 get a category with 0.7, seven of ten are of it.
 
-Here is what services need; `category_fit` fits it.
+This module holds what services need; `fit` makes it.
 """
 
 import zipfile
@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from lookalike import FORMAT_VERSION, files
 from lookalike.errors import FormatTooNew, NotPredictable, PredictorDamaged
-from lookalike.kernels.index.shards import cache_folder, verified
+from lookalike.kernels.index.shards import fetch_verified, make_cache_folder
 
 Float32s = NDArray[np.float32]
 Float64s = NDArray[np.float64]
 Int64s = NDArray[np.int64]
 
-_FLOOR = 1e-3  # of the vote, shared by all categories, so that none is impossible
+_FLOOR = 1e-3  # share of the vote that all categories share, so that none is impossible
 _QUERY_ROWS = 256
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip file can say
 
@@ -51,29 +51,29 @@ class Predictor:
     def dim(self) -> int:
         return int(self.references.shape[1])
 
-    def probabilities(self, embeddings: Float32s) -> Float64s:
+    def predict(self, embeddings: Float32s) -> Float64s:
         """(q, C) calibrated probability of each category for each of `embeddings` (q, dim), L2-normalised."""
-        found = np.empty((len(embeddings), len(self.categories)))
+        probabilities = np.empty((len(embeddings), len(self.categories)))
         for start in range(0, len(embeddings), _QUERY_ROWS):
             some = embeddings[start : start + _QUERY_ROWS]
-            fused = pooled(self.classifier(some), self.vote(some), self.weight)
-            found[start : start + len(some)] = tempered(fused, self.temperature)
-        return found
+            fused = fuse(self.classify(some), self.vote(some), self.weight)
+            probabilities[start : start + len(some)] = apply_temperature(fused, self.temperature)
+        return probabilities
 
-    def classifier(self, embeddings: Float32s) -> Float64s:
+    def classify(self, embeddings: Float32s) -> Float64s:
         """(q, C) what the classifier alone says; 0 for categories that it does not know."""
-        found = np.zeros((len(embeddings), len(self.categories)))
-        found[:, self.classified] = softmax(logits(self, embeddings) / self.classifier_temperature)
-        return found
+        probabilities = np.zeros((len(embeddings), len(self.categories)))
+        probabilities[:, self.classified] = softmax(compute_logits(self, embeddings) / self.classifier_temperature)
+        return probabilities
 
     def vote(self, embeddings: Float32s) -> Float64s:
         """(q, C) what the vote alone says."""
-        scores, rows = nearest(embeddings, self.references, self.k)
-        return votes(scores, self.reference_categories[rows], self.vote_temperature, len(self.categories))
+        scores, rows = find_references(embeddings, self.references, self.k)
+        return count_votes(scores, self.reference_categories[rows], self.vote_temperature, len(self.categories))
 
 
-def logits(predictor: Predictor, embeddings: Float32s) -> Float64s:
-    """(q, m) of the classifier."""
+def compute_logits(predictor: Predictor, embeddings: Float32s) -> Float64s:
+    """(q, m) logits of the classifier."""
     return np.asarray(embeddings @ predictor.weights.T + predictor.bias, np.float64)
 
 
@@ -83,7 +83,7 @@ def softmax(values: NDArray[Any]) -> Float64s:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def nearest(embeddings: Float32s, references: Float32s, k: int) -> tuple[Float32s, Int64s]:
+def find_references(embeddings: Float32s, references: Float32s, k: int) -> tuple[Float32s, Int64s]:
     """Scores and rows (q, k) of the nearest of `references` (n, dim), in no order; fewer columns where n < k."""
     scores = embeddings @ references.T
     if k >= len(references):
@@ -92,43 +92,45 @@ def nearest(embeddings: Float32s, references: Float32s, k: int) -> tuple[Float32
     return np.take_along_axis(scores, rows, axis=1), rows
 
 
-def votes(scores: Float32s, codes: Int64s, temperature: float, categories: int) -> Float64s:
+def count_votes(scores: Float32s, codes: Int64s, temperature: float, categories: int) -> Float64s:
     """(q, categories) shares of the votes of images with these `scores` and category `codes`, both (q, k)."""
-    found = np.full((len(scores), categories), _FLOOR / categories)
+    votes = np.full((len(scores), categories), _FLOOR / categories)
     shares = (1 - _FLOOR) * softmax(scores / temperature)
-    np.add.at(found, (np.arange(len(scores))[:, None], codes), shares)
-    return found
+    np.add.at(votes, (np.arange(len(scores))[:, None], codes), shares)
+    return votes
 
 
-def pooled(classifier: Float64s, vote: Float64s, weight: float) -> Float64s:
-    """(q, C) both, with the classifier's weight; what it does not know, it leaves to the vote."""
+def fuse(classifier: Float64s, vote: Float64s, weight: float) -> Float64s:
+    """(q, C) weighted mean of both. Categories that the classifier does not know get their vote alone."""
     unknown = np.where(classifier.any(axis=0), 0.0, vote)
     heard = classifier * (1 - unknown.sum(axis=1, keepdims=True)) + unknown
     return np.asarray(weight * heard + (1 - weight) * vote)
 
 
-def tempered(probabilities: Float64s, temperature: float) -> Float64s:
+def apply_temperature(probabilities: Float64s, temperature: float) -> Float64s:
     """(q, C) flatter where `temperature` is above 1, steeper below, summing to 1 again."""
     with np.errstate(divide="ignore"):
         return softmax(np.log(probabilities) / temperature)
 
 
-def among(predictor: Predictor, embeddings: Float32s, categories: Collection[str]) -> tuple[list[str], Float64s]:
-    """Those of the predictor's categories that are among `categories`, and probabilities (q, these), summing to 1.
+def predict_among(
+    predictor: Predictor, embeddings: Float32s, categories: Collection[str]
+) -> tuple[list[str], Float64s]:
+    """The n of `categories` that the predictor knows, and their probabilities (q, n), which sum to 1.
 
-    Raises NotPredictable where it knows none.
+    Raises NotPredictable if it knows none.
     """
     known = [place for place, name in enumerate(predictor.categories) if name in categories]
     if not known:
         raise NotPredictable("none of these categories was there when fit_categories last ran: run it again")
-    found = predictor.probabilities(embeddings)[:, known]
-    return [predictor.categories[place] for place in known], found / found.sum(axis=1, keepdims=True)
+    probabilities = predictor.predict(embeddings)[:, known]
+    return [predictor.categories[place] for place in known], probabilities / probabilities.sum(axis=1, keepdims=True)
 
 
-def best(probabilities: Float64s, share: float) -> int:
-    """How many of the categories, the most probable first, it takes until (C,) `probabilities` sum to `share`.
+def count_most_probable(probabilities: Float64s, share: float) -> int:
+    """How many categories, the most probable first, it takes for their `probabilities` (C,) to sum to `share`.
 
-    All of them for 1, however improbable the last ones are.
+    For a share of 1 it takes all of them, however improbable the last ones are.
     """
     if share >= 1:
         return len(probabilities)
@@ -136,7 +138,7 @@ def best(probabilities: Float64s, share: float) -> int:
     return int(np.searchsorted(sums, share * sums[-1] - 1e-9)) + 1
 
 
-def write(path: Path, predictor: Predictor) -> None:
+def write_predictor(path: Path, predictor: Predictor) -> None:
     """Write the predictor as .npz, without pickles; equal predictors give equal bytes."""
     with zipfile.ZipFile(path, "w") as archive:
         for field in fields(predictor):
@@ -147,8 +149,8 @@ def write(path: Path, predictor: Predictor) -> None:
                 np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-def read(path: Path) -> Predictor:
-    """The predictor that `write` wrote."""
+def read_predictor(path: Path) -> Predictor:
+    """The predictor that `write_predictor` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
         values: dict[str, Any] = {field.name: arrays[field.name] for field in fields(Predictor)}
     values = {name: value if value.ndim else value.item() for name, value in values.items()}
@@ -168,11 +170,12 @@ def open_predictor(root: str, row: Mapping[str, Any], cache: Path | None = None)
             f"{uri} has format {row['format_version']}, this library reads up to {FORMAT_VERSION}: upgrade lookalike"
         )
     mend = "run fit_categories"
-    return read(verified(uri, row["sha256"], row["size_bytes"], cache_folder(cache), PredictorDamaged, mend))
+    folder = make_cache_folder(cache)
+    return read_predictor(fetch_verified(uri, row["sha256"], row["size_bytes"], folder, PredictorDamaged, mend))
 
 
-def latest(rows: Iterable[Mapping[str, Any]], model_id: str) -> Mapping[str, Any]:
-    """Of `rows` of `category_predictors` the one that serves the model: the last one fitted. Raises NotPredictable."""
+def pick_latest(rows: Iterable[Mapping[str, Any]], model_id: str) -> Mapping[str, Any]:
+    """The row of `category_predictors` that serves the model: the one fitted last. Raises NotPredictable."""
     ours = [row for row in rows if row["model_id"] == model_id]
     if not ours:
         raise NotPredictable(

@@ -2,8 +2,9 @@
 
 The score means something else for each model and catalog, so it is learnt from pairs of gallery images: an image and
 the nearest other image of its product, and the same image and the nearest image of another product in its category's
-whole gallery. The log-odds are a line of the score (Platt, "Probabilities for Support Vector Machines", 1999). As both
-kinds of pairs are as many, the probability is that of a query whose product is as likely in the gallery as not.
+whole gallery. The log-odds are a line of the score (Platt, "Probabilities for Support Vector Machines", 1999). There
+are as many pairs of one kind as of the other, so the probability assumes that half of all queries show a product of the
+gallery.
 """
 
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Pair(NamedTuple):
     other: float
 
 
-def pairs(gallery: Gallery, place: int, count: int, seed: int) -> list[Pair]:
+def draw_pairs(gallery: Gallery, place: int, count: int, seed: int) -> list[Pair]:
     """Pairs of up to `count` random images of the shard at `place` whose product has another image.
 
     Equal pictures make no pair: that they are the same needs no score. Nor do images without a counterpart.
@@ -48,27 +49,27 @@ def pairs(gallery: Gallery, place: int, count: int, seed: int) -> list[Pair]:
     rows = np.sort(np.random.default_rng(seed).permutation(several)[:count])
     if not len(rows):
         return []
-    embeddings = search.as_float32(shard.vectors[rows])
-    others = _nearest_other(gallery, embeddings, shard.product[rows] + gallery.product_offsets[place])
-    found = []
+    embeddings = search.to_float32(shard.vectors[rows])
+    others = _find_nearest_other(gallery, embeddings, shard.product[rows] + gallery.product_offsets[place])
+    pairs = []
     for row, embedding, other in zip(rows.tolist(), embeddings, others.tolist(), strict=True):
         product = int(shard.product[row])
         own = shard.vectors[shard.product_starts[product] : shard.product_starts[product + 1]]
         own = own[(own != shard.vectors[row]).any(axis=1)]
         if len(own) and np.isfinite(other):
-            same = float((search.as_float32(own) @ embedding).max())
-            found.append(Pair(shard.product_ids[row].as_py(), min(same, 1.0), other))
-    return found
+            same = float((search.to_float32(own) @ embedding).max())
+            pairs.append(Pair(shard.product_ids[row].as_py(), min(same, 1.0), other))
+    return pairs
 
 
-def _nearest_other(gallery: Gallery, embeddings: NDArray[np.float32], own: NDArray[np.int64]) -> Float64s:
+def _find_nearest_other(gallery: Gallery, embeddings: NDArray[np.float32], own: NDArray[np.int64]) -> Float64s:
     """(q,) score of the nearest image of another product than `own` (q,); nan for none, and for an equal picture."""
     nearest = np.full(len(own), np.nan)
-    found = search.search(gallery, embeddings, 2)  # one of the two may be of the query's own product
-    others = np.flatnonzero(gallery.numbers_of(found.row) != own[found.group])
+    matches = search.search(gallery, embeddings, 2)  # one of the two may be of the query's own product
+    others = np.flatnonzero(gallery.look_up_products(matches.row) != own[matches.group])
     for match in others[::-1].tolist():  # of two, the better one comes last
-        group, row = found.group[match], found.row[match]
+        group, row = matches.group[match], matches.row[match]
         place = int(np.searchsorted(gallery.row_offsets, row, side="right")) - 1
-        vector = search.as_float32(gallery.shards[place].vectors[row - gallery.row_offsets[place]])
-        nearest[group] = np.nan if np.array_equal(vector, embeddings[group]) else found.score[match]
+        vector = search.to_float32(gallery.shards[place].vectors[row - gallery.row_offsets[place]])
+        nearest[group] = np.nan if np.array_equal(vector, embeddings[group]) else matches.score[match]
     return nearest

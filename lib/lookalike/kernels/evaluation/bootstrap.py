@@ -18,7 +18,7 @@ _HELD = 4_000_000  # numbers in hand at once
 
 
 def mean_intervals(values: Figures, clusters: NDArray[Any], seed: int) -> tuple[Figures, Figures]:
-    """Ends of the 95 % intervals of the means of lines of `values` (m, n); NaN where there is but one cluster.
+    """Ends of the 95 % intervals of the means of lines of `values` (m, n); NaN if there is only one cluster.
 
     `clusters` (n,) are equal where the queries belong together. Gives two arrays (m,).
     """
@@ -47,7 +47,7 @@ def mean_intervals(values: Figures, clusters: NDArray[Any], seed: int) -> tuple[
 def share_intervals(values: Figures, clusters: NDArray[Any], seed: int) -> tuple[Figures, Figures]:
     """`mean_intervals` of values in [0, 1].
 
-    Where all values are one number, as where every query is answered, resampling knows no other: the interval is then
+    If all values are equal, as when every query is answered, every resample has the same mean. The interval is then
     Wilson's, of as many values as there are clusters.
     """
     low, high = mean_intervals(values, clusters, seed)

@@ -22,10 +22,10 @@ _QUERY_ROWS = 512
 _GALLERY_ROWS = 8192
 
 
-def knn_recall(found: Floats, truth: Floats, k: int) -> NDArray[np.float64]:
-    """Share of each query's true k nearest neighbours that was found, ties counted as found.
+def knn_recall(scores: Floats, truth: Floats, k: int) -> NDArray[np.float64]:
+    """Share of each query's true k nearest neighbours that a search returned, ties counted as returned.
 
-    `found` (q, >= 0) and `truth` (q, >= k) are scores, best first, padded with -inf. A found neighbour counts when its
+    `scores` (q, >= 0) of the search and `truth` (q, >= k) are best first, padded with -inf. A neighbour counts if its
     score reaches the k-th true one, as in big-ann-benchmarks: of equal neighbours, either will do. A query with fewer
     than k true neighbours is measured by those; one with none is left out, so the result is (<= q,).
     """
@@ -33,11 +33,11 @@ def knn_recall(found: Floats, truth: Floats, k: int) -> NDArray[np.float64]:
     expected = np.isfinite(truth).sum(axis=1)
     counts = expected > 0
     least = truth[counts, expected[counts] - 1]
-    hits = (found[counts, :k] >= least[:, None] - TIE).sum(axis=1)
+    hits = (scores[counts, :k] >= least[:, None] - TIE).sum(axis=1)
     return np.asarray(np.minimum(hits, expected[counts]) / expected[counts])
 
 
-def exact_similar(
+def search_exactly(
     vectors: NDArray[Any], products: Codes, available: NDArray[np.bool_], queries: Codes, k: int
 ) -> tuple[Codes, Floats]:
     """The k nearest available other products of each query product, by brute force: the truth for `knn_recall`.
@@ -49,25 +49,25 @@ def exact_similar(
     q, n = len(queries), len(products)
     by_product = np.argsort(products, kind="stable")
     gallery = by_product[np.asarray(available, dtype=bool)[by_product]]
-    found = np.full((q, k), -1, dtype=np.int64)
+    nearest = np.full((q, k), -1, dtype=np.int64)
     scores = np.full((q, k), -np.inf, dtype=np.float32)
     first = np.searchsorted(products, queries, side="left", sorter=by_product)
     last = np.searchsorted(products, queries, side="right", sorter=by_product)
     if np.any(first == last):
         raise ValueError(f"query products without images: {queries[first == last][:5].tolist()}, of {n} images")
-    for some in _query_blocks(last - first):
+    for some in _split_queries(last - first):
         rows = np.concatenate([by_product[a:b] for a, b in zip(first[some], last[some], strict=True)])
         starts = np.concatenate([[0], np.cumsum(last[some] - first[some])[:-1]])
         images = vectors[rows].astype(np.float32)
-        for block, block_starts in _product_blocks(products, gallery):
+        for block, block_starts in _split_products(products, gallery):
             pairs = vectors[block].astype(np.float32) @ images.T  # (gallery images, query images)
             pairs = np.maximum.reduceat(pairs, block_starts, axis=0)  # (gallery products, query images)
             best = np.maximum.reduceat(pairs, starts, axis=1)  # (gallery products, query products)
             codes = products[block[block_starts]]
             np.minimum(best, 1, out=best)  # float16 vectors are not quite of length 1
             best[codes[:, None] == queries[None, some]] = -np.inf
-            found[some], scores[some] = _merge_top(found[some], scores[some], codes, best.T)
-    return found, scores
+            nearest[some], scores[some] = _merge_top(nearest[some], scores[some], codes, best.T)
+    return nearest, scores
 
 
 def recall_at_k(
@@ -76,11 +76,12 @@ def recall_at_k(
     """Whether each query image finds another image of its product among its k nearest images, itself left out.
 
     `vectors` (n, dim) are the gallery and `products` (n,) its products; the queries are the gallery's `rows` (all by
-    default) whose product has another image. Gives one flag per query and k; their mean is recall@k. An image of
-    another product that ties with the right one goes first, so that copies of one picture never look like success.
+    default) whose product has another image. Gives one flag per query and k; their mean is recall@k. Ties count
+    against the model: an image of another product ranks above the right one of equal score, so that copies of one
+    picture never look like success.
     """
     rows = np.arange(len(products)) if rows is None else rows
-    rows, best = _best_of_same_product(vectors, products, rows)
+    rows, best = _score_same_product(vectors, products, rows)
     ahead = np.zeros(len(rows), dtype=np.int64)
     for q in range(0, len(rows), _QUERY_ROWS):
         some = slice(q, q + _QUERY_ROWS)
@@ -113,7 +114,7 @@ def wilson_interval(p: float, n: int) -> tuple[float, float]:
     return max(0.0, round(centre - half, 12)), min(1.0, round(centre + half, 12))  # 1 and 0 are ends, and not nearly
 
 
-def _query_blocks(images: Codes) -> Iterator[slice]:
+def _split_queries(images: Codes) -> Iterator[slice]:
     """Runs of query products with about _QUERY_ROWS images together; `images` (q,) counts each one's."""
     start, held = 0, 0
     for i, count in enumerate(images.tolist()):
@@ -125,7 +126,7 @@ def _query_blocks(images: Codes) -> Iterator[slice]:
         yield slice(start, len(images))
 
 
-def _product_blocks(products: Codes, gallery: Codes) -> Iterator[tuple[Codes, Codes]]:
+def _split_products(products: Codes, gallery: Codes) -> Iterator[tuple[Codes, Codes]]:
     """`gallery` rows, sorted by product, in blocks that cut no product, each with where its products start."""
     codes = products[gallery]
     starts = np.flatnonzero(np.r_[len(codes) > 0, codes[1:] != codes[:-1]])
@@ -137,19 +138,19 @@ def _product_blocks(products: Codes, gallery: Codes) -> Iterator[tuple[Codes, Co
         i = j
 
 
-def _merge_top(found: Codes, scores: Floats, codes: Codes, more: Floats) -> tuple[Codes, Floats]:
-    """The best k of `found` (q, k) with `scores` and of `codes` (p,) with the scores `more` (q, p), best first."""
+def _merge_top(nearest: Codes, scores: Floats, codes: Codes, more: Floats) -> tuple[Codes, Floats]:
+    """The best k of `nearest` (q, k) with `scores` and of `codes` (p,) with the scores `more` (q, p), best first."""
     k = scores.shape[1]
     scores = np.concatenate([scores, more], axis=1)
-    found = np.concatenate([found, np.broadcast_to(codes, more.shape)], axis=1)
+    nearest = np.concatenate([nearest, np.broadcast_to(codes, more.shape)], axis=1)
     top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
     order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1, kind="stable")
     top = np.take_along_axis(top, order, axis=1)
     scores = np.take_along_axis(scores, top, axis=1)
-    return np.where(np.isfinite(scores), np.take_along_axis(found, top, axis=1), -1), scores
+    return np.where(np.isfinite(scores), np.take_along_axis(nearest, top, axis=1), -1), scores
 
 
-def _best_of_same_product(vectors: NDArray[Any], products: Codes, rows: Codes) -> tuple[Codes, Floats]:
+def _score_same_product(vectors: NDArray[Any], products: Codes, rows: Codes) -> tuple[Codes, Floats]:
     """Those `rows` whose product has another image, and each one's best score among its product's other images."""
     by_product = np.argsort(products, kind="stable")
     first = np.searchsorted(products, products[rows], side="left", sorter=by_product)

@@ -34,13 +34,15 @@ class Block:
     own_rows: Codes
 
 
-class Nearest:
+class NearestImages:
     """The nearest gallery images of each query by one kind of label, among the blocks seen so far."""
 
     def __init__(self, labels: Codes, depth: int) -> None:
         q = len(labels)
         self.labels = labels  # (q,)
-        self.scores: Floats = np.full((q, depth), -np.inf, np.float32)  # best first; a relevant one's is less by TIE
+        self.scores: Floats = np.full(
+            (q, depth), -np.inf, np.float32
+        )  # best first; TIE is taken off relevant ones, so that they lose ties
         self.relevant: Bools = np.zeros((q, depth), bool)
         self.rows: Codes = np.full((q, depth), -1)  # in the order in which the gallery came; -1 where there is none
         self.total: Codes = np.zeros(q, np.int64)  # relevant images seen
@@ -48,7 +50,7 @@ class Nearest:
         self.best_row: Codes = np.full(q, -1)
 
     def add(self, some: slice, scores: Floats, labels: Codes, first_row: int) -> None:
-        """Take in the `scores` of the queries `some` and of n images with `labels` (n,): -inf where they are one."""
+        """Add n images with `labels` (n,), by their `scores` with the queries `some`: -inf for a query with itself."""
         relevant = (self.labels[some, None] == labels) & (self.labels[some, None] != NO_LABEL) & np.isfinite(scores)
         self.total[some] += relevant.sum(axis=1)
         scores = scores - TIE * relevant.astype(np.float32)
@@ -74,12 +76,13 @@ class Nearest:
         self.best_score[some] = np.where(better, best, self.best_score[some])
 
 
-def nearest(queries: Floats, labels: Sequence[Codes], blocks: Iterable[Block], depth: int) -> list[Nearest]:
+def rank_gallery(queries: Floats, labels: Sequence[Codes], blocks: Iterable[Block], depth: int) -> list[NearestImages]:
     """Search a gallery exactly for each of `queries` (q, dim), once for each kind of `labels` (q,).
 
-    An irrelevant image that ties with a relevant one goes first, so that copies of one picture never look like success.
+    Ties count against the model: an irrelevant image ranks above a relevant one of equal score, so that copies of one
+    picture never look like success.
     """
-    found = [Nearest(each, depth) for each in labels]
+    by_kind = [NearestImages(each, depth) for each in labels]
     first_row = 0
     for block in blocks:
         embeddings = block.embeddings.astype(np.float32, copy=False).T
@@ -88,10 +91,10 @@ def nearest(queries: Floats, labels: Sequence[Codes], blocks: Iterable[Block], d
             scores = queries[some] @ embeddings
             ours = (block.own_queries >= start) & (block.own_queries < start + len(scores))
             scores[block.own_queries[ours] - start, block.own_rows[ours]] = -np.inf
-            for kind, theirs in zip(found, block.labels, strict=True):
-                kind.add(some, scores, theirs, first_row)
+            for nearest, theirs in zip(by_kind, block.labels, strict=True):
+                nearest.add(some, scores, theirs, first_row)
         first_row += len(block.embeddings)
-    return found
+    return by_kind
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Ranking:
     total: Codes  # (q,) how many images of the whole gallery are
 
 
-def first_place(ranking: Ranking) -> Codes:
+def find_first_place(ranking: Ranking) -> Codes:
     """(q,) place of the first relevant image, from 1; 0 where none is among the nearest."""
     return np.where(ranking.relevant.any(axis=1), ranking.relevant.argmax(axis=1) + 1, 0)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from lookalike.config import IndexSettings
 from lookalike.kernels.evaluation.metrics import knn_recall
-from lookalike.kernels.index.search import SearchSpec, as_float32, candidates
+from lookalike.kernels.index.search import SearchSpec, find_candidates, to_float32
 from lookalike.kernels.index.shards import Float32s, Int64s, Shard
 from lookalike.kernels.index.spec import IndexSpec
 
@@ -23,8 +23,8 @@ K = 10  # the k of knn_recall@10
 BLOCK_ROWS = 65_536  # rows of a shard held as float32 at once
 
 
-def exact_search(images: int, products: int, settings: IndexSettings) -> tuple[SearchSpec, float | None]:
-    """What `choose_search` finds for an exact index, which misses nothing, without a look at it."""
+def choose_exact_search(images: int, products: int, settings: IndexSettings) -> tuple[SearchSpec, float | None]:
+    """The search of an exact index, and its knn_recall@10. An exact index misses nothing, so nothing is measured."""
     return SearchSpec(0, settings.candidates * math.ceil(images / products)), 1.0 if images > 1 else None
 
 
@@ -42,7 +42,7 @@ def choose_search(
     images_per_product = math.ceil(sum(s.images for s in shards) / sum(s.products for s in shards))
     least = settings.candidates * images_per_product
     search = SearchSpec(min(1, spec.nlist), least)
-    recall = sample.recall(search)
+    recall = sample.measure(search)
     if recall is None or not spec.nlist:
         return search, recall
     most = least * MOST_CANDIDATES
@@ -51,17 +51,17 @@ def choose_search(
             SearchSpec(min(search.nprobe * 2, spec.nlist), search.candidates),
             SearchSpec(search.nprobe, min(search.candidates * 2, most)),
         ]
-        best = max(wider, key=sample.recall_of)
-        if sample.recall_of(best) < recall + LEAST_GAIN:
+        best = max(wider, key=sample.measure_recall)
+        if sample.measure_recall(best) < recall + LEAST_GAIN:
             return search, recall
-        search, recall = best, sample.recall_of(best)
+        search, recall = best, sample.measure_recall(best)
     too_few = search.nprobe // 2
     while search.nprobe - too_few > max(1, search.nprobe // 8):
         middle = SearchSpec((too_few + search.nprobe) // 2, search.candidates)
-        if sample.recall_of(middle) < settings.knn_recall_target:
+        if sample.measure_recall(middle) < settings.knn_recall_target:
             too_few = middle.nprobe
         else:
-            search, recall = middle, sample.recall_of(middle)
+            search, recall = middle, sample.measure_recall(middle)
     return search, recall
 
 
@@ -80,37 +80,39 @@ class Sample:
         rows = np.random.default_rng(seed).choice(images, min(QUERIES, images), replace=False)
         rows.sort()
         embeddings = np.concatenate(
-            [as_float32(s.vectors[rows[(rows >= o) & (rows < o + s.images)] - o]) for s, o in _with_offsets(shards)]
+            [to_float32(s.vectors[rows[(rows >= o) & (rows < o + s.images)] - o]) for s, o in _add_offsets(shards)]
         )
         truth = np.full((len(rows), K), -np.inf, np.float32)
-        for shard, offset in _with_offsets(shards):
+        for shard, offset in _add_offsets(shards):
             for start in range(0, shard.images, BLOCK_ROWS):
-                block = as_float32(shard.vectors[start : start + BLOCK_ROWS])
-                scores, found = faiss.knn(embeddings, block, min(K + 1, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
-                scores[found + start + offset == rows[:, None]] = -np.inf
-                truth = _top(np.hstack([truth, scores]))
+                block = to_float32(shard.vectors[start : start + BLOCK_ROWS])
+                scores, nearest = faiss.knn(
+                    embeddings, block, min(K + 1, len(block)), metric=faiss.METRIC_INNER_PRODUCT
+                )
+                scores[nearest + start + offset == rows[:, None]] = -np.inf
+                truth = _keep_best(np.hstack([truth, scores]))
         return cls(shards, rows, embeddings, truth)
 
-    def recall(self, search: SearchSpec) -> float | None:
+    def measure(self, search: SearchSpec) -> float | None:
         """Mean knn_recall@10; None where no query has a neighbour."""
-        return self.recall_of(search) if np.isfinite(self.truth).any() else None
+        return self.measure_recall(search) if np.isfinite(self.truth).any() else None
 
-    def recall_of(self, search: SearchSpec) -> float:
-        found = []
-        for shard, offset in _with_offsets(self.shards):
+    def measure_recall(self, search: SearchSpec) -> float:
+        parts = []
+        for shard, offset in _add_offsets(self.shards):
             count = min(search.candidates, shard.images)
-            rows, scores = candidates(shard, self.embeddings, count, search.nprobe)
+            rows, scores = find_candidates(shard, self.embeddings, count, search.nprobe)
             scores[(rows < 0) | (rows + offset == self.rows[:, None])] = -np.inf
-            found.append(scores)
-        return float(knn_recall(_top(np.hstack(found)), self.truth, K).mean())
+            parts.append(scores)
+        return float(knn_recall(_keep_best(np.hstack(parts)), self.truth, K).mean())
 
 
-def _with_offsets(shards: Sequence[Shard]) -> Iterable[tuple[Shard, int]]:
+def _add_offsets(shards: Sequence[Shard]) -> Iterable[tuple[Shard, int]]:
     """Each shard with the rows of those before it."""
     offsets = np.cumsum([0] + [shard.images for shard in shards])
     return zip(shards, offsets[:-1].tolist(), strict=True)
 
 
-def _top(scores: Float32s) -> Float32s:
+def _keep_best(scores: Float32s) -> Float32s:
     """(q, <= K) best scores, falling."""
     return -np.sort(-scores, axis=1)[:, :K]

@@ -19,11 +19,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lookalike.kernels.index.shards import Bools, Float16s, Float32s, Int64s, Shard, open_shards
+from lookalike.kernels.index.shards import Bools, Float16s, Float32s, Int32s, Int64s, Shard, open_shards
 
 CHUNK_CANDIDATES = 100_000  # candidates in hand at once, so that memory stays bounded
 RERANK_CANDIDATES = 2_000  # candidates whose vectors are in hand at once, so that they stay in the processor's cache
 WIDENING = 4  # factor by which lists and candidates grow where products lack
+_INVALID = np.iinfo(np.int64).max  # a packed candidate that no score and row can give
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class SearchSpec:
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]]) -> "SearchSpec":
-        """As `rows` of `shards`, searched together, say."""
+        """As wide as `rows` of `shards` say, if they are searched together."""
         return cls(rows[0]["nprobe"], max(row["candidates"] for row in rows))
 
 
@@ -78,10 +79,10 @@ class Gallery:
         ]
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        taken: pa.StringArray = pa.concat_arrays(parts).take(pa.array(back))
-        return taken
+        values: pa.StringArray = pa.concat_arrays(parts).take(pa.array(back))
+        return values
 
-    def numbers_of(self, rows: Int64s) -> Int64s:
+    def look_up_products(self, rows: Int64s) -> Int64s:
         """Product numbers of rows of the gallery."""
         place = np.searchsorted(self.row_offsets, rows, side="right") - 1
         products = np.empty(len(rows), np.int64)
@@ -95,8 +96,8 @@ def open_galleries(
     root: str, versions: Sequence[Sequence[Mapping[str, Any]]], cache: Path | None = None
 ) -> list[Gallery]:
     """Open `versions`, each given as its rows of `shards` in order; see `open_shards`."""
-    opened = iter(open_shards(root, [row for rows in versions for row in rows], cache))
-    return [Gallery([next(opened) for _ in rows], SearchSpec.of(rows)) for rows in versions]
+    shards = iter(open_shards(root, [row for rows in versions for row in rows], cache))
+    return [Gallery([next(shards) for _ in rows], SearchSpec.of(rows)) for rows in versions]
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Matches:
     rank: Int64s  # (n,) from 1, without gaps
     score: Float32s  # (n,) cosine similarity
     query: Int64s  # (n,) number of the group's query embedding of the best pair
-    row: Int64s  # (n,) row in the gallery of the image found; see `Gallery.take`
+    row: Int64s  # (n,) row in the gallery of the matching image; see `Gallery.take`
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def search(gallery: Gallery, embeddings: Float32s, k: int) -> Matches:
     return _search(gallery, _Queries(embeddings, np.arange(q), np.full(q, -1)), k, gallery.spec)
 
 
-def similar(gallery: Gallery, shard: int, products: range, k: int) -> Matches:
+def search_similar(gallery: Gallery, shard: int, products: range, k: int) -> Matches:
     """The k best other products for consecutive products of a shard.
 
     `shard` is the place in `gallery.shards`, `products` are numbers in that shard. Group numbers count from the first
@@ -141,15 +142,15 @@ def similar(gallery: Gallery, shard: int, products: range, k: int) -> Matches:
     rows = slice(source.product_starts[products.start], source.product_starts[products.stop])
     group = source.product[rows].astype(np.int64) - products.start
     own = np.arange(products.start, products.stop) + gallery.product_offsets[shard]
-    return _search(gallery, _Queries(as_float32(source.vectors[rows]), group, own), k, gallery.spec)
+    return _search(gallery, _Queries(to_float32(source.vectors[rows]), group, own), k, gallery.spec)
 
 
 def _search(gallery: Gallery, queries: _Queries, k: int, spec: SearchSpec) -> Matches:
-    found = _merged(gallery, queries, k, spec)
-    wanted = np.minimum(k, gallery.available_count - _own_available(gallery, queries.own))
-    short = np.flatnonzero(np.bincount(found.group, minlength=len(queries.own)) < wanted)
+    matches = _search_shards(gallery, queries, k, spec)
+    wanted = np.minimum(k, gallery.available_count - _is_own_available(gallery, queries.own))
+    short = np.flatnonzero(np.bincount(matches.group, minlength=len(queries.own)) < wanted)
     if not len(short) or spec == gallery.widest:
-        return found
+        return matches
     wider = SearchSpec(
         min(spec.nprobe * WIDENING, gallery.widest.nprobe),
         min(max(spec.candidates, k) * WIDENING, gallery.widest.candidates),
@@ -157,72 +158,72 @@ def _search(gallery: Gallery, queries: _Queries, k: int, spec: SearchSpec) -> Ma
     subset, places = queries.only(short)
     more = _search(gallery, subset, k, wider)
     more = Matches(short[more.group], more.rank, more.score, places[more.query], more.row)
-    return _joined(found, more, short)
+    return _replace_groups(matches, more, short)
 
 
-def _own_available(gallery: Gallery, own: Int64s) -> Bools:
+def _is_own_available(gallery: Gallery, own: Int64s) -> Bools:
     known: Bools = own >= 0
     known[known] = gallery.available_products[own[known]]
     return known
 
 
-def _joined(found: Matches, more: Matches, replaced: Int64s) -> Matches:
-    """`found` with the groups `replaced` taken from `more`."""
-    kept = ~np.isin(found.group, replaced)
-    order = np.argsort(np.concatenate([found.group[kept], more.group]), kind="stable")
+def _replace_groups(matches: Matches, more: Matches, replaced: Int64s) -> Matches:
+    """`matches`, but the groups `replaced` as `more` has them."""
+    kept = ~np.isin(matches.group, replaced)
+    order = np.argsort(np.concatenate([matches.group[kept], more.group]), kind="stable")
 
     def column(name: str) -> npt.NDArray[Any]:
-        return np.concatenate([getattr(found, name)[kept], getattr(more, name)])[order]
+        return np.concatenate([getattr(matches, name)[kept], getattr(more, name)])[order]
 
     return Matches(column("group"), column("rank"), column("score"), column("query"), column("row"))
 
 
-def _merged(gallery: Gallery, queries: _Queries, k: int, spec: SearchSpec) -> Matches:
+def _search_shards(gallery: Gallery, queries: _Queries, k: int, spec: SearchSpec) -> Matches:
     """The k best products of each group, from those of each image in each shard."""
     parts = []
     for number, shard in enumerate(gallery.shards):
         own = (queries.own - gallery.product_offsets[number])[queries.group]
-        query, score, row = _best_rows(shard, queries.embeddings, own, k, spec)
+        query, score, row = _search_shard(shard, queries.embeddings, own, k, spec)
         parts.append((query, score, row + gallery.row_offsets[number]))
     query, score, row = (np.concatenate(column) for column in zip(*parts, strict=True))
     group = queries.group[query]
     if len(gallery.shards) > 1 or len(queries.own) < len(queries.group):
-        best = _best_pairs(gallery, group, score, row, query)
+        best = _pick_best_pairs(gallery, group, score, row, query)
         group, score, row, query = group[best], score[best], row[best], query[best]
-    rank = _places_in_run(group) + 1
+    rank = _count_in_runs(group) + 1
     top = rank <= k
     return Matches(group[top], rank[top], np.minimum(score[top], np.float32(1)), query[top], row[top])
 
 
-def _best_pairs(gallery: Gallery, group: Int64s, score: Float32s, row: Int64s, query: Int64s) -> Int64s:
+def _pick_best_pairs(gallery: Gallery, group: Int64s, score: Float32s, row: Int64s, query: Int64s) -> Int64s:
     """Places of the best pair of each group and product, by group, score and `product_id`."""
-    product = gallery.numbers_of(row)
+    product = gallery.look_up_products(row)
     order = np.lexsort((query, row, -score, product, group))
     first = np.ones(len(order), bool)
     first[1:] = (np.diff(product[order]) != 0) | (np.diff(group[order]) != 0)
     best = order[first]
-    return best[np.lexsort((_name_ranks(gallery, row[best]), -score[best], group[best]))]
+    return best[np.lexsort((_rank_names(gallery, row[best]), -score[best], group[best]))]
 
 
-def _name_ranks(gallery: Gallery, rows: Int64s) -> Int64s:
+def _rank_names(gallery: Gallery, rows: Int64s) -> Int64s:
     """Numbers that sort as the `product_id`s of these rows do."""
     if len(gallery.shards) == 1:
         return rows  # a shard is sorted by product_id
-    _, first, inverse = np.unique(gallery.numbers_of(rows), return_index=True, return_inverse=True)
+    _, first, inverse = np.unique(gallery.look_up_products(rows), return_index=True, return_inverse=True)
     names = gallery.take("product_id", rows[first])
     ranks = np.empty(len(names), np.int64)
     ranks[pc.sort_indices(names).to_numpy()] = np.arange(len(names))
     return ranks[inverse]
 
 
-def _places_in_run(values: Int64s) -> Int64s:
-    """Place of each element in its run of equal values, from 0."""
+def _count_in_runs(values: Int64s) -> Int64s:
+    """Number of each element in its run of equal neighbours, from 0."""
     places = np.arange(len(values))
     starts = np.flatnonzero(np.diff(values, prepend=-1))
     return places - np.repeat(starts, np.diff(starts, append=len(values)))
 
 
-def _best_rows(
+def _search_shard(
     shard: Shard, embeddings: Float32s, own: Int64s, k: int, spec: SearchSpec
 ) -> tuple[Int64s, Float32s, Int64s]:
     """The k best products of a shard for each query alone: query numbers, scores and rows, by query, score and row.
@@ -235,24 +236,24 @@ def _best_rows(
     parts = []
     for start in range(0, q, step):
         chunk = slice(start, min(start + step, q))
-        rows, scores = candidates(shard, embeddings[chunk], count, spec.nprobe)
+        rows, scores = find_candidates(shard, embeddings[chunk], count, spec.nprobe)
         valid = (rows >= 0) & shard.available[rows] & (shard.product[rows] != own[chunk, None])
-        query, score, row = _top_products(shard, rows, scores, valid, k)
+        query, score, row = _pick_top_products(shard, rows, scores, valid, k)
         parts.append((query + start, score, row))
     query, score, row = (np.concatenate(column) for column in zip(*parts, strict=True))
     return query, score, row
 
 
-def candidates(shard: Shard, embeddings: Float32s, count: int, nprobe: int) -> tuple[Int64s, Float32s]:
-    """Rows (q, count) that the index finds for `embeddings` (q, dim), -1 where it found fewer, and their exact scores.
+def find_candidates(shard: Shard, embeddings: Float32s, count: int, nprobe: int) -> tuple[Int64s, Float32s]:
+    """Rows (q, count) that the index finds for `embeddings` (q, dim), -1 where it finds fewer, and their exact scores.
 
     The order is the index's, not that of the scores.
     """
-    rows = shard.nearest(embeddings, count, nprobe)
-    return rows, exact_scores(embeddings, shard.vectors, rows)
+    rows = shard.find_nearest(embeddings, count, nprobe)
+    return rows, score_exactly(embeddings, shard.vectors, rows)
 
 
-def exact_scores(embeddings: Float32s, vectors: Float16s, rows: Int64s) -> Float32s:
+def score_exactly(embeddings: Float32s, vectors: Float16s, rows: Int64s) -> Float32s:
     """(q, c) cosine of each of `embeddings` (q, dim) with `vectors[rows]`, where `rows` is (q, c)."""
     q, c = rows.shape
     scores = np.empty((q, c), np.float32)
@@ -260,55 +261,92 @@ def exact_scores(embeddings: Float32s, vectors: Float16s, rows: Int64s) -> Float
     for top in range(0, q, step):
         for left in range(0, c, RERANK_CANDIDATES):
             block = np.s_[top : top + step, left : left + RERANK_CANDIDATES]
-            scores[block] = np.vecdot(embeddings[block[0], None], as_float32(vectors[rows[block]]))
+            scores[block] = np.vecdot(embeddings[block[0], None], to_float32(vectors[rows[block]]))
     return scores
 
 
-def as_float32(halves: Float16s) -> Float32s:
+def to_float32(halves: Float16s) -> Float32s:
     """The same finite numbers as float32; several times as fast as numpy's own conversion.
 
-    Sign, exponent and mantissa move to their places in a float32; the difference of the exponents' biases, 127 - 15, is
-    made up by the product. Exact for all finite values.
+    From the highest bit down, a float16 has 1 bit of sign, 5 of exponent and 10 of fraction; a float32 has 1, 8 and 23.
+    Widening to int32 copies the sign into bits 31 to 15. The shift by 23 - 10 bits puts the fraction and the 5 bits of
+    the exponent in their places. The 3 high bits of the new exponent are then copies of the sign, and are cleared.
+    Multiplying by 2 ** (127 - 15), the difference of the exponents' biases, gives the same number as before, exactly.
     """
     bits = halves.view(np.int16).astype(np.int32)
     bits <<= 13
-    bits &= np.int32(-0x70002000)  # all but the three copies of the sign between it and the exponent
+    bits &= np.int32(~0x70000000)  # bits 30 to 28
     floats = bits.view(np.float32)
     floats *= np.float32(2.0**112)
     return floats
 
 
-def _top_products(
+def _pick_top_products(
     shard: Shard, rows: Int64s, scores: Float32s, valid: Bools, k: int
 ) -> tuple[Int64s, Float32s, Int64s]:
-    """Best valid row of each product, k products for each query; flat columns query, score and row, in order.
+    """Best valid row of each product, k products for each query: flat columns query, score and row, best first.
 
-    Both sorts are of plain integers, each of which carries what it came with: that is far faster than an indirect sort.
+    `rows`, `scores` and `valid` are (q, c). Each candidate becomes one int64, its score above its row (see
+    `_pack`): so a sort of plain integers orders each query's candidates by falling score, then by row, and carries the
+    rows along. It is several times as fast as `argsort`, which sorts places. Invalid candidates come last.
     """
-    bits = (-scores).view(np.int32)
-    falling = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)  # integers in the order of falling scores
-    order = np.where(valid, (falling << 32) | rows, np.iinfo(np.int64).max)
-    order.sort(axis=1)
-    sorted_rows = order & 0xFFFFFFFF
-    kept = order != np.iinfo(np.int64).max
-    sorted_rows[~kept] = 0
+    candidates = np.where(valid, _pack(_to_falling(scores), rows), _INVALID)
+    candidates.sort(axis=1)
+    kept = candidates != _INVALID
+    sorted_rows = _low(candidates)
+    sorted_rows[~kept] = 0  # of _INVALID they lie outside of the shard
     if shard.products < shard.images:
-        kept &= _first_of_product(shard.product[sorted_rows].astype(np.int64))
+        kept &= _mark_first_of_product(shard.product[sorted_rows])
     kept &= np.cumsum(kept, axis=1) <= k
     query, place = np.nonzero(kept)
-    bits = (order[query, place] >> 32).astype(np.int32)
-    score = -(bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.float32)
-    return query, score, sorted_rows[query, place]
+    return query, _to_scores(_high(candidates[query, place])), sorted_rows[query, place]
 
 
-def _first_of_product(products: Int64s) -> Bools:
-    """(q, c) whether the product does not stand further left in its line."""
+def _mark_first_of_product(products: Int32s) -> Bools:
+    """(q, c) whether no place further left in the same line has the same product.
+
+    Each place becomes one int64, product above place (see `_pack`). Sorted, the places of a product stand side by side,
+    the leftmost first.
+    """
     q, c = products.shape
-    by_product = (products << 32) | np.arange(c)
+    by_product = _pack(products, np.arange(c))
     by_product.sort(axis=1)
     repeated = np.zeros((q, c), bool)
-    repeated[:, 1:] = (by_product[:, 1:] >> 32) == (by_product[:, :-1] >> 32)
+    repeated[:, 1:] = _high(by_product[:, 1:]) == _high(by_product[:, :-1])
     first = np.ones((q, c), bool)
-    line, place = np.nonzero(repeated)
-    first[line, by_product[line, place] & 0xFFFFFFFF] = False
+    line, column = np.nonzero(repeated)
+    first[line, _low(by_product[line, column])] = False
     return first
+
+
+def _pack(high: Int32s, low: Int64s) -> Int64s:
+    """Two numbers in one int64 that sorts by `high`, then by `low`; `low` must be in [0, 2**32), or `high` is lost.
+
+    Bits 63 to 32 hold `high` with its sign, bits 31 to 0 hold `low`.
+    """
+    return (high.astype(np.int64) << 32) | low
+
+
+def _high(packed: Int64s) -> Int32s:
+    return (packed >> 32).astype(np.int32)
+
+
+def _low(packed: Int64s) -> Int64s:
+    return packed & 0xFFFFFFFF
+
+
+def _to_falling(scores: Float32s) -> Int32s:
+    """Integers that rise as the scores fall; `_to_scores` turns them back, bit by bit.
+
+    A float32 is sign, exponent and fraction, from bit 31 down. Read as int32, these sort like the number if it is not
+    negative, and in reverse if it is: then the 31 bits below the sign are flipped.
+    """
+    return _flip_negative((-scores).view(np.int32))
+
+
+def _to_scores(falling: Int32s) -> Float32s:
+    return -_flip_negative(falling).view(np.float32)
+
+
+def _flip_negative(bits: Int32s) -> Int32s:
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)  # the shift gives 0, or 32 ones of a negative number

@@ -1,8 +1,8 @@
 """Shard files: the images of one category's version, or a part of them, below the root.
 
 `shards/<slug>/<version>/<run>-<shard>.faiss` is a FAISS index whose ids are `vector_id`s. The `.arrow` beside it is an
-Arrow IPC file of one record batch (see `_schema`), its rows sorted by (`product_id`, `image_id`), so that a product's
-images are neighbours. Both files are read by memory map: opening costs no copy of the vectors and no sort.
+Arrow IPC file of one record batch (see `_build_schema`), its rows sorted by (`product_id`, `image_id`), so that a
+product's images are neighbours. Both files are read by memory map: opening costs no copy of the vectors and no sort.
 
 Small categories share a file, `shards/packs/<run>/<number>.arrow`: one record batch, in which each category's rows
 follow each other. They have no FAISS file, as their search is exact: it compares with the vectors as they stand.
@@ -39,7 +39,7 @@ Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
-def _schema(dim: int, metadata: dict[bytes | str, bytes | str]) -> pa.Schema:
+def _build_schema(dim: int, metadata: dict[bytes | str, bytes | str]) -> pa.Schema:
     fields: list[pa.Field[Any]] = [
         pa.field("vector_id", pa.int64(), False),
         pa.field("product_id", pa.string(), False),
@@ -63,15 +63,15 @@ class ShardRows:
     available: Bools  # (n,)
     vectors: Float16s  # (n, dim)
 
-    def arranged(self, categories: "pa.StringArray | None" = None) -> "ShardRows":
-        """The same rows, sorted by (category where given, `product_id`, `image_id`)."""
+    def sort(self, categories: "pa.StringArray | None" = None) -> "ShardRows":
+        """Return the same rows, sorted by (category if given, `product_id`, `image_id`)."""
         keys = {"product_id": self.product_ids, "image_id": self.image_ids}
         if categories is not None:
             keys = {"category": categories, **keys}
-        return self.taken(pc.sort_indices(pa.table(keys), [(name, "ascending") for name in keys]))
+        return self.take(pc.sort_indices(pa.table(keys), [(name, "ascending") for name in keys]))
 
-    def taken(self, order: "pa.UInt64Array") -> "ShardRows":
-        """These rows, in this order."""
+    def take(self, order: "pa.UInt64Array") -> "ShardRows":
+        """Return these rows, in this order."""
         rows = order.to_numpy()
         return ShardRows(
             self.vector_ids[rows],
@@ -96,7 +96,7 @@ class Shard:
         self.image_ids: pa.StringArray = batch["image_id"]
         self.available: Bools = batch["available"].to_numpy(zero_copy_only=False)
         self.product: Int32s = batch["product"].to_numpy()
-        self.vectors: Float16s = _vectors(batch["vector"])
+        self.vectors: Float16s = _view_vectors(batch["vector"])
         self.product_starts: Int64s = np.append(np.searchsorted(self.product, np.arange(self.products)), self.images)
         self._id_order: Int32s = batch["id_order"].to_numpy()
 
@@ -117,14 +117,14 @@ class Shard:
         """Lists of the index; 0 where the search is exact."""
         return 0 if self.index is None else getattr(faiss.downcast_index(self.index), "nlist", 0)
 
-    def nearest(self, embeddings: Float32s, count: int, nprobe: int) -> Int64s:
-        """Rows (q, count) that the index finds for `embeddings` (q, dim), -1 where it found fewer."""
+    def find_nearest(self, embeddings: Float32s, count: int, nprobe: int) -> Int64s:
+        """Rows (q, count) that the index finds for `embeddings` (q, dim), -1 where it finds fewer."""
         if self.index is None:
             _, rows = self._exact.search(embeddings, count)
             return np.asarray(rows)
         params = faiss.SearchParametersIVF(nprobe=nprobe) if nprobe else None  # type: ignore[call-arg]
         _, ids = self.index.search(embeddings, count, params=params)
-        return self.rows_of(ids)
+        return self.find_rows(ids)
 
     @cached_property
     def _exact(self) -> Any:
@@ -133,33 +133,34 @@ class Shard:
         flat.add_sa_codes(self.vectors.view(np.uint8))
         return flat
 
-    def rows_of(self, vector_ids: Int64s) -> Int64s:
+    def find_rows(self, vector_ids: Int64s) -> Int64s:
         """Rows of `vector_ids`, of the same shape; each id must be in the shard or -1, whose row is -1."""
         sorted_ids, shift, starts = self._buckets
         ids = vector_ids.ravel()
-        found = np.flatnonzero(ids >= 0)
-        ids = ids[found]
-        places = starts[ids >> shift]
+        known = np.flatnonzero(ids >= 0)
+        ids = ids[known]
+        places = starts[ids >> shift]  # in sorted_ids; then on through the bucket until each id is met
         missed = np.flatnonzero(sorted_ids[places] != ids)
         while len(missed):
             places[missed] += 1
             missed = missed[sorted_ids[places[missed]] != ids[missed]]
         rows = np.full(vector_ids.size, -1, np.int64)
-        rows[found] = self._id_order[places]
+        rows[known] = self._id_order[places]
         return rows.reshape(vector_ids.shape)
 
     @cached_property
     def _buckets(self) -> tuple[Int64s, np.int64, Int64s]:
-        """The ids in order; how far to shift an id for its bucket; where each bucket starts in that order.
+        """The ids in order; how far to shift an id for its bucket's number; where each bucket starts in that order.
 
-        `vector_id`s are hashes, evenly spread: their leading bits name a bucket of one or two ids.
+        `vector_id`s are hashes of VECTOR_ID_BITS bits, evenly spread. Their leading bits, one more than it takes to
+        count the images, number the buckets: so most buckets hold at most one id, and a look-up costs a step or two.
         """
         sorted_ids = self.vector_ids[self._id_order]
         shift = np.int64(VECTOR_ID_BITS - self.images.bit_length() - 1)
         sizes = np.bincount(sorted_ids >> shift, minlength=1)
         return sorted_ids, shift, np.cumsum(sizes) - sizes
 
-    def product_number(self, product_id: str) -> int | None:
+    def find_product(self, product_id: str) -> int | None:
         """The product's number, by binary search; None where the shard does not have it."""
         low, high = 0, self.products
         while low < high:
@@ -174,7 +175,7 @@ class Shard:
         return str(self.product_ids[int(self.product_starts[number])].as_py())
 
 
-def _vectors(column: Any) -> Float16s:
+def _view_vectors(column: Any) -> Float16s:
     """(n, dim) view of a batch's column of vectors."""
     n, dim = len(column), column.type.list_size
     return np.frombuffer(column.values.buffers()[1], np.float16, n * dim, column.offset * dim * 2).reshape(n, dim)
@@ -187,7 +188,7 @@ def slug(category: str) -> str:
     return f"{readable or 'category'}-{hashlib.sha256(category.encode()).hexdigest()[:12]}"
 
 
-def write(
+def write_shard(
     root: str, category: str, version: str, run_id: str, shard: int, index: Any, rows: ShardRows, model_id: str
 ) -> dict[str, Any]:
     """Write a shard's two files, each whole or not at all; the same arguments give the same names.
@@ -197,14 +198,14 @@ def write(
     """
     stem = f"shards/{slug(category)}/{version}/{run_id}-{shard:05d}"
     path = f"{stem}.faiss"
-    with files.written_atomically(files.join(root, path)) as temporary:
+    with files.write_atomically(files.join(root, path)) as temporary:
         faiss.write_index(index, str(temporary))
-        described = {"path": path, "sha256": files.sha256(temporary), "size_bytes": temporary.stat().st_size}
-    batch = _arrow_batch(rows.arranged(), [0], {**_metadata(model_id), "category": category, "version": version})
+        index_file = {"path": path, "sha256": files.sha256(temporary), "size_bytes": temporary.stat().st_size}
+    batch = _build_batch(rows.sort(), [0], {**_build_metadata(model_id), "category": category, "version": version})
     return {
-        **described,
+        **index_file,
         **_write_batch(root, f"{stem}.arrow", batch),
-        **_described(index.d, model_id),
+        **_describe_index(index.d, model_id),
         "first_row": 0,
         "ntotal": index.ntotal,
     }
@@ -219,9 +220,9 @@ def write_pack(
     """
     sizes = sorted((each["values"], each["counts"]) for each in categories.value_counts().to_pylist())
     starts = np.cumsum([0, *(images for _, images in sizes)])
-    batch = _arrow_batch(rows.arranged(categories), starts[:-1].tolist(), _metadata(model_id))
+    batch = _build_batch(rows.sort(categories), starts[:-1].tolist(), _build_metadata(model_id))
     shared = {"path": None, "sha256": None, "size_bytes": None, **_write_batch(root, path, batch)}
-    shared |= _described(rows.vectors.shape[1], model_id)
+    shared |= _describe_index(rows.vectors.shape[1], model_id)
     products = batch["product"].to_numpy()[starts[1:] - 1] + 1
     return [
         {**shared, "category": category, "first_row": start, "ntotal": images, "products": count}
@@ -229,11 +230,11 @@ def write_pack(
     ]
 
 
-def _metadata(model_id: str) -> dict[bytes | str, bytes | str]:
+def _build_metadata(model_id: str) -> dict[bytes | str, bytes | str]:
     return {"model_id": model_id, "format_version": str(FORMAT_VERSION)}
 
 
-def _described(dim: int, model_id: str) -> dict[str, Any]:
+def _describe_index(dim: int, model_id: str) -> dict[str, Any]:
     return {
         "dim": dim,
         "metric": "inner_product",
@@ -243,10 +244,10 @@ def _described(dim: int, model_id: str) -> dict[str, Any]:
     }
 
 
-def _arrow_batch(
+def _build_batch(
     rows: ShardRows, starts: Sequence[int], metadata: dict[bytes | str, bytes | str] | None = None
 ) -> pa.RecordBatch:
-    """Arranged `rows` with what a reader needs of them; shards begin at `starts`."""
+    """Sorted `rows` with the columns that save a reader work; a shard begins at each of `starts`."""
     n, dim = rows.vectors.shape
     shard = np.repeat(np.arange(len(starts)), np.diff(starts, append=n))
     first = np.asarray(starts)[shard]
@@ -254,7 +255,7 @@ def _arrow_batch(
     new_product[1:] = pc.not_equal(rows.product_ids[1:], rows.product_ids[:-1]).to_numpy(zero_copy_only=False)
     new_product[starts] = True
     product = np.cumsum(new_product)
-    schema = _schema(dim, metadata or {})
+    schema = _build_schema(dim, metadata or {})
     values = pa.Array.from_buffers(pa.float16(), n * dim, [None, pa.py_buffer(np.ascontiguousarray(rows.vectors).data)])
     columns: list[pa.Array[Any]] = [
         pa.array(rows.vector_ids),
@@ -269,7 +270,7 @@ def _arrow_batch(
 
 
 def _write_batch(root: str, path: str, batch: pa.RecordBatch) -> dict[str, Any]:
-    with files.written_atomically(files.join(root, path)) as temporary:
+    with files.write_atomically(files.join(root, path)) as temporary:
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
         return {
@@ -294,8 +295,8 @@ def open_shards(root: str, rows: Sequence[Mapping[str, Any]], cache: Path | None
 
     Raises ShardDamaged where a file is missing, cut short or changed; FormatTooNew where this library is too old.
     """
-    local, batches = _opened_files(root, rows, cache)
-    return [Shard(row["shard"], _index(local, row), _rows_of(batches, row)) for row in rows]
+    local, batches = _open_files(root, rows, cache)
+    return [Shard(row["shard"], _open_index(local, row), _slice_rows(batches, row)) for row in rows]
 
 
 def open_merged(root: str, rows: Sequence[Mapping[str, Any]], cache: Path | None = None) -> Shard:
@@ -303,8 +304,8 @@ def open_merged(root: str, rows: Sequence[Mapping[str, Any]], cache: Path | None
 
     Raises as `open_shards` does.
     """
-    _, batches = _opened_files(root, rows, cache)
-    parts = [_rows_of(batches, row) for row in rows]
+    _, batches = _open_files(root, rows, cache)
+    parts = [_slice_rows(batches, row) for row in rows]
     table = pa.Table.from_batches(parts).drop_columns("vector").combine_chunks()
     columns: dict[str, Any] = {name: table[name].chunk(0) for name in table.column_names}
     merged = ShardRows(
@@ -312,32 +313,32 @@ def open_merged(root: str, rows: Sequence[Mapping[str, Any]], cache: Path | None
         columns["product_id"],
         columns["image_id"],
         columns["available"].to_numpy(zero_copy_only=False),
-        np.concatenate([_vectors(part["vector"]) for part in parts]),
+        np.concatenate([_view_vectors(part["vector"]) for part in parts]),
     )
-    return Shard(0, None, _arrow_batch(merged.arranged(), [0]))
+    return Shard(0, None, _build_batch(merged.sort(), [0]))
 
 
-def emptied_index(root: str, row: Mapping[str, Any], cache: Path | None = None) -> Any:
-    """The trained index of the shard that `row` describes, in memory and without its images. Raises ShardDamaged."""
+def read_trained_index(root: str, row: Mapping[str, Any], cache: Path | None = None) -> Any:
+    """Read the trained index of the shard that `row` describes, without its images. Raises ShardDamaged."""
     uri = files.join(root, row["path"])
-    emptied = faiss.read_index(str(verified(uri, row["sha256"], row["size_bytes"], cache_folder(cache))))
-    emptied.reset()
-    if isinstance(emptied, faiss.IndexIVFPQFastScan):
+    index = faiss.read_index(str(fetch_verified(uri, row["sha256"], row["size_bytes"], make_cache_folder(cache))))
+    index.reset()
+    if isinstance(index, faiss.IndexIVFPQFastScan):
         # FAISS 1.15 leaves it null on reading, and sa_decode follows it.
-        emptied.fine_quantizer = emptied.pq  # type: ignore[attr-defined]
-    return emptied
+        index.fine_quantizer = index.pq  # type: ignore[attr-defined]
+    return index
 
 
-def cache_folder(cache: Path | None) -> Path:
+def make_cache_folder(cache: Path | None) -> Path:
     folder = cache or Path(tempfile.gettempdir()) / f"lookalike-{os.getuid()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
 
-def _opened_files(
+def _open_files(
     root: str, rows: Sequence[Mapping[str, Any]], cache: Path | None
 ) -> tuple[dict[str, Path], dict[str, pa.RecordBatch]]:
-    """Where each file that `rows` name stands locally, checked; and the batch of each vectors file."""
+    """A checked local path of each file that `rows` name, and the batch of each vectors file."""
     wanted: dict[str, tuple[str, int]] = {}
     for row in rows:
         if row["format_version"] > FORMAT_VERSION:
@@ -348,10 +349,10 @@ def _opened_files(
         wanted[row["vectors_path"]] = row["vectors_sha256"], row["vectors_size_bytes"]
         if row["path"] is not None:
             wanted[row["path"]] = row["sha256"], row["size_bytes"]
-    folder = cache_folder(cache)
+    folder = make_cache_folder(cache)
     with ThreadPoolExecutor() as pool:  # downloads and checksums side by side
-        checked = pool.map(lambda path: verified(files.join(root, path), *wanted[path], folder), wanted)
-        local = dict(zip(wanted, checked, strict=True))
+        paths = pool.map(lambda path: fetch_verified(files.join(root, path), *wanted[path], folder), wanted)
+        local = dict(zip(wanted, paths, strict=True))
     batches: dict[str, pa.RecordBatch] = {}
     for path in {row["vectors_path"] for row in rows}:
         with pa.memory_map(str(local[path])) as source:
@@ -359,12 +360,12 @@ def _opened_files(
     return local, batches
 
 
-def _rows_of(batches: Mapping[str, pa.RecordBatch], row: Mapping[str, Any]) -> pa.RecordBatch:
+def _slice_rows(batches: Mapping[str, pa.RecordBatch], row: Mapping[str, Any]) -> pa.RecordBatch:
     first = row.get("first_row") or 0  # format 1 had no such column, and a file for each shard
     return batches[row["vectors_path"]].slice(first, row["ntotal"])
 
 
-def _index(local: Mapping[str, Path], row: Mapping[str, Any]) -> Any:
+def _open_index(local: Mapping[str, Path], row: Mapping[str, Any]) -> Any:
     if row["path"] is None:
         return None
     path = local[row["path"]]
@@ -377,7 +378,7 @@ def _index(local: Mapping[str, Path], row: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def verified(
+def fetch_verified(
     uri: str,
     sha256: str,
     size_bytes: int,
@@ -385,13 +386,13 @@ def verified(
     error: type[LookalikeError] = ShardDamaged,
     mend: str = "build the category again",
 ) -> Path:
-    """A local path of the file at `uri`, known to have this checksum; raises `error` where it has not."""
+    """A local path of the file at `uri`, copied to `cache` if it is remote. Raises `error` if its bytes differ."""
     fs, path = files.filesystem(uri)
     if files.is_local(uri):
         local = Path(path)
         if not local.is_file():
             raise error(f"{uri} is missing: restore it, or {mend}")
-        if problem := _checked_once(local, sha256, size_bytes, cache):
+        if problem := _find_problem_once(local, sha256, size_bytes, cache):
             raise error(f"{uri} {problem}: restore it, or {mend}")
         return local
     copy = cache / f"{sha256}{Path(path).suffix}"
@@ -399,7 +400,7 @@ def verified(
         temporary = copy.with_name(f"{copy.name}.{uuid.uuid4().hex}.tmp")
         try:
             fs.get_file(path, str(temporary))
-            if problem := _checked(temporary, sha256, size_bytes):
+            if problem := _find_problem(temporary, sha256, size_bytes):
                 raise error(f"{uri} {problem}: restore it, or {mend}")
             temporary.replace(copy)
         except FileNotFoundError:
@@ -409,21 +410,21 @@ def verified(
     return copy
 
 
-def _checked_once(path: Path, sha256: str, size_bytes: int, cache: Path) -> str | None:
-    """What is wrong with a local file; not looked at again while a mark says that it has not changed since."""
+def _find_problem_once(path: Path, sha256: str, size_bytes: int, cache: Path) -> str | None:
+    """Say what is wrong with a local file. A mark in `cache` saves reading it again until it changes."""
     mark = cache / f"{sha256}.checked"
     stat = path.stat()
     state = f"{path} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
     if stat.st_size == size_bytes and mark.exists() and mark.read_text(encoding="utf-8") == state:
         return None
-    problem = _checked(path, sha256, size_bytes)
+    problem = _find_problem(path, sha256, size_bytes)
     if problem is None:
         mark.write_text(state, encoding="utf-8")
     return problem
 
 
-def _checked(path: Path, sha256: str, size_bytes: int) -> str | None:
-    """What is wrong with a file, if anything."""
+def _find_problem(path: Path, sha256: str, size_bytes: int) -> str | None:
+    """Say what is wrong with a file, if anything."""
     size = path.stat().st_size
     if size != size_bytes:
         return f"has {size} bytes instead of {size_bytes}"

@@ -36,7 +36,7 @@ class IndexSpec:
     size_bytes: int  # of all files, estimated
 
 
-def index_spec(images: int, dim: int, settings: IndexSettings) -> IndexSpec:
+def choose_index(images: int, dim: int, settings: IndexSettings) -> IndexSpec:
     """The index for a category of `images` embeddings of `dim` dimensions."""
     shards = max(math.ceil(images / settings.shard_images), math.ceil(images * dim * 2 / SHARD_VECTOR_BYTES))
     vector_bytes = images * (dim * 2 + ROW_BYTES)
@@ -51,13 +51,13 @@ def index_spec(images: int, dim: int, settings: IndexSettings) -> IndexSpec:
         return IndexSpec(
             "ivf_sq8", False, f"IVF{nlist},SQ8", nlist, 0, shards, train_images, images * dim + other_bytes
         )
-    m = subquantizers(dim)
+    m = choose_subquantizers(dim)
     return IndexSpec(
         "ivf_pq", False, f"IVF{nlist},PQ{m}x4fsr", nlist, m, shards, train_images, images * m // 2 + other_bytes
     )
 
 
-def subquantizers(dim: int) -> int:
+def choose_subquantizers(dim: int) -> int:
     """The least divisor of `dim` that leaves each 4-bit sub-quantizer few dimensions."""
     least = min(math.ceil(dim / SUBQUANTIZER_DIMS), MAX_SUBQUANTIZERS)
     return next(m for m in range(least, dim + 1) if dim % m == 0)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from lookalike.config import EmbedSettings, ModelSettings
 from lookalike.errors import ModelMismatch
-from lookalike.kernels.models.engines import forward_engine
+from lookalike.kernels.models.engines import choose_engine
 from lookalike.kernels.models.load import load_model
 from lookalike.kernels.pictures.decoder import Decoder
-from lookalike.kernels.pictures.images import Decoded, Rejected
+from lookalike.kernels.pictures.images import DecodedPicture, Rejection
 from lookalike.unreadable import reason_of
 
 Source = bytes | Callable[[], bytes]
@@ -36,24 +36,24 @@ class Outcome:
     reason: str | None
 
 
-def embedder(
+def get_embedder(
     model_settings: ModelSettings, embed_settings: EmbedSettings, threads: int, device: str, model_id: str | None = None
 ) -> "Embedder":
-    """The Embedder of these settings, built once per process.
+    """Return the Embedder of these settings, which is built once per process.
 
-    Raises ModelMismatch where it is not of the model `model_id`, if given.
+    Raises ModelMismatch if it is of another model than `model_id`, if that is given.
     """
     # A forked process has lost its parent's engine threads, and a worker may live to see another model file.
-    found = _embedder(os.getpid(), model_id, model_settings, embed_settings, threads, device)
-    if model_id not in (None, found.model_id):
+    worker = _build_embedder(os.getpid(), model_id, model_settings, embed_settings, threads, device)
+    if model_id not in (None, worker.model_id):
         raise ModelMismatch(
-            f"this worker's model is {found.model_id}, the run's is {model_id}: give all machines the same model file"
+            f"this worker's model is {worker.model_id}, the run's is {model_id}: give all machines the same model file"
         )
-    return found
+    return worker
 
 
 @lru_cache(maxsize=2)  # not 1: a forked process that drops its parent's Embedder waits for threads it does not have
-def _embedder(
+def _build_embedder(
     _process: int,
     _model_id: str | None,
     model_settings: ModelSettings,
@@ -76,7 +76,7 @@ class Embedder:
         self._decode = Decoder(
             model.preprocessing, embed_settings.max_pixels, embed_settings.min_side_px, embed_settings.decode_timeout_s
         )
-        self._forward = forward_engine(model, embed_settings.engine, threads, device)
+        self._forward = choose_engine(model, embed_settings.engine, threads, device)
         # More than cores, as a thread also waits for remote bytes.
         self._decode_threads = embed_settings.decode_threads or 2 * threads + 2
 
@@ -96,9 +96,9 @@ class Embedder:
 
     def _decode_ahead(
         self, images: Iterable[tuple[Any, Source]], pool: ThreadPoolExecutor
-    ) -> Iterator[tuple[Any, Decoded | Rejected]]:
+    ) -> Iterator[tuple[Any, DecodedPicture | Rejection]]:
         """Pictures in order, while up to `batch_images` more, of `batch_bytes` together, are under way."""
-        ahead: deque[tuple[Any, int, Future[Decoded | Rejected]]] = deque()
+        ahead: deque[tuple[Any, int, Future[DecodedPicture | Rejection]]] = deque()
         ahead_bytes = 0
         for key, source in images:
             # One still to be read will live in its thread only.
@@ -114,19 +114,19 @@ class Embedder:
         for key, _, future in ahead:
             yield key, future.result()
 
-    def _read_and_decode(self, source: Source) -> Decoded | Rejected:
+    def _read_and_decode(self, source: Source) -> DecodedPicture | Rejection:
         if not isinstance(source, bytes):
             try:
                 source = source()
             except Exception as error:  # every file system has its own
-                return Rejected(reason_of(error))
+                return Rejection(reason_of(error))
         return self._decode(source)
 
-    def _embed_batch(self, batch: list[tuple[Any, Decoded | Rejected]]) -> Iterator[Outcome]:
-        pixels = [picture.pixels for _, picture in batch if isinstance(picture, Decoded)]
+    def _embed_batch(self, batch: list[tuple[Any, DecodedPicture | Rejection]]) -> Iterator[Outcome]:
+        pixels = [picture.pixels for _, picture in batch if isinstance(picture, DecodedPicture)]
         embeddings = iter(self._forward(np.stack(pixels)) if pixels else ())
         for key, picture in batch:
-            if isinstance(picture, Decoded):
+            if isinstance(picture, DecodedPicture):
                 yield Outcome(key, next(embeddings), picture.width, picture.height, None)
             else:
                 yield Outcome(key, None, picture.width, picture.height, picture.reason)

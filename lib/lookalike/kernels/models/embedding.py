@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lookalike.config import ModelSettings
 from lookalike.errors import ModelInvalid
 from lookalike.kernels.models.colour import ColourHistogram
-from lookalike.kernels.models.networks import Network, unknown
+from lookalike.kernels.models.networks import Network, explain_unknown
 
 
 class Embedding(nn.Module):
@@ -37,19 +37,19 @@ class Embedding(nn.Module):
         self.colour_weight = settings.colour_weight
         self.colours = ColourHistogram()
         self.layers = len(settings.layer)
-        self.seen: dict[int, Any] = {}
+        self.layer_outputs: dict[int, Any] = {}
         self.register_buffer("mean", 255 * torch.tensor(loaded.preprocessing.mean).reshape(3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(loaded.preprocessing.std).reshape(3, 1, 1))
         for place, layer in enumerate(settings.layer):
             self._watch(place, layer, loaded, settings)
-        self.projections = nn.ModuleList(_linear(weight, bias) for weight, bias in projections)
+        self.projections = nn.ModuleList(_make_linear(weight, bias) for weight, bias in projections)
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (n, size_px, size_px, 3) -> float32 (n, dim)."""
         pixels = images.permute(0, 3, 1, 2).float()  # (n, 3, size_px, size_px)
-        embedding = self._levels(pixels)
+        embedding = self._pool_layers(pixels)
         if self.flip:
-            embedding = nn.functional.normalize(embedding + self._levels(pixels.flip(3)), dim=1)
+            embedding = nn.functional.normalize(embedding + self._pool_layers(pixels.flip(3)), dim=1)
         if self.colour_weight:
             parts = (1 - self.colour_weight) ** 0.5 * embedding, self.colour_weight**0.5 * self.colours(pixels)
             embedding = torch.cat(parts, dim=1)
@@ -57,13 +57,13 @@ class Embedding(nn.Module):
             embedding = nn.functional.normalize(projection(embedding), dim=1)
         return embedding
 
-    def _levels(self, pixels: Tensor) -> Tensor:
+    def _pool_layers(self, pixels: Tensor) -> Tensor:
         """What the layers give, each pooled to unit length, joined to unit length."""
         self.network(((pixels - self.mean) / self.std).to(next(self.network.parameters()).dtype))
-        seen, self.seen = self.seen, {}
+        layer_outputs, self.layer_outputs = self.layer_outputs, {}
         levels = []
         for place in range(self.layers):
-            level = seen.get(place)
+            level = layer_outputs.get(place)
             if not isinstance(level, Tensor):
                 raise TypeError(f"the layer gave {type(level).__name__}, not a tensor")
             levels.append(nn.functional.normalize(pool(level.float(), self.pooling), dim=1))
@@ -75,7 +75,7 @@ class Embedding(nn.Module):
             self.network.register_forward_hook(partial(self._see_output, place))
             return
         if layer == "features":
-            calls = _calls(self.network, loaded.preprocessing.size_px)
+            calls = _record_calls(self.network, loaded.preprocessing.size_px)
             classifier = next(call for call in reversed(calls) if isinstance(call.module, nn.Linear | nn.Conv2d))
             if classifier.input.ndim == 2 and settings.pooling != "avg":
                 self._replace_global_pooling(settings, calls[: calls.index(classifier)])
@@ -83,14 +83,14 @@ class Embedding(nn.Module):
             return
         layers = dict(self.network.named_modules())
         if layer not in layers:
-            raise unknown(f"layer {layer!r} in {settings.name}", layer, ["features", *layers][:1000])
+            raise explain_unknown(f"layer {layer!r} in {settings.name}", layer, ["features", *layers][:1000])
         layers[layer].register_forward_hook(partial(self._see_output, place))
 
     def _see_input(self, place: int, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.seen[place] = inputs[0]
+        self.layer_outputs[place] = inputs[0]
 
     def _see_output(self, place: int, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        self.seen[place] = output
+        self.layer_outputs[place] = output
 
     def _replace_global_pooling(self, settings: ModelSettings, calls: "list[_Call]") -> None:
         """Put `pooling` where the network pools its last feature map, as the classifier's input is pooled already."""
@@ -107,7 +107,7 @@ class Embedding(nn.Module):
         )
 
 
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+def _make_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     linear = nn.Linear(weight.shape[1], weight.shape[0])
     linear.load_state_dict({"weight": weight.float(), "bias": bias.float()})
     return linear.requires_grad_(False)
@@ -149,7 +149,7 @@ class _Call:
     output: Tensor
 
 
-def _calls(network: nn.Module, size_px: int) -> list[_Call]:
+def _record_calls(network: nn.Module, size_px: int) -> list[_Call]:
     """Every call of a module without children, in the order that the forward pass makes them."""
     calls: list[_Call] = []
 

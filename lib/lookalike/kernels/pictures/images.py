@@ -45,7 +45,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedPicture:
     """`pixels`: uint8 RGB (size_px, size_px, 3). `width`, `height`: of the whole picture, upright, pixels."""
 
     pixels: NDArray[np.uint8]
@@ -54,7 +54,7 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class Rejected:
+class Rejection:
     """`reason`: text of one of `reasons.PICTURES`. `width`, `height`: upright, pixels, where the header was read."""
 
     reason: str
@@ -62,49 +62,56 @@ class Rejected:
     height: int | None = None
 
 
-def decode(content: bytes, preprocessing: "Preprocessing", max_pixels: int, min_side_px: int) -> Decoded | Rejected:
+def decode(
+    content: bytes, preprocessing: "Preprocessing", max_pixels: int, min_side_px: int
+) -> DecodedPicture | Rejection:
     """The picture in `content`, upright, on white where transparent, its first frame where animated.
 
     A picture of more than `max_pixels`, or with a side shorter than `min_side_px`, is rejected by its header. Whatever
-    is wrong with `content` gives a Rejected; nothing is raised.
+    is wrong with `content` gives a Rejection; nothing is raised.
     """
     if not content:
-        return Rejected(reasons.ZERO_BYTES.text)
+        return Rejection(reasons.ZERO_BYTES.text)
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
-        return Rejected(reasons.TOO_MANY_PIXELS.text)
+        return Rejection(reasons.TOO_MANY_PIXELS.text)
     except MemoryError:
-        return Rejected(reasons.BEYOND_LIMITS.text)
+        return Rejection(reasons.BEYOND_LIMITS.text)
     except Exception:  # Pillow's plugins raise whatever their parsing runs into
-        return Rejected(reasons.TRUNCATED.text if _MAGIC.match(content) else reasons.NOT_AN_IMAGE.text)
+        return Rejection(reasons.TRUNCATED.text if _MAGIC.match(content) else reasons.NOT_AN_IMAGE.text)
     with image:
         width, height = image.size
         if width * height > max_pixels:
-            return Rejected(reasons.TOO_MANY_PIXELS.text, width, height)
+            return Rejection(reasons.TOO_MANY_PIXELS.text, width, height)
         if min(width, height) < min_side_px:
-            return Rejected(reasons.TOO_SMALL.text, width, height)
+            return Rejection(reasons.TOO_SMALL.text, width, height)
         try:
-            needed_px = round(preprocessing.size_px / preprocessing.crop_fraction * REDUCED_MARGIN)
-            image.draft(None, (needed_px, needed_px))
-            image.load()
-            turn = _UPRIGHT.get(_orientation(image))
-            small = _resized(_to_rgb(image), preprocessing)
+            small, turn = _load_small(image, preprocessing)
         except MemoryError:
-            return Rejected(reasons.BEYOND_LIMITS.text, width, height)
+            return Rejection(reasons.BEYOND_LIMITS.text, width, height)
         except Exception:
-            return Rejected(reasons.TRUNCATED.text, width, height)
+            return Rejection(reasons.TRUNCATED.text, width, height)
     if turn is not None:  # the box is centred and square, so turning the small picture is turning the large one
         small = small.transpose(turn)
         if turn not in (_UPRIGHT[2], _UPRIGHT[3], _UPRIGHT[4]):
             width, height = height, width
     pixels = np.asarray(small)
     if np.ptp(pixels, axis=(0, 1)).max() <= ONE_COLOUR_SPREAD:
-        return Rejected(reasons.ONE_COLOUR.text, width, height)
-    return Decoded(pixels, width, height)
+        return Rejection(reasons.ONE_COLOUR.text, width, height)
+    return DecodedPicture(pixels, width, height)
 
 
-def _orientation(image: Image.Image) -> int:
+def _load_small(image: Image.Image, preprocessing: "Preprocessing") -> tuple[Image.Image, Image.Transpose | None]:
+    """Decode `image` at the least scale that will do, and resize it; and the turn that makes it upright, if any."""
+    needed_px = round(preprocessing.size_px / preprocessing.crop_fraction * REDUCED_MARGIN)
+    image.draft(None, (needed_px, needed_px))
+    image.load()
+    turn = _UPRIGHT.get(_read_orientation(image))
+    return _resize(_to_rgb(image), preprocessing), turn
+
+
+def _read_orientation(image: Image.Image) -> int:
     """Read after loading: a TIFF is upright by then, and says so. Broken EXIF says nothing about the pixels."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -114,21 +121,21 @@ def _orientation(image: Image.Image) -> int:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _from_deep_grey(image)
+        return _scale_deep_grey(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")  # Pillow has undone Adobe's inverted CMYK in a JPEG
 
 
-def _from_deep_grey(image: Image.Image) -> Image.Image:
+def _scale_deep_grey(image: Image.Image) -> Image.Image:
     """16 bits are scaled, as Pillow would clip them. 32 bits have no agreed white: their largest value becomes it."""
     values = np.asarray(image, dtype=np.float32)
     white = 65535.0 if image.mode.startswith("I;16") else max(float(values.max()), 1e-9)
     return Image.fromarray(np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8)).convert("RGB")
 
 
-def _resized(image: Image.Image, preprocessing: "Preprocessing") -> Image.Image:
+def _resize(image: Image.Image, preprocessing: "Preprocessing") -> Image.Image:
     width, height = image.size
     box = (0.0, 0.0, float(width), float(height))
     if preprocessing.resize == "crop":

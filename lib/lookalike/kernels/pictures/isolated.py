@@ -21,21 +21,21 @@ _LENGTH = struct.Struct("<Q")
 _READY = b"\1"
 _SERVE = "from lookalike.kernels.pictures.isolated import serve; serve()"
 _TIMERS = {signal.ITIMER_PROF: signal.SIGPROF, signal.ITIMER_REAL: signal.SIGALRM}
-_CLOCK_SECONDS = 10  # for each of a processor
+_CLOCK_SECONDS = 10  # for each second of a processor
 # A process may also be ended by somebody else, for no fault of its input.
 _TRIES = 2
 
 
-class Ended(RuntimeError):
+class ProcessEnded(RuntimeError):
     """The work took too much time or memory, or crashed."""
 
 
-class Isolated:
-    """`function` of some module, called as `function(content, **options)`, from bytes to bytes.
+class IsolatedFunction:
+    """Calls `function(content, **options)`, from bytes to bytes, in a process that may be ended.
 
-    `seconds` are for one call: of a processor, as a busy machine must not cost a good picture, and ten times as many by
-    the clock, so that none waits for ever. `memory_bytes` is the address space of a process, Python itself included.
-    There are as many processes as there were calls at once; they end with this one. Options are what JSON can hold.
+    One call may take `seconds` of a processor, and ten times as many by the clock: so a busy machine costs no good
+    picture, and no call waits for ever. `memory_bytes` is the address space of a process, Python itself included. There
+    are as many processes as there were calls at the same time; they end with this one. JSON must hold the options.
     """
 
     def __init__(
@@ -45,19 +45,19 @@ class Isolated:
         self._idle: deque[_Worker] = deque()
 
     def __call__(self, content: bytes) -> bytes:
-        """What the function gives, which must not raise. Raises Ended; safe from many threads."""
+        """Return what the function returns; it must not raise. Raises ProcessEnded; safe from many threads."""
         for _ in range(_TRIES):
             try:
                 worker = self._idle.pop()
             except IndexError:
                 worker = _Worker(self._order)
-            found = worker.call(content)
-            if found is not None:
+            result = worker.call(content)
+            if result is not None:
                 self._idle.append(worker)
-                return found
+                return result
             if -worker.end() in _TIMERS.values():
                 break
-        raise Ended
+        raise ProcessEnded
 
 
 class _Worker:
@@ -98,8 +98,8 @@ class _Worker:
 
     def _read(self, size: int) -> bytes | None:
         assert self._process.stdout
-        found = self._process.stdout.read(size)
-        return found if len(found) == size else None
+        data = self._process.stdout.read(size)
+        return data if len(data) == size else None
 
 
 def serve() -> None:
@@ -115,9 +115,9 @@ def serve() -> None:
     while header := incoming.read(_LENGTH.size):
         content = incoming.read(*_LENGTH.unpack(header))
         _set_timers(seconds)
-        found = function(content, **options)
+        result = function(content, **options)
         _set_timers(0)
-        _send(outgoing, _LENGTH.pack(len(found)) + found)
+        _send(outgoing, _LENGTH.pack(len(result)) + result)
 
 
 def _set_timers(seconds: float) -> None:

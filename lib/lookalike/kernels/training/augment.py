@@ -32,28 +32,28 @@ _THING = (0.08, 0.92)  # share of a picture that what stands before a plain back
 _SKIN = [(141.0, 85.0, 36.0), (198.0, 134.0, 66.0), (224.0, 172.0, 105.0), (255.0, 219.0, 172.0)]
 
 
-def augmenter(size_px: int, strength: float, seed: int) -> Callable[[Tensor, int], Tensor]:
+def make_augmenter(size_px: int, strength: float, seed: int) -> Callable[[Tensor, int], Tensor]:
     """A function of (pictures, step): uint8 (n, px, px, 3) -> uint8 (n, size_px, size_px, 3), on the pictures' device.
 
     Each picture is changed in its own way, by chance, but the same for the same `seed` and step. `strength`: 0 only
     resizes, 1 is the usual. One in four is only resized at any strength: most of what is searched is the shop's own.
     """
-    return partial(_augmented, size_px, strength, seed)
+    return partial(_augment, size_px, strength, seed)
 
 
-def _augmented(size_px: int, strength: float, seed: int, pictures: Tensor, step: int) -> Tensor:
+def _augment(size_px: int, strength: float, seed: int, pictures: Tensor, step: int) -> Tensor:
     state = int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
     draw = _Draw(torch.Generator(pictures.device).manual_seed(state), len(pictures))
     pixels = pictures.permute(0, 3, 1, 2).float()
     if strength:
         kept = draw.flags(_KEPT).nonzero()[:, 0]
-        as_they_are = _from_other_angles(pixels[kept], draw.of(len(kept)), 0.0, size_px)
-        pixels = _on_other_backgrounds(pixels, draw, strength)
-    pixels = _from_other_angles(pixels, draw, strength, size_px)
+        as_they_are = _change_angle(pixels[kept], draw.of(len(kept)), 0.0, size_px)
+        pixels = _change_background(pixels, draw, strength)
+    pixels = _change_angle(pixels, draw, strength, size_px)
     if strength:
-        pixels = _behind_something(pixels, draw, strength)
-        pixels = _in_other_light(pixels, draw, strength)
-        for spoil, share in ((_blurred, 0.4), (_noisy, 0.3), (_compressed, 0.5)):
+        pixels = _cover_partly(pixels, draw, strength)
+        pixels = _change_light(pixels, draw, strength)
+        for spoil, share in ((_blur, 0.4), (_add_noise, 0.3), (_compress, 0.5)):
             rows = draw.flags(share * strength).nonzero()[:, 0]
             if len(rows):
                 pixels[rows] = spoil(pixels[rows], draw.of(len(rows)), strength)
@@ -87,15 +87,15 @@ class _Draw:
         return torch.exp(self.uniform(-1, 1, *shape) * math.log(most))
 
 
-def _on_other_backgrounds(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
-    """Pictures with a plain background, most of them, with another: other pictures out of focus, or soft colours."""
-    cover, plain = _foreground(pixels)
+def _change_background(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
+    """Give most pictures with a plain background another one: another picture out of focus, or soft colours."""
+    cover, plain = _find_foreground(pixels)
     rows = (plain & draw.flags(0.6 * strength)).nonzero()[:, 0]
     if not len(rows):
         return pixels
     draw = draw.of(len(rows))
     # At a quarter of the resolution, as it is out of focus.
-    others = _close_up(functional.avg_pool2d(pixels.roll(1, 0)[rows], 4), draw)
+    others = _crop_close_up(functional.avg_pool2d(pixels.roll(1, 0)[rows], 4), draw)
     soft = draw.uniform(30, 230, 1, 1, 1) + 25 * draw.normal(3, 1, 1)  # rooms are seldom gaudy
     soft = functional.interpolate(soft + 25 * draw.normal(1, 4, 4), others.shape[2:], mode="bicubic").clamp(0, 255)
     behind = torch.where(draw.flags(0.5)[:, None, None, None], others, soft)
@@ -104,11 +104,12 @@ def _on_other_backgrounds(pixels: Tensor, draw: _Draw, strength: float) -> Tenso
     return pixels
 
 
-def _foreground(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, 1, h, w) shares of each pixel that are no plain background, and (n,) whether the background is plain.
+def _find_foreground(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """How much of each pixel is foreground, (n, 1, h, w) in [0, 1]; and whether the background is plain, (n,).
 
-    Background is what is like the border's colour and can be seen from a side in a straight line, and what is of that
-    very colour anywhere, as between an arm and the body. So a white shirt before white stays.
+    A pixel is background if its colour is like the border's, and so are all pixels in a straight line from it to a
+    side. A pixel that hardly differs from the border is background anywhere, as between an arm and the body. So a white
+    shirt on white stays.
     """
     half = functional.avg_pool2d(pixels, 2)
     border = torch.cat([half[:, :, 0], half[:, :, -1], half[:, :, :, 0], half[:, :, :, -1]], dim=2)
@@ -127,7 +128,7 @@ def _foreground(pixels: Tensor) -> tuple[Tensor, Tensor]:
     return functional.interpolate(cover, pixels.shape[2:], mode="bilinear"), plain
 
 
-def _close_up(pixels: Tensor, draw: _Draw) -> Tensor:
+def _crop_close_up(pixels: Tensor, draw: _Draw) -> Tensor:
     """A part of each picture, enlarged, so that it shows no whole thing."""
     scale, shift = draw.uniform(0.2, 0.6, 1), draw.uniform(-0.4, 0.4, 2, 1)
     matrix = torch.cat([torch.diag_embed(scale.expand(-1, 2)), shift], dim=2)
@@ -135,7 +136,7 @@ def _close_up(pixels: Tensor, draw: _Draw) -> Tensor:
     return functional.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
 
 
-def _from_other_angles(pixels: Tensor, draw: _Draw, strength: float, size_px: int) -> Tensor:
+def _change_angle(pixels: Tensor, draw: _Draw, strength: float, size_px: int) -> Tensor:
     """Crop, zoom, rotation, perspective and mirror in one resampling: (n, 3, px, px) -> (n, 3, size_px, size_px).
 
     A matrix (n, 3, 3) leads from a place of the result, in [-1, 1], to the place that it shows.
@@ -152,24 +153,24 @@ def _from_other_angles(pixels: Tensor, draw: _Draw, strength: float, size_px: in
     matrix[:, 0, 0], matrix[:, 0, 1] = zoom * stretch * cosine * mirror, -zoom * sine
     matrix[:, 1, 0], matrix[:, 1, 1] = zoom * sine * mirror, zoom / stretch * cosine
     matrix[:, :2, 2], matrix[:, 2, :2], matrix[:, 2, 2] = shift, tilt, 1
-    x, y = _places(size_px, pixels.device)
+    x, y = _make_grid(size_px, pixels.device)
     places = torch.stack([x.expand(size_px, -1), y.expand(-1, size_px), torch.ones_like(x * y)]).flatten(1)
     seen = torch.matmul(matrix, places)  # (n, 3, size_px * size_px)
     grid = (seen[:, :2] / seen[:, 2:]).transpose(1, 2).reshape(draw.n, size_px, size_px, 2)
     return functional.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
 
 
-def _places(px: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _make_grid(px: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """(1, px) and (px, 1) of the pixels' centres in [-1, 1]."""
     line = (torch.arange(px, device=device) * 2 + 1) / px - 1
     return line[None], line[:, None]
 
 
-def _behind_something(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
-    """Before a third of the pictures something reaches in from the side: a hand's colour, or a piece of another one."""
+def _cover_partly(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
+    """Cover a part of every third picture, from a side, with a hand's colour or a piece of another picture."""
     rows = draw.flags(0.35 * strength).nonzero()[:, 0]
     draw = draw.of(len(rows))
-    x, y = _places(pixels.shape[2], pixels.device)
+    x, y = _make_grid(pixels.shape[2], pixels.device)
     angle, reach = draw.uniform(0, 2 * math.pi, 1, 1), draw.uniform(0.8, 1.3, 1, 1)
     turn = angle + draw.uniform(-0.6, 0.6, 1, 1)
     from_x, from_y = x - reach * angle.cos(), y - reach * angle.sin()
@@ -183,23 +184,23 @@ def _behind_something(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
     return pixels
 
 
-def _in_other_light(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
+def _change_light(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
     """Brightness, contrast, saturation, white balance and a little hue, as one matrix; and light from one side."""
     grey = torch.full((3, 3), 1 / 3, device=pixels.device)
     saturation = draw.ratio(1.3**strength, 1, 1)
     matrix = saturation * torch.eye(3, device=pixels.device) + (1 - saturation) * grey
-    matrix = torch.matmul(_hue_turned(draw.uniform(-0.12, 0.12) * strength), matrix)
+    matrix = torch.matmul(_rotate_hue(draw.uniform(-0.12, 0.12) * strength), matrix)
     matrix = draw.ratio(1.08**strength, 3, 1) * matrix  # lamps have colours
     matrix = draw.ratio(1.3**strength, 1, 1) * matrix
     contrast = draw.ratio(1.25**strength, 1, 1)
     pixels = torch.matmul(contrast * matrix, pixels.flatten(2)).reshape(pixels.shape)
     pixels += (1 - 1 / contrast[..., None]) * -pixels.mean(dim=(1, 2, 3), keepdim=True)
-    x, y = _places(pixels.shape[2], pixels.device)
+    x, y = _make_grid(pixels.shape[2], pixels.device)
     slope = draw.uniform(-0.2, 0.2, 2, 1, 1, 1) * strength
     return pixels * (1 + slope[:, 0] * x + slope[:, 1] * y)
 
 
-def _hue_turned(angle: Tensor) -> Tensor:
+def _rotate_hue(angle: Tensor) -> Tensor:
     """(n, 3, 3) rotations of RGB about the axis of greys, by radians (n,)."""
     cosine, sine = angle.cos()[:, None, None], angle.sin()[:, None, None]
     third = torch.full((3, 3), 1 / 3, device=angle.device)
@@ -207,8 +208,8 @@ def _hue_turned(angle: Tensor) -> Tensor:
     return cosine * (torch.eye(3, device=angle.device) - third) + third + sine * cross
 
 
-def _blurred(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
-    """Out of focus, or moved: a Gaussian whose width is another one in each direction."""
+def _blur(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
+    """Blur as if out of focus or moved: with a Gaussian that has another width in each direction."""
     reach = 4
     sigma = 0.3 + draw.uniform(0, 1.7, 2, 1) * strength
     taps = torch.arange(-reach, reach + 1, device=pixels.device)
@@ -220,12 +221,12 @@ def _blurred(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
     return planes.reshape(pixels.shape)
 
 
-def _noisy(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
+def _add_noise(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
     return pixels + draw.uniform(2, 12, 1, 1, 1) * strength * draw.normal(*pixels.shape[1:])
 
 
-def _compressed(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
-    """As a JPEG of quality 25 to 90 with colours at half the resolution would be; lower where `strength` is more."""
+def _compress(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
+    """Add the artefacts of a JPEG of quality 25 to 90 (at `strength` 1), with colours at half the resolution."""
     quality = (90 - draw.uniform(0, 65) * strength).clamp(min=5)
     factor = torch.where(quality < 50, 50 / quality, 2 - quality / 50)[:, None, None]
     size = pixels.shape[2]
@@ -233,14 +234,14 @@ def _compressed(pixels: Tensor, draw: _Draw, strength: float) -> Tensor:
     matrix = torch.tensor(_TO_YCC, device=pixels.device)
     values = torch.matmul(matrix, pixels.clamp(0, 255).flatten(2)).reshape(pixels.shape)
     values = functional.pad(values, (0, spare, 0, spare), mode="replicate")
-    brightness = _quantised(values[:, :1] - 128, factor, _BRIGHTNESS) + 128
-    colours = _quantised(functional.avg_pool2d(values[:, 1:], 2), factor, _COLOUR)
+    brightness = _quantise(values[:, :1] - 128, factor, _BRIGHTNESS) + 128
+    colours = _quantise(functional.avg_pool2d(values[:, 1:], 2), factor, _COLOUR)
     colours = functional.interpolate(colours, scale_factor=2, mode="bilinear")
     values = torch.cat([brightness, colours], dim=1)[..., :size, :size]
     return torch.matmul(torch.linalg.inv(matrix), values.flatten(2)).reshape(pixels.shape)
 
 
-def _quantised(values: Tensor, factor: Tensor, table: list[int]) -> Tensor:
+def _quantise(values: Tensor, factor: Tensor, table: list[int]) -> Tensor:
     """(n, c, h, w) with the frequencies of each block rounded to multiples of `factor` (n, 1, 1) times the table's."""
     n, channels, height, width = values.shape
     wave = torch.arange(_BLOCK, device=values.device)

@@ -30,13 +30,13 @@ from torch.nn.parallel import DistributedDataParallel
 from lookalike import files
 from lookalike.config import FineTuneSettings, ModelSettings
 from lookalike.errors import ModelInvalid, TrainingImpossible
-from lookalike.kernels.evaluation.retrieval import NO_LABEL, Block, nearest
+from lookalike.kernels.evaluation.retrieval import NO_LABEL, Block, rank_gallery
 from lookalike.kernels.models import model_file
-from lookalike.kernels.models.engines import forward_engine
-from lookalike.kernels.models.load import Model, load_model, resized
-from lookalike.kernels.models.pca import Moments, projection
-from lookalike.kernels.training.augment import augmenter
-from lookalike.kernels.training.training_data import UNKNOWN, TrainingData, balanced_batches, drawable
+from lookalike.kernels.models.engines import choose_engine
+from lookalike.kernels.models.load import Model, load_model, resize_input
+from lookalike.kernels.models.pca import Moments, fit_projection
+from lookalike.kernels.training.augment import make_augmenter
+from lookalike.kernels.training.training_data import UNKNOWN, TrainingData, draw_balanced_batches, group_drawable
 
 Rows = NDArray[np.int64]
 Features = Callable[[Tensor], Tensor]
@@ -82,25 +82,25 @@ def train(training: Training) -> Progress:
     A checkpoint beside it, after each epoch, lets the same training go on where it was stopped. Raises ModelInvalid,
     TrainingImpossible.
     """
-    rank, processes, device = _joined()
+    rank, processes, device = _join_processes()
     _keep_memory()
     torch.set_num_threads(training.threads)
     torch.manual_seed(training.settings.seed)
     model = load_model(training.model)
     if training.settings.size_px:
-        model = resized(model, training.settings.size_px)
+        model = resize_input(model, training.settings.size_px)
     labels = training.settings.labels
     data = TrainingData(training.folder, "train", labels, rank, processes)
     held_out = TrainingData(training.folder, "validation", labels)
     with ThreadPoolExecutor(2 * training.threads) as pool:
-        run = _Run(training, model, _learner(model, training, data, pool, device), pool)
-        run.go_on(data, held_out, processes)
+        trainer = _Trainer(training, model, _build_learner(model, training, data, pool, device), pool)
+        trainer.go_on(data, held_out, processes)
     if _is_first():
-        model_file.write(training.out, run.result())
+        model_file.write(training.out, trainer.build_model_file())
     if processes > 1:
         dist.barrier()
         dist.destroy_process_group()
-    return run.progress
+    return trainer.progress
 
 
 def _keep_memory() -> None:
@@ -114,7 +114,7 @@ def _keep_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
-def _joined() -> tuple[int, int, torch.device]:
+def _join_processes() -> tuple[int, int, torch.device]:
     """Rank and number of the processes that train together, as torchrun tells them, and this one's device."""
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     cuda = torch.cuda.is_available()
@@ -149,42 +149,42 @@ class _Learner(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         return nn.functional.normalize(self.projection(self.features(pictures)), dim=1)
 
-    def trained(self) -> dict[str, Tensor]:
-        """What training changes, by name."""
-        found: dict[str, Tensor] = {
+    def collect_trained(self) -> dict[str, Tensor]:
+        """The tensors that training changes, by name."""
+        tensors: dict[str, Tensor] = {
             f"network.{name}": self.embedding.network.get_parameter(name) for name in self.tuned
         }
-        return found | {f"projection.{name}": value for name, value in self.projection.named_parameters()}
+        return tensors | {f"projection.{name}": value for name, value in self.projection.named_parameters()}
 
-    def take(self, values: dict[str, Tensor]) -> None:
-        """Set what `trained` names."""
+    def restore(self, values: dict[str, Tensor]) -> None:
+        """Set the tensors that `collect_trained` names."""
         with torch.no_grad():
-            for name, value in self.trained().items():
+            for name, value in self.collect_trained().items():
                 value.copy_(values[name])
 
 
-def _learner(
+def _build_learner(
     model: Model, training: Training, data: TrainingData, pool: ThreadPoolExecutor, device: torch.device
 ) -> _Learner:
     """The model with a projection on the main axes of the training pictures. All processes take the first one's."""
-    features = _features(model, training, device)
-    embeddings = _embedded(features, data, model.preprocessing.size_px, pool)
+    features = _choose_features(model, training, device)
+    embeddings = _embed_all(features, data, model.preprocessing.size_px, pool)
     dim = min(training.settings.dim, model.dim)
-    axes = projection(Moments.of(embeddings), dim, whitening=0.0)
+    axes = fit_projection(Moments.of(embeddings), dim, whitening=0.0)
     return _Learner(model, training.settings.layers, features, *axes).to(device)
 
 
-def _features(model: Model, training: Training, device: torch.device) -> Features:
+def _choose_features(model: Model, training: Training, device: torch.device) -> Features:
     """The model's embeddings; by the engine of `embed` where it is faster, on a CPU, and the network stays as it is."""
     if device.type == "cpu" and not training.settings.layers:
-        forward = forward_engine(model, "auto", training.threads, "cpu")
+        forward = choose_engine(model, "auto", training.threads, "cpu")
         return lambda pictures: torch.from_numpy(forward(pictures.numpy()))
     module = model.module.to(device).to(memory_format=torch.channels_last)  # half as fast again on a CPU
     return lambda pictures: module(pictures.to(device))
 
 
-class _Run:
-    """A training under way: what is done so far stands in `progress`."""
+class _Trainer:
+    """Trains a model epoch by epoch. `progress` holds what is done so far."""
 
     def __init__(self, training: Training, model: Model, learner: _Learner, pool: ThreadPoolExecutor) -> None:
         self.training, self.model, self.learner, self.pool = training, model, learner, pool
@@ -199,40 +199,44 @@ class _Run:
         self.miner, self.loss, self.triplet_loss = MultiSimilarityMiner(), MultiSimilarityLoss(), TripletMarginLoss()
 
     def go_on(self, data: TrainingData, held_out: TrainingData, processes: int) -> None:
-        """From the checkpoint, if there is one, to the end."""
+        """Train from the checkpoint, if there is one, to the end."""
         settings = self.training.settings
         learner: nn.Module = DistributedDataParallel(self.learner) if processes > 1 else self.learner
-        batches = _least(max(1, len(data) // (settings.classes_per_batch * settings.pictures_per_class)), processes)
+        batches = _agree_on_least(
+            max(1, len(data) // (settings.classes_per_batch * settings.pictures_per_class)), processes
+        )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer,
             [group["lr"] for group in self.optimizer.param_groups],
             total_steps=settings.epochs * batches,
         )
-        self._resume(schedule)
+        self._read_checkpoint(schedule)
         while not self._is_over():
             began = time.monotonic()
             epoch = len(self.progress.epochs)
             figures: dict[str, Any] = {"epoch": epoch}
             if epoch:  # the first is the model before training
-                figures["loss"] = self._epoch(learner, data, schedule, epoch, batches)
-            figures |= _firsts(self._recall(held_out), processes)
+                figures["loss"] = self._train_epoch(learner, data, schedule, epoch, batches)
+            figures |= _take_first(self._measure_recall(held_out), processes)
             figures["seconds"] = round(time.monotonic() - began, 1)
             self.progress.epochs.append(figures)
             if self.progress.best == epoch:
-                self.best = {name: value.detach().cpu().clone() for name, value in self.learner.trained().items()}
+                self.best = {
+                    name: value.detach().cpu().clone() for name, value in self.learner.collect_trained().items()
+                }
             if _is_first():
-                print(_line(figures), flush=True)  # what a process prints, TorchDistributor passes on
-                self._keep(schedule)
+                print(_format_epoch(figures), flush=True)  # what a process prints, TorchDistributor passes on
+                self._write_checkpoint(schedule)
 
     def _is_over(self) -> bool:
         done, settings = len(self.progress.epochs) - 1, self.training.settings
         return done >= settings.epochs or (done >= 0 and done - self.progress.best >= settings.patience)
 
-    def _epoch(self, learner: nn.Module, data: TrainingData, schedule: Any, epoch: int, batches: int) -> float:
+    def _train_epoch(self, learner: nn.Module, data: TrainingData, schedule: Any, epoch: int, batches: int) -> float:
         """One pass; gives the mean loss."""
         losses = []
         for codes, pictures, triplets in self._batches(data, epoch, batches):
-            loss = self._loss(learner(pictures), codes, triplets)
+            loss = self._compute_loss(learner(pictures), codes, triplets)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
@@ -240,7 +244,7 @@ class _Run:
             losses.append(loss.item())
         return float(np.mean(losses))
 
-    def _loss(self, embeddings: Tensor, codes: Tensor, triplets: int) -> Tensor:
+    def _compute_loss(self, embeddings: Tensor, codes: Tensor, triplets: int) -> Tensor:
         """Of embeddings of the classes `codes`, and behind them of the three pictures of each of `triplets`."""
         ours = embeddings[: len(codes)]
         total: Tensor = self.loss(ours, codes, self.miner(ours, codes))
@@ -251,54 +255,54 @@ class _Run:
         return total
 
     def _batches(self, data: TrainingData, epoch: int, batches: int) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Classes, augmented pictures, number of triplets of each batch; the next is made while one is trained on."""
+        """Classes, augmented pictures and number of triplets of each batch. The next is made while one trains."""
         settings = self.training.settings
         seed = settings.seed + 1_000 * epoch
         first = epoch * batches
-        drawn = _in_turn(data, settings, first, batches, seed)
+        drawn = _draw_batches(data, settings, first, batches, seed)
         order = np.random.default_rng(seed).permutation(len(data.triplets))
-        augmented = augmenter(self.model.preprocessing.size_px, settings.augmentation, settings.seed)
+        augmented = make_augmenter(self.model.preprocessing.size_px, settings.augmentation, settings.seed)
 
-        def made(number: int, codes: Rows, rows: Rows, triplets: Rows) -> tuple[Tensor, Tensor, int]:
+        def make_batch(number: int, codes: Rows, rows: Rows, triplets: Rows) -> tuple[Tensor, Tensor, int]:
             pictures = data.pictures(np.concatenate([rows, triplets.ravel()]), self.pool)
             return torch.from_numpy(codes).to(self.device), augmented(pictures, first + number), len(triplets)
 
         with ThreadPoolExecutor(1) as ahead:
             parts = (data.triplets[part] for part in np.array_split(order, batches))
             work = (
-                ahead.submit(made, number, *labelled, part)
+                ahead.submit(make_batch, number, *labelled, part)
                 for number, (labelled, part) in enumerate(zip(drawn, parts, strict=True))
             )
-            coming = next(work)
-            for following in work:
-                yield coming.result()
-                coming = following
-            yield coming.result()
+            current = next(work)
+            for following in work:  # which submits one batch more, made while the current one is trained on
+                yield current.result()
+                current = following
+            yield current.result()
 
-    def _recall(self, held_out: TrainingData) -> dict[str, dict[str, float]]:
+    def _measure_recall(self, held_out: TrainingData) -> dict[str, dict[str, float]]:
         """recall@1 and the number of queries by kind of label, each held-out picture a query among the others."""
         rows = np.arange(len(held_out))
-        embeddings = _embedded(self.learner, held_out, self.model.preprocessing.size_px, self.pool)
+        embeddings = _embed_all(self.learner, held_out, self.model.preprocessing.size_px, self.pool)
         labels = [np.where(codes == UNKNOWN, NO_LABEL, codes) for codes in held_out.labels.values()]
-        rankings = nearest(embeddings, labels, [Block(embeddings, labels, rows, rows)], 1)
-        found = {
+        rankings = rank_gallery(embeddings, labels, [Block(embeddings, labels, rows, rows)], 1)
+        hits_by_kind = {
             kind: ranking.relevant[ranking.total > 0, 0]
             for kind, ranking in zip(held_out.labels, rankings, strict=True)
             if ranking.total.any()
         }
-        if not found:
+        if not hits_by_kind:
             raise TrainingImpossible(
                 "no two held-out pictures have a label in common, so nothing tells whether training helps: "
                 "raise fine_tune.validation_share, or give more pictures"
             )
         return {
-            "recall@1": {kind: round(float(hits.mean()), 4) for kind, hits in found.items()},
-            "queries": {kind: len(hits) for kind, hits in found.items()},
+            "recall@1": {kind: round(float(hits.mean()), 4) for kind, hits in hits_by_kind.items()},
+            "queries": {kind: len(hits) for kind, hits in hits_by_kind.items()},
         }
 
-    def result(self) -> model_file.ModelFile:
-        """The model with what the best epoch made of it."""
-        base = model_file.opened(self.training.model)
+    def build_model_file(self) -> model_file.ModelFile:
+        """Return the model as the best epoch left it."""
+        base = model_file.resolve(self.training.model)
         network = {
             name.removeprefix("network."): value for name, value in self.best.items() if name.startswith("network.")
         }
@@ -306,20 +310,20 @@ class _Run:
         figures = {"epochs": self.progress.epochs, "best": self.progress.best}
         return model_file.ModelFile(base.settings, {**base.network, **network}, (*base.projections, pair), figures)
 
-    def _keep(self, schedule: Any) -> None:
+    def _write_checkpoint(self, schedule: Any) -> None:
         state = {
-            "fingerprint": self._fingerprint(),
+            "fingerprint": self._describe_training(),
             "epochs": json.dumps(self.progress.epochs),
             "best": self.best,
-            "trained": self.learner.trained(),
+            "trained": self.learner.collect_trained(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": schedule.state_dict(),
         }
-        with files.written_atomically(checkpoint(self.training.out)) as path:
+        with files.write_atomically(checkpoint_uri(self.training.out)) as path:
             torch.save(state, path)
 
-    def _resume(self, schedule: Any) -> None:
-        uri = checkpoint(self.training.out)
+    def _read_checkpoint(self, schedule: Any) -> None:
+        uri = checkpoint_uri(self.training.out)
         try:
             content = files.read_bytes(uri)
         except FileNotFoundError:
@@ -329,70 +333,70 @@ class _Run:
             fingerprint = state["fingerprint"]
         except Exception as error:  # what a damaged file raises depends on where it is damaged
             raise ModelInvalid(f"the checkpoint {uri} is damaged: delete it to start anew") from error
-        if fingerprint != self._fingerprint():
+        if fingerprint != self._describe_training():
             raise ModelInvalid(
                 f"the checkpoint {uri} is of a training of another model or with other settings: delete it to start "
                 "anew, or give another --out"
             )
         self.progress.epochs = json.loads(state["epochs"])
         self.best = state["best"]
-        self.learner.take(state["trained"])
+        self.learner.restore(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
 
-    def _fingerprint(self) -> str:
-        """What must be the same for a checkpoint to be gone on from."""
-        shapes = {name: list(value.shape) for name, value in self.learner.trained().items()}
+    def _describe_training(self) -> str:
+        """A text of all that must be the same if training is to go on from a checkpoint."""
+        shapes = {name: list(value.shape) for name, value in self.learner.collect_trained().items()}
         return json.dumps([self.model.model_id, shapes, self.training.settings.model_dump(mode="json")])
 
 
-def _in_turn(
+def _draw_batches(
     data: TrainingData, settings: FineTuneSettings, first: int, batches: int, seed: int
 ) -> Iterator[tuple[Rows, Rows]]:
     """Classes and rows of batches number `first` and on, each balanced by one kind of label."""
     # In a process's share of the pictures, a kind may have no two classes to tell apart.
-    kinds = [codes for codes in data.labels.values() if len(drawable(codes)) > 1] or [*data.labels.values()]
+    kinds = [codes for codes in data.labels.values() if len(group_drawable(codes)) > 1] or [*data.labels.values()]
     share = -(-batches // len(kinds))
     size = settings.classes_per_batch, settings.pictures_per_class, share
-    drawn = [balanced_batches(codes, *size, seed + place) for place, codes in enumerate(kinds)]
+    drawn = [draw_balanced_batches(codes, *size, seed + place) for place, codes in enumerate(kinds)]
     for number in range(first, first + batches):
         place = number % len(kinds)
         rows = next(drawn[place])
         yield kinds[place][rows], rows
 
 
-def _line(epoch: dict[str, Any]) -> str:
+def _format_epoch(epoch: dict[str, Any]) -> str:
     recall = ", ".join(f"same {kind} {value:.3f}" for kind, value in epoch["recall@1"].items())
     loss = f"loss {epoch['loss']:.3f}, " if "loss" in epoch else ""
     return f"epoch {epoch['epoch']}: {loss}recall@1 {recall} ({epoch['seconds']:.0f} s)"
 
 
-def checkpoint(out: str) -> str:
+def checkpoint_uri(out: str) -> str:
     """Where the checkpoint of a training of the model file `out` stands."""
     return f"{out}.checkpoint"
 
 
-def _embedded(module: Features, data: TrainingData, size_px: int, pool: ThreadPoolExecutor) -> NDArray[np.float32]:
+def _embed_all(module: Features, data: TrainingData, size_px: int, pool: ThreadPoolExecutor) -> NDArray[np.float32]:
     """(n, dim) embeddings of all pictures as they are, in order."""
-    resized = augmenter(size_px, 0.0, 0)
-    found = []
+    resized = make_augmenter(size_px, 0.0, 0)
+    parts = []
     with torch.inference_mode():
         for rows in np.array_split(np.arange(len(data)), max(1, len(data) // _BATCH)):
             if len(rows):
-                found.append(module(resized(data.pictures(rows, pool), 0)).cpu().numpy())
-    return np.concatenate(found) if found else np.empty((0, 0), np.float32)
+                parts.append(module(resized(data.pictures(rows, pool), 0)).cpu().numpy())
+    return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
 
-def _least(number: int, processes: int) -> int:
-    """The least of all processes' numbers: they must go through as many batches, as each waits for the others."""
+def _agree_on_least(number: int, processes: int) -> int:
+    """Return the least of all processes' numbers. They wait for each other, so they must go through as many batches."""
     every: list[int] = [number] * processes
     if processes > 1:
         dist.all_gather_object(every, number)
     return min(every)
 
 
-def _firsts(value: Any, processes: int) -> Any:
-    """The first process's value: by it all end after the same epoch."""
+def _take_first(value: Any, processes: int) -> Any:
+    """Return the first process's value, so that all end after the same epoch."""
     shared = [value]
     if processes > 1:
         dist.broadcast_object_list(shared)

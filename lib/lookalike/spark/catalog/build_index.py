@@ -18,10 +18,16 @@ from pyspark.sql import functions as F
 
 from lookalike import files, schemas
 from lookalike.config import IndexSettings
-from lookalike.kernels.index import build as index
 from lookalike.kernels.index import choose_search, shards
-from lookalike.kernels.index.build import PACK_BYTES
-from lookalike.kernels.index.spec import PACKED, IndexSpec, index_spec
+from lookalike.kernels.index.build import (
+    PACK_BYTES,
+    create_index,
+    fill_index,
+    stack_embeddings,
+    to_halves,
+    to_shard_rows,
+)
+from lookalike.kernels.index.spec import PACKED, IndexSpec, choose_index
 from lookalike.spark.catalog.gallery import read_gallery
 from lookalike.spark.catalog.quantizer import (
     Former,
@@ -124,7 +130,7 @@ def plan_versions(run: Run, versions: Sequence[Version]) -> list[Plan]:
 def plan_builds(versions: Iterable[tuple[str, str, int]], dim: int, settings: IndexSettings) -> list[Plan]:
     """What `build_shards` will build for `versions`, each a category, its version and its number of images."""
     return [
-        Plan(category, version, images, dim, index_spec(images, dim, settings))
+        Plan(category, version, images, dim, choose_index(images, dim, settings))
         for category, version, images in versions
     ]
 
@@ -204,9 +210,9 @@ def _train(rows: DataFrame, build: Build, cores: int) -> dict[str, Outcome]:
         faiss.omp_set_num_threads(threads)
         plan = plans[key[0].as_py()]
         table = pa.Table.from_batches(list(batches))
-        embeddings = index.embeddings_of(table)[np.argsort(table["vector_id"].to_numpy())]
+        embeddings = stack_embeddings(table)[np.argsort(table["vector_id"].to_numpy())]
         trained, outcome = train_or_reuse(build.root, plan.spec, plan.former, embeddings, build.settings)
-        with files.written_atomically(build.trained_path(plan.category)) as path:
+        with files.write_atomically(build.trained_path(plan.category)) as path:
             faiss.write_index(trained, str(path))
         yield pa.RecordBatch.from_pylist([{"category": plan.category, **asdict(outcome)}], schema=_TRAINED)
 
@@ -288,9 +294,11 @@ def _filled_shard(
             else {"trained_version": plan.version, "trained_error": outcome.error}
         )
     else:
-        empty, training = index.empty_index(plan.spec, plan.dim), {}
-    rows = index.fill(empty, batches)
-    described = shards.write(build.root, plan.category, plan.version, build.run_id, shard, empty, rows, build.model_id)
+        empty, training = create_index(plan.spec, plan.dim), {}
+    rows = fill_index(empty, batches)
+    described = shards.write_shard(
+        build.root, plan.category, plan.version, build.run_id, shard, empty, rows, build.model_id
+    )
     return {
         "category": plan.category,
         "version": plan.version,
@@ -305,16 +313,16 @@ def _filled_shard(
 
 
 def _filled_pack(build: Build, number: int, batches: Iterable[pa.RecordBatch]) -> list[dict[str, Any]]:
-    table = index.with_halves(batches)
+    table = to_halves(batches)
     versions = table.group_by(["category", "version"]).aggregate([]).to_pylist()
     version_of = {row["category"]: row["version"] for row in versions}
     # Of this run alone: what another run packs, after a crash or at the same time, has other neighbours.
     path = f"shards/packs/{build.run_id}/{number:05d}.arrow"
     categories: Any = table["category"].combine_chunks()
-    described = shards.write_pack(build.root, path, categories, index.shard_rows(table), build.model_id)
+    described = shards.write_pack(build.root, path, categories, to_shard_rows(table), build.model_id)
     rows = []
     for row in described:
-        search, recall = choose_search.exact_search(row["ntotal"], row.pop("products"), build.settings)
+        search, recall = choose_search.choose_exact_search(row["ntotal"], row.pop("products"), build.settings)
         rows.append(
             {
                 "version": version_of[row["category"]],
@@ -369,7 +377,7 @@ def _chosen(build: Build, plan: Plan, rows: list[dict[str, Any]]) -> list[dict[s
     if rows[0]["trained_version"] is not None and rows[0]["trained_nprobe"] is None:
         chosen |= {"trained_nprobe": search.nprobe, "trained_candidates": search.candidates, "trained_recall": recall}
     elif plan.former and rows[0]["trained_version"] is not None:
-        chosen["kept_recall"] = sample.recall(plan.former.search)
+        chosen["kept_recall"] = sample.measure(plan.former.search)
     return [{**row, **chosen} for row in rows]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from lookalike.kernels.categories import predictor
+from lookalike.kernels.categories.predictor import pick_latest
 from lookalike.spark.run import Run
 
 PredictorRow = Mapping[str, Any]
@@ -15,4 +15,4 @@ PredictorRow = Mapping[str, Any]
 def read_latest_predictor(run: Run, model_id: str) -> PredictorRow:
     """The row of the predictor that serves the model. Raises NotPredictable."""
     rows = run.tables.read("category_predictors").where(F.col("model_id") == model_id).collect()
-    return predictor.latest([row.asDict(recursive=True) for row in rows], model_id)
+    return pick_latest([row.asDict(recursive=True) for row in rows], model_id)

@@ -191,7 +191,7 @@ class Measured:
         names = pa.concat_arrays([shard.product_ids for shard in gallery.shards])
         image_ids = pa.concat_arrays([shard.image_ids for shard in gallery.shards])
         query_rows = pc.index_in(table["product_id"].combine_chunks(), names).to_numpy()
-        _, truth = metrics.exact_similar(vectors, products, available, products[query_rows], KNN_K)
+        _, truth = metrics.search_exactly(vectors, products, available, products[query_rows], KNN_K)
 
         lengths = pc.fill_null(pc.list_value_length(table["image_ids"]), 0).to_numpy()
         query = np.repeat(np.arange(len(lengths)), lengths)

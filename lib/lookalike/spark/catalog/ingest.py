@@ -87,7 +87,7 @@ def check_ingested(run: Run) -> None:
 
     For a stage that runs as a job of its own. What an older release took in is not known, and passes.
     """
-    uri = files.redacted(run.settings.manifest or "")
+    uri = files.redact(run.settings.manifest or "")
     taken = run.tables.read("runs").where("stage = 'ingest'").orderBy(F.desc("started_at"))
     last = taken.where((F.col("manifest") == uri) | F.col("manifest").isNull()).first()
     if last is None:

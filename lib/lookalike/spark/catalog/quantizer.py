@@ -13,8 +13,8 @@ from pyspark.sql import functions as F
 from lookalike import FORMAT_VERSION
 from lookalike.config import IndexSettings
 from lookalike.errors import ShardDamaged
-from lookalike.kernels.index import build as index
 from lookalike.kernels.index import shards
+from lookalike.kernels.index.build import measure_quantization_error, train_index
 from lookalike.kernels.index.search import SearchSpec
 from lookalike.kernels.index.shards import Float32s
 from lookalike.kernels.index.spec import IndexSpec
@@ -79,14 +79,14 @@ def train_or_reuse(
     kept, damage, former_error = None, None, None
     if former:
         try:
-            kept = shards.emptied_index(root, former.row)
-            former_error = index.quantization_error(kept, sample)
+            kept = shards.read_trained_index(root, former.row)
+            former_error = measure_quantization_error(kept, sample)
         except ShardDamaged as damaged:
             damage = str(damaged)
     if former and former_error is not None and not _grew(former, former_error, settings):
         return kept, Outcome(True, former_error, former_error, damage)
-    trained = index.train(spec, sample, settings.seed)
-    return trained, Outcome(False, index.quantization_error(trained, sample), former_error, damage)
+    trained = train_index(spec, sample, settings.seed)
+    return trained, Outcome(False, measure_quantization_error(trained, sample), former_error, damage)
 
 
 def _grew(former: Former, error: float, settings: IndexSettings) -> bool:

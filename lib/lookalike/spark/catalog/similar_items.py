@@ -95,7 +95,7 @@ def _matches(gallery: Gallery, block: Block, k: int) -> Iterator[pa.RecordBatch]
     first, last = np.searchsorted(shard.product_starts[:-1], [block.start, block.stop]).tolist()
     for start in range(first, last, BATCH_PRODUCTS):
         products = range(start, min(start + BATCH_PRODUCTS, last))
-        found = search.similar(gallery, block.place, products, k)
+        found = search.search_similar(gallery, block.place, products, k)
         first_row = shard.product_starts[start]
         columns = {
             "category": pa.repeat(row["category"], len(found.row)),

@@ -46,10 +46,10 @@ def embedding_udf(settings: Settings, model_id: str, count: Count) -> Callable[[
         if first is None:  # an empty task, for which no model need be loaded
             return
         # Here, as torch takes ten seconds to import, and given embeddings need none of it.
-        from lookalike.kernels.models.embedder import embedder
+        from lookalike.kernels.models.embedder import get_embedder
 
         threads, device = task_share()
-        worker = embedder(settings.model, settings.embed, threads, device, model_id)
+        worker = get_embedder(settings.model, settings.embed, threads, device, model_id)
         pictures = (content for batch in chain([first], contents) for content in batch)
         outcomes = worker.embed(enumerate(pictures))
         while some := list(islice(outcomes, _BATCH)):

@@ -38,7 +38,7 @@ class Leftovers:
     """What can go: versions, predictors of categories by the path of their file, and files below the root by path."""
 
     versions: frozenset[VersionKey]
-    files: Mapping[str, files.Listed]
+    files: Mapping[str, files.ListedFile]
     predictors: frozenset[str] = frozenset()
 
     @property
@@ -112,14 +112,14 @@ def _instant(collected: datetime) -> datetime:
     return collected.astimezone(UTC)
 
 
-def _files(root: str) -> dict[str, files.Listed]:
+def _files(root: str) -> dict[str, files.ListedFile]:
     """Files that jobs write outside the tables: shards, predictors, staging, and temporary files in the root itself."""
     found = {
         f"{folder}/{path}": file
         for folder in ("shards", "categories", "staging")
-        for path, file in files.listed(files.join(root, folder)).items()
+        for path, file in files.list_files(files.join(root, folder)).items()
     }
-    loose = files.listed(root, depth=1).items()
+    loose = files.list_files(root, depth=1).items()
     return found | {p: f for p, f in loose if p.endswith(".tmp") or p.startswith(".writable-")}
 
 

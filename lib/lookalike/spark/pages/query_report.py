@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 from lookalike import schemas
 from lookalike.errors import ManifestInvalid
 from lookalike.report import page as pages
-from lookalike.report.thumbnails import thumbnail
+from lookalike.report.thumbnails import make_thumbnail
 from lookalike.spark.catalog.gallery import select_live
 from lookalike.spark.pages.pictures import read_contents, read_images, read_pictures
 from lookalike.spark.queries.evaluate_queries import Evaluation, gallery_fingerprint, select_searchable
@@ -114,12 +114,12 @@ def _failure(
     def match(image_id: str, score: float, right: bool) -> pages.Match:
         image = images.get(image_id)
         product_id, title = (image["product_id"], image["title"]) if image else (image_id, None)
-        picture = thumbnail(contents.get(image_id, b""), _MATCH_PX)
+        picture = make_thumbnail(contents.get(image_id, b""), _MATCH_PX)
         return pages.Match(product_id, title, picture, score, right=right)
 
     wanted = match(row["right_image_id"], row["right_score"], True)
     right = row["category"] if row["product_id"] is None else wanted.title or row["product_id"]
     found = tuple(match(m["image_id"], m["score"], m["right"]) for m in row["found"][:shown])
-    picture = thumbnail(photos.get(row["query_id"], b""), _QUERY_PX)
+    picture = make_thumbnail(photos.get(row["query_id"], b""), _QUERY_PX)
     query = pages.QueryRow(row["query_id"], right, row["category"] or "", picture, found)
     return pages.Failure(query, wanted, row["rank"])

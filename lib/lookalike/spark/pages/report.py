@@ -12,7 +12,7 @@ from rich.table import Table
 from lookalike import files
 from lookalike.formats import count, rate, share
 from lookalike.report import page as pages
-from lookalike.report.thumbnails import thumbnail
+from lookalike.report.thumbnails import make_thumbnail
 from lookalike.spark.catalog.gate import GateCheck, pool_figures
 from lookalike.spark.catalog.versions import Version
 from lookalike.spark.pages.pictures import read_contents, read_images
@@ -62,9 +62,9 @@ def update_report(run: Run, summary: RunSummary) -> None:
 def _save(run: Run, page: pages.ReportPage) -> str:
     """Where it is, without secrets."""
     uri = files.join(run.settings.root, "report.html")
-    with files.written_atomically(uri) as path:
+    with files.write_atomically(uri) as path:
         path.write_text(pages.render(page), encoding="utf-8")
-    return files.redacted(uri)
+    return files.redact(uri)
 
 
 def gather_page(run: Run, summary: RunSummary) -> pages.ReportPage:
@@ -206,7 +206,7 @@ def _training(run: Run) -> pages.Training | None:
         return None
     from lookalike.kernels.models import model_file  # here, as torch takes ten seconds to import
 
-    figures = model_file.opened(run.settings.model).figures
+    figures = model_file.resolve(run.settings.model).figures
     if "epochs" not in figures:
         return None
     epochs = (pages.Epoch(epoch["epoch"], epoch.get("loss"), epoch["recall@1"]) for epoch in figures["epochs"])
@@ -221,7 +221,7 @@ def count_rejections(images: DataFrame) -> tuple[pages.RejectReason, ...]:
     rows = rejected.withColumn("place", place).withColumn("size", size).where(F.col("place") <= _EXAMPLES).collect()
     reasons: dict[tuple[int, str], list[pages.RejectExample]] = {}
     for row in sorted(rows, key=lambda row: (-row["size"], row["reason"], row["place"])):
-        uri = files.redacted(row["uri"]) if row["uri"] else None
+        uri = files.redact(row["uri"]) if row["uri"] else None
         reasons.setdefault((row["size"], row["reason"]), []).append(pages.RejectExample(row["image_id"], uri))
     return tuple(pages.RejectReason(reason, size, tuple(examples)) for (size, reason), examples in reasons.items())
 
@@ -265,7 +265,7 @@ def _query_row(
 ) -> pages.QueryRow:
     query = images[now[0]["image_id"]]
     matches, matches_before = (_matches(rows, images, contents) for rows in (now, before))
-    picture = thumbnail(contents.get(query["image_id"], b""), _QUERY_PX)
+    picture = make_thumbnail(contents.get(query["image_id"], b""), _QUERY_PX)
     return pages.QueryRow(now[0]["product_id"], query["title"], now[0]["category"], picture, matches, matches_before)
 
 
@@ -275,7 +275,7 @@ def _matches(rows: Sequence[Row], images: Mapping[str, Row], contents: Mapping[s
         pages.Match(
             product_id=row["similar_product_id"],
             title=images[row["similar_image_id"]]["title"],
-            picture=thumbnail(contents.get(row["similar_image_id"], b""), _MATCH_PX),
+            picture=make_thumbnail(contents.get(row["similar_image_id"], b""), _MATCH_PX),
             score=row["score"],
             exact=images[row["similar_image_id"]]["content_hash"] == images[row["image_id"]]["content_hash"],
         )

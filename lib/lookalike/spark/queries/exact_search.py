@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from lookalike import files
 from lookalike.kernels.evaluation import retrieval
 from lookalike.kernels.evaluation.metrics import TIE, Codes, Floats
-from lookalike.kernels.evaluation.retrieval import NO_LABEL, Block, Bools, Nearest, Ranking
+from lookalike.kernels.evaluation.retrieval import NO_LABEL, Block, Bools, NearestImages, Ranking
 from lookalike.spark.tables import to_spark_schema
 from lookalike.spark.tasks import group_by_size
 
@@ -60,7 +60,7 @@ _RANKED = pa.schema(
 def write_queries(queries: DataFrame, uri: str) -> str:
     """Write `queries` (query_id, product_id, category, image_id, content_hash, embedding); gives their one file."""
     queries.coalesce(1).write.parquet(uri)
-    (name,) = (name for name in files.listed(uri) if name.endswith(".parquet"))
+    (name,) = (name for name in files.list_files(uri) if name.endswith(".parquet"))
     return files.join(uri, name)
 
 
@@ -125,7 +125,7 @@ def _search(uri: str, count: Callable[[int], None], batches: Iterable[pa.RecordB
             count(len(table))
 
     labels = [queries.labels(column) for column in LABELS.values()]
-    found = retrieval.nearest(queries.embeddings, labels, blocks(), DEPTH)
+    found = retrieval.rank_gallery(queries.embeddings, labels, blocks(), DEPTH)
     if image_ids:
         names = pa.concat_arrays([chunk for ids in image_ids for chunk in ids.chunks])
         for relevant, kind in zip(LABELS, found, strict=True):
@@ -147,7 +147,9 @@ def _same(queries: pa.ChunkedArray, gallery: pa.ChunkedArray) -> pd.DataFrame:
     return left.merge(right, on="text")[["query", "row"]]
 
 
-def _rows(query_ids: pa.ChunkedArray, relevant: str, found: Nearest, names: pa.StringArray) -> Iterator[pa.RecordBatch]:
+def _rows(
+    query_ids: pa.ChunkedArray, relevant: str, found: NearestImages, names: pa.StringArray
+) -> Iterator[pa.RecordBatch]:
     """_FOUND of the queries that have a label of this kind. Only the first SHOWN images are named."""
     asked = np.flatnonzero(found.labels != NO_LABEL)
     shown = np.arange(found.rows.shape[1]) < SHOWN
@@ -187,7 +189,7 @@ def _figures(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         relevant = np.zeros(places.shape, bool)
         relevant[places] = flat.field("right").to_numpy(zero_copy_only=False)
         ranking = Ranking(relevant, batch["right_images"].to_numpy())
-        rank = retrieval.first_place(ranking)
+        rank = retrieval.find_first_place(ranking)
         columns = {
             "found": _shown(flat, places),
             "rank": pa.array(rank, pa.int32(), mask=rank == 0),

@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from lookalike import delta_log, files, reasons, schemas
 from lookalike.config import IngestSettings
 from lookalike.errors import ConfigInvalid, ManifestInvalid, ModelMismatch, NotPredictable
-from lookalike.kernels.categories import predictor as predicting
+from lookalike.kernels.categories.predictor import Predictor, count_most_probable, open_predictor, predict_among
 from lookalike.spark.catalog.audit import read_live
 from lookalike.spark.catalog.category_predictors import read_latest_predictor
 from lookalike.spark.catalog.gallery import select_live
@@ -105,10 +105,10 @@ def match_queries(run: Run, uri: str, out: str) -> None:
 
 def check_replaceable(out: str) -> None:
     """Raises ConfigInvalid unless there is nothing at `out`, or what an earlier run left there."""
-    if not files.listed(out):
+    if not files.list_files(out):
         return
-    if delta_log.commits(out):
-        fields = delta_log.opened(out).schema().fields
+    if delta_log.list_commits(out):
+        fields = delta_log.open_table(out).schema().fields
         if [field.name for field in fields] == schemas.MATCHES.names:
             return
     raise ConfigInvalid(f"--out {out}: something else is there, and would be replaced; give a new place")
@@ -248,9 +248,9 @@ def _predict(
         if not batch.num_rows:
             continue
         embeddings = matrix(batch["embedding"])
-        names, probabilities = predicting.among(_predictor(root, file), embeddings, live_categories)
+        names, probabilities = predict_among(_predictor(root, file), embeddings, live_categories)
         order = np.argsort(-probabilities, axis=1, kind="stable")
-        taken = [predicting.best(line, share) for line in probabilities]
+        taken = [count_most_probable(line, share) for line in probabilities]
         query = np.repeat(np.arange(len(order)), taken)
         place = np.concatenate([line[:most] for line, most in zip(order, taken, strict=True)])
         columns = [
@@ -262,9 +262,9 @@ def _predict(
 
 
 @lru_cache(maxsize=1)
-def _predictor(root: str, file: File) -> predicting.Predictor:
+def _predictor(root: str, file: File) -> Predictor:
     """Kept open from task to task of a Python worker."""
-    return predicting.open_predictor(root, dict(file))
+    return open_predictor(root, dict(file))
 
 
 def rank_products(run: Run, matches: DataFrame, rows: DataFrame, pairs: DataFrame, here: Live) -> DataFrame:

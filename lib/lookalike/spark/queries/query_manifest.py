@@ -54,7 +54,7 @@ def read_queries(run: Run, uri: str) -> Queries:
     rows = read_input(run.spark, uri, _QUERIES)
     rows = rows.withColumns({name: F.nullif(F.trim(name), F.lit("")) for name in ("query_id", "uri", *_RIGHT)})
     count = _check(rows, uri, needs_embedding=run.given_dim is not None)
-    shown = files.redacted(uri)
+    shown = files.redact(uri)
     return Queries(shown.rstrip("/").rpartition("/")[2], shown, pin_files(rows).checksum, rows, count)
 
 

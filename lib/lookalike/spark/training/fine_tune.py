@@ -9,8 +9,8 @@ from pyspark.ml.torch.distributor import TorchDistributor
 from lookalike import config, files
 from lookalike.errors import LookalikeError
 from lookalike.kernels.models.load import load_model
-from lookalike.kernels.training.fine_tune import Progress, Training, checkpoint, train
-from lookalike.model_card import model_card
+from lookalike.kernels.training.fine_tune import Progress, Training, checkpoint_uri, train
+from lookalike.model_card import render_model_card
 from lookalike.spark.origin import Origin
 from lookalike.spark.run import Run, console
 from lookalike.spark.training.training_set import TrainingCounts, write_training_set
@@ -36,9 +36,9 @@ def fine_tune(run: Run, out: str) -> str:
     finally:
         files.remove(folder)
     model_id = load_model(config.ModelSettings(name=out)).model_id
-    with files.written_atomically(out.removesuffix(config.MODEL_FILE_SUFFIX) + ".md") as path:
+    with files.write_atomically(out.removesuffix(config.MODEL_FILE_SUFFIX) + ".md") as path:
         path.write_text(_card(run, model_id, model.model_id, counts, progress), encoding="utf-8")
-    files.remove(checkpoint(out))
+    files.remove(checkpoint_uri(out))
     if not progress.best:
         console().print("no epoch found more than the model before training, so that is what was written")
     return model_id
@@ -77,11 +77,11 @@ def _is_local(run: Run) -> bool:
 
 def _card(run: Run, model_id: str, base: str, counts: TrainingCounts, progress: Progress) -> str:
     origin = Origin.here()
-    return model_card(
+    return render_model_card(
         model_id=model_id,
         base=base,
         settings=run.settings.fine_tune.model_dump(mode="json"),
-        manifest=files.redacted(run.settings.manifest or ""),
+        manifest=files.redact(run.settings.manifest or ""),
         code_version=origin.code_version or "",
         counts={
             "ledger rows": counts.rows,

@@ -22,8 +22,8 @@ from rich.table import Table
 from lookalike import FORMAT_VERSION, files, schemas
 from lookalike.config import CategoriesSettings
 from lookalike.errors import NotPredictable, PredictorDamaged
-from lookalike.kernels.categories import predictor as predicting
 from lookalike.kernels.categories import same_product
+from lookalike.kernels.categories.predictor import open_predictor, write_predictor
 from lookalike.kernels.categories.same_product import Pair, SameProduct
 from lookalike.spark.catalog.audit import read_live
 from lookalike.spark.catalog.category_predictors import PredictorRow, read_latest_predictor
@@ -35,7 +35,7 @@ from lookalike.spark.tables import make_arrow_rows, select_versions, to_spark_sc
 from lookalike.spark.tasks import TASK_IMAGES, group_by_size, run_tasks
 
 if TYPE_CHECKING:  # only the one task that fits needs scikit-learn
-    from lookalike.kernels.categories.fit import Figure, Fitted
+    from lookalike.kernels.categories.fit import Figure, FitResult
 
 PAIRS = 10_000
 """Random images, at most, of which the nearest of the same and of another product are compared."""
@@ -119,7 +119,7 @@ def _fitted_before(run: Run, model_id: str, inputs: str) -> PredictorRow | None:
         row = read_latest_predictor(run, model_id)
         if row["inputs"] != inputs:
             return None
-        predicting.open_predictor(run.settings.root, row)
+        open_predictor(run.settings.root, row)
     except (NotPredictable, PredictorDamaged):
         return None
     return row
@@ -180,7 +180,7 @@ def _draw_task_pairs(root: str, seed: int, draws: Sequence[Draw]) -> Iterator[pa
     faiss.omp_set_num_threads(1)
     for draw in draws:
         (gallery,) = keep_galleries_open(root, [[row.asDict() for row in draw.shards]])
-        pairs = same_product.pairs(gallery, draw.place, draw.count, seed)
+        pairs = same_product.draw_pairs(gallery, draw.place, draw.count, seed)
         yield pa.RecordBatch.from_pylist([pair._asdict() for pair in pairs], _PAIRS)
 
 
@@ -210,14 +210,14 @@ def _fitted(order: Order, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Reco
     fitted = fit(embeddings, category, product, order.k, order.seed)
     same = fit_same_product(order.pairs, order.seed)
     path = f"categories/{order.inputs}-{order.run_id}.npz"
-    with files.written_atomically(files.join(order.root, path)) as temporary:
-        predicting.write(temporary, fitted.predictor)
+    with files.write_atomically(files.join(order.root, path)) as temporary:
+        write_predictor(temporary, fitted.predictor)
         described = {"sha256": files.sha256(temporary), "size_bytes": temporary.stat().st_size}
     row = described | {"path": path} | _describe(order, fitted, same)
     yield from pa.Table.from_pylist([row], _FITTED).to_batches()
 
 
-def _describe(order: Order, fitted: "Fitted", same: "tuple[SameProduct, Figure] | str") -> dict[str, Any]:
+def _describe(order: Order, fitted: "FitResult", same: "tuple[SameProduct, Figure] | str") -> dict[str, Any]:
     """The columns of `category_predictors` that say what was fitted, and how good it is."""
     predictor = fitted.predictor
     return {

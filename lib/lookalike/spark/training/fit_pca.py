@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from lookalike.config import ModelSettings
 from lookalike.errors import ModelInvalid
-from lookalike.kernels.models.pca import Moments, projection
+from lookalike.kernels.models.pca import Moments, fit_projection
 from lookalike.spark.catalog.gallery import select_live
 from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.run import Run
@@ -46,7 +46,7 @@ def fit_pca(run: Run, dim: int, whitening: float, out: str) -> str:
             )
         figures.images = found.n
         figures.counts = {"contents": found.n}
-        fitted = model_file.opened(run.settings.model).projected(*projection(found, dim, whitening))
+        fitted = model_file.resolve(run.settings.model).with_projection(*fit_projection(found, dim, whitening))
         model_file.write(out, fitted)
         return load_model(ModelSettings(name=out)).model_id
 

@@ -21,7 +21,7 @@ from pyspark.sql.types import BinaryType, StringType, StructType
 from lookalike import fetch
 from lookalike.config import EmbedSettings, IngestSettings, Settings
 from lookalike.kernels.pictures.decoder import Decoder
-from lookalike.kernels.pictures.images import Rejected
+from lookalike.kernels.pictures.images import Rejection
 from lookalike.spark.contents.embedding_udf import task_share
 from lookalike.spark.progress import Count
 from lookalike.unreadable import reason_of
@@ -97,7 +97,7 @@ def _stored(decode: Decoder, settings: IngestSettings, given: _Source) -> tuple[
         return content_hash, None, reason_of(error)
     content_hash = content_hash or hashlib.sha256(content).hexdigest()
     found = decode(content)
-    if isinstance(found, Rejected):
+    if isinstance(found, Rejection):
         return content_hash, None, found.reason
     file = BytesIO()
     Image.fromarray(found.pixels).save(file, "JPEG", quality=_QUALITY)
