@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
         versions = find_unpublished(run, options.force)
         published = publish(run, versions, options.why)
         print(f"{published.published:,} categories published, {published.withdrawn:,} withdrawn")
-        update_report(run, RunSummary("published" if versions else "unchanged", versions, published.checks))
+        update_report(run, RunSummary.of_publish(versions, published))
 
     return cli.run_job(job)
 

@@ -131,7 +131,7 @@ def foreseen(error: BaseException) -> LookalikeError | None:
         )
     for kind in LookalikeError.__subclasses__():
         # Raised in a Python worker, it comes back as text: "...lookalike.errors.ModelMismatch: message".
-        _, found, rest = text.partition(f"lookalike.errors.{kind.__name__}: ")
-        if found:
+        _, marker, rest = text.partition(f"lookalike.errors.{kind.__name__}: ")
+        if marker:
             return kind(rest.splitlines()[0])
     return None

@@ -15,6 +15,7 @@ class Retried(Enum):
     EACH_RUN = "by each run"
     ON_REQUEST = "when the image changes, or with `--retry-rejected all`"
     ON_CHANGE = "when the row changes"
+    EACH_JOB = "each time the job runs"
 
 
 @dataclass(frozen=True)
@@ -132,65 +133,63 @@ BEYOND_LIMITS = Reason(
 )
 
 # Queries.
-NO_PROBE = Reason("none of uri, content and embedding", Retried.ON_CHANGE, "Give each query one of them.")
-SEVERAL_PROBES = Reason(
-    "more than one of uri, content and embedding", Retried.ON_CHANGE, "Give each query one of them."
-)
+NO_PROBE = Reason("none of uri, content and embedding", Retried.EACH_JOB, "Give each query one of them.")
+SEVERAL_PROBES = Reason("more than one of uri, content and embedding", Retried.EACH_JOB, "Give each query one of them.")
 EMBEDDING_NEEDED = Reason(
     "no embedding, and the catalog's were brought",
-    Retried.ON_CHANGE,
+    Retried.EACH_JOB,
     "Give the query's embedding by the model that made the catalog's.",
 )
-NO_QUERY_ID = Reason("no query_id", Retried.ON_CHANGE, "Give each query a key.")
-DUPLICATE_QUERY_ID = Reason("duplicate query_id", Retried.ON_CHANGE, "Give each query a key of its own.")
+NO_QUERY_ID = Reason("no query_id", Retried.EACH_JOB, "Give each query a key.")
+DUPLICATE_QUERY_ID = Reason("duplicate query_id", Retried.EACH_JOB, "Give each query a key of its own.")
 CATEGORY_NOT_PUBLISHED = Reason(
-    "category is not published", Retried.ON_CHANGE, "Give a category as `status` shows it, or one above it, or none."
+    "category is not published", Retried.EACH_JOB, "Give a category as `status` shows it, or one above it, or none."
 )
 
 # Pictures of the ledger that a training skips.
 NOT_EMBEDDED = Reason(
-    "not embedded by this model", Retried.ON_CHANGE, "Run the pipeline with the model that is to be fine-tuned."
+    "not embedded by this model", Retried.EACH_JOB, "Run the pipeline with the model that is to be fine-tuned."
 )
-COPY = Reason("a copy of another picture", Retried.ON_CHANGE, "Nothing: one picture of each content is enough.")
-REJECTED_BEFORE = Reason("rejected", Retried.ON_CHANGE, "See why with `status --rejected`.")
-NO_LABEL = Reason("no label", Retried.ON_CHANGE, "Give the product a value for one of `fine_tune.labels`.")
+COPY = Reason("a copy of another picture", Retried.EACH_JOB, "Nothing: one picture of each content is enough.")
+REJECTED_BEFORE = Reason("rejected", Retried.EACH_JOB, "See why with `status --rejected`.")
+NO_LABEL = Reason("no label", Retried.EACH_JOB, "Give the product a value for one of `fine_tune.labels`.")
 NO_UNIT = Reason(
-    "no attribute {attribute} to split by", Retried.ON_CHANGE, "Give the attribute that `fine_tune.split_by` names."
+    "no attribute {attribute} to split by", Retried.EACH_JOB, "Give the attribute that `fine_tune.split_by` names."
 )
-GONE = Reason("no longer in the manifest", Retried.ON_CHANGE, "Give the training the manifest of the last run.")
+GONE = Reason("no longer in the manifest", Retried.EACH_JOB, "Give the training the manifest of the last run.")
 
 # Rows of a click log that a training skips.
-INCOMPLETE = Reason("without query_id, product_id or clicked", Retried.ON_CHANGE, "Give all three.")
-SHOWN_TWICE = Reason("a product shown twice for one query", Retried.ON_CHANGE, "Nothing: it counts once.")
-UNKNOWN_PRODUCT = Reason("of an unknown product", Retried.ON_CHANGE, "Run the pipeline with the product's images.")
-NO_PICTURE = Reason("of a product without a usable picture", Retried.ON_CHANGE, "See why with `status --rejected`.")
-NO_CLICK = Reason("of a query without a usable click", Retried.ON_CHANGE, "Nothing: it teaches nothing.")
+INCOMPLETE = Reason("without query_id, product_id or clicked", Retried.EACH_JOB, "Give all three.")
+SHOWN_TWICE = Reason("a product shown twice for one query", Retried.EACH_JOB, "Nothing: it counts once.")
+UNKNOWN_PRODUCT = Reason("of an unknown product", Retried.EACH_JOB, "Run the pipeline with the product's images.")
+NO_PICTURE = Reason("of a product without a usable picture", Retried.EACH_JOB, "See why with `status --rejected`.")
+NO_CLICK = Reason("of a query without a usable click", Retried.EACH_JOB, "Nothing: it teaches nothing.")
 ONLY_CLICKS = Reason(
-    "of a query with nothing usable that was not clicked", Retried.ON_CHANGE, "Log what was shown and not clicked, too."
+    "of a query with nothing usable that was not clicked", Retried.EACH_JOB, "Log what was shown and not clicked, too."
 )
 UNSEEN = Reason(
-    "below what was seen", Retried.ON_CHANGE, "If shoppers see more of a page, raise `fine_tune.click_reach`."
+    "below what was seen", Retried.EACH_JOB, "If shoppers see more of a page, raise `fine_tune.click_reach`."
 )
 BEYOND = Reason(
-    "beyond fine_tune.triplets_per_query", Retried.ON_CHANGE, "To take more of one query, raise that setting."
+    "beyond fine_tune.triplets_per_query", Retried.EACH_JOB, "To take more of one query, raise that setting."
 )
-NO_QUERY = Reason("of a query without a picture", Retried.ON_CHANGE, "Give `uri`, `content` or `query_image_id`.")
+NO_QUERY = Reason("of a query without a picture", Retried.EACH_JOB, "Give `uri`, `content` or `query_image_id`.")
 SEVERAL_QUERIES = Reason(
-    "of a query with several pictures", Retried.ON_CHANGE, "Give each search a `query_id` of its own."
+    "of a query with several pictures", Retried.EACH_JOB, "Give each search a `query_id` of its own."
 )
 UNKNOWN_QUERY = Reason(
-    "of a query_image_id without a usable picture", Retried.ON_CHANGE, "Give an `image_id` that is embedded."
+    "of a query_image_id without a usable picture", Retried.EACH_JOB, "Give an `image_id` that is embedded."
 )
-OWN = Reason("of the query's own product", Retried.ON_CHANGE, "Nothing: a product is no answer to its own picture.")
+OWN = Reason("of the query's own product", Retried.EACH_JOB, "Nothing: a product is no answer to its own picture.")
 OTHER_SIDE = Reason(
-    "of a product on the other side of the split", Retried.ON_CHANGE, "Nothing: training and validation stay apart."
+    "of a product on the other side of the split", Retried.EACH_JOB, "Nothing: training and validation stay apart."
 )
 CLICK_FAR = Reason(
-    "clicked, but unlike the query", Retried.ON_CHANGE, "If such clicks are meant, raise `fine_tune.clicked_within`."
+    "clicked, but unlike the query", Retried.EACH_JOB, "If such clicks are meant, raise `fine_tune.clicked_within`."
 )
 UNCLICKED_NEAR = Reason(
     "not clicked, but like the query or what was clicked",
-    Retried.ON_CHANGE,
+    Retried.EACH_JOB,
     "If such products are wrong answers, lower `fine_tune.unclicked_beyond`.",
 )
 OF_QUERY = "query picture: "

@@ -57,7 +57,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Publisher]]:
         yield [running.enter_context(publisher(name, folder / name)) for name in ("one", "two")]
 
 
-@pytest.mark.parametrize(("place", "few"), [("a local disk", 14), ("HDFS", 6)])
+@pytest.mark.parametrize(("place", "few"), [("a local disk", 6), ("HDFS", 4)])
 def test_two_publish_at_once(
     place: str, few: int, both: list[Publisher], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -82,8 +82,8 @@ fs, path = files.filesystem(sys.argv[1] + "/.writers")
 first = fs.cat_file(lock)
 while fs.cat_file(lock) == first:  # until it is renewed
     time.sleep(0.1)
-fs.rm_file(lock)
 try:
+    fs.rm_file(lock)  # the next renewal may come before this returns
     time.sleep(60)
 except KeyboardInterrupt:
     print("stopped")

@@ -255,6 +255,9 @@ def test_photos_go_the_way_of_the_catalog(spark: Any, tmp_path: Path) -> None:
     }  # fmt: skip
     assert "g0" not in [match["image_id"] for match in answers["by bytes"]["found"]]
     assert answers["by bytes"]["right_image_id"] == "g3"
+    unusable = write(tmp_path / "unusable.parquet", photos[4:7])
+    with pytest.raises(ManifestInvalid, match=r"no query has a usable photo: 1 not an image .*; 1 zero bytes"):
+        evaluate_queries(run, unusable)
     assert not (tmp_path / "root" / "staging" / run.run_id).exists()
 
 

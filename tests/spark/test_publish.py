@@ -13,12 +13,13 @@ from lookalike.errors import GateFailed, PublishConflict
 from lookalike.kernels.evaluation.metrics import wilson_interval
 from lookalike.spark.catalog import publish as module
 from lookalike.spark.catalog.audit import complete_audit, read_actions
-from lookalike.spark.catalog.churn import measure_churn
 from lookalike.spark.catalog.gate import check_gate
+from lookalike.spark.catalog.measure_churn import measure_churn
 from lookalike.spark.catalog.publish import publish
 from lookalike.spark.catalog.versions import Version, find_unpublished, name_candidates
 from lookalike.spark.operations.rollback import rollback
 from lookalike.spark.origin import Origin
+from lookalike.spark.pages.report import RunSummary
 
 
 @pytest.fixture
@@ -208,10 +209,12 @@ def test_a_category_without_images_is_withdrawn(spark: Any, root: Path) -> None:
     again = run_at(spark, root)
     done = publish(again, [])
     assert (done.published, done.withdrawn) == (0, 1)
+    summary = RunSummary.of_publish([], done)
+    assert (summary.state, summary.withdrawn) == ("published", 1)
     assert versions.live(run) == {"kept": "v1", "unreadable": "v1"}
     assert versions.audit(run)[-1] == ("withdraw", "emptied", "v1", "v1")
     before = run.tables.delta_version("publications")
-    publish(run_at(spark, root), [])
+    assert RunSummary.of_publish([], publish(run_at(spark, root), [])).state == "unchanged"
     assert run.tables.delta_version("publications") == before
     rollback(run_at(spark, root), "emptied")
     publish(run_at(spark, root), [])

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from tests.spark.versions import append, measured_rows, run_at, similar_rows
 
 from lookalike import files, schemas
-from lookalike.spark.catalog.churn import CHURN_KEY
+from lookalike.spark.catalog.measure_churn import CHURN_KEY
 from lookalike.spark.tables import Tables, make_arrow_rows, make_local_frame, select_versions
 
 SCHEMA = schemas.SIMILAR_ITEMS

@@ -170,6 +170,12 @@ def test_failed_gate_names_what_fails() -> None:
     assert "Published" not in text
 
 
+def test_withdrawn_categories_are_told() -> None:
+    text = " ".join(Outline(render(replace(ORDINARY, gate=Gate("published", withdrawn=1_200)))).text.split())
+    assert "Published Services read it now. Categories without images, withdrawn: 1,200." in text
+    assert "Every limit holds" not in text
+
+
 def test_what_was_not_measured_is_a_dash() -> None:
     text = Outline(render(EMPTY)).text
     assert formats.NOTHING in text

@@ -68,8 +68,11 @@ class GateCheck:
 
 @dataclass(frozen=True)
 class Gate:
+    """`withdrawn`: how many categories were taken down, as no image of them is left."""
+
     state: State
     checks: tuple[GateCheck, ...] = ()
+    withdrawn: int = 0
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class InputFile:
 
 
 @dataclass(frozen=True)
-class PinnedFiles:
+class InputFiles:
     """Files in order of their uris."""
 
     files: tuple[InputFile, ...]
@@ -51,14 +51,14 @@ class PinnedFiles:
             return next((file.uri for file, is_other in zip(self.files, changed, strict=True) if is_other), None)
 
 
-def pin_files(rows: DataFrame) -> PinnedFiles:
+def inspect_files(rows: DataFrame) -> InputFiles:
     """The Parquet files that `rows` are read from. Only a few kB of each are read."""
     uris = sorted(unquote(uri) for uri in rows.inputFiles())
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        return PinnedFiles(tuple(pool.map(_pin, uris)))
+        return InputFiles(tuple(pool.map(_inspect, uris)))
 
 
-def _pin(uri: str) -> InputFile:
+def _inspect(uri: str) -> InputFile:
     fs, path = files.filesystem(uri)
     info = fs.info(path)
     return InputFile(uri, int(info["size"]), _mark(info), _footer(fs, path, int(info["size"])))

@@ -49,7 +49,7 @@ def code_version() -> str:
         return __version__
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        git = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
         return __version__
-    return f"{__version__}+{found.stdout.strip()}"
+    return f"{__version__}+{git.stdout.strip()}"

@@ -56,8 +56,8 @@ def _schema_problems(schema: StructType, contract: ParquetInput) -> list[str]:
     problems += [said for names, said in contract.one_of if not set(names) & set(present)]
     for field in known:
         if field.name in present and not _fits(present[field.name], field.dataType):
-            found = present[field.name].simpleString()
-            problems.append(f"{field.name}: is {found}, must be {field.dataType.simpleString()}")
+            actual = present[field.name].simpleString()
+            problems.append(f"{field.name}: is {actual}, must be {field.dataType.simpleString()}")
     return problems
 
 
@@ -66,14 +66,14 @@ def _similar(name: str, unknown: list[str]) -> str:
     return f"; rename column {close[0]!r} to {name!r}" if close else ""
 
 
-def _fits(found: object, wanted: object) -> bool:
+def _fits(actual: object, wanted: object) -> bool:
     if isinstance(wanted, ArrayType):
-        return isinstance(found, ArrayType) and isinstance(found.elementType, FloatType | DoubleType)
-    if type(found) is type(wanted):
-        return not hasattr(wanted, "keyType") or found.simpleString() == wanted.simpleString()  # type: ignore[attr-defined]
+        return isinstance(actual, ArrayType) and isinstance(actual.elementType, FloatType | DoubleType)
+    if type(actual) is type(wanted):
+        return not hasattr(wanted, "keyType") or actual.simpleString() == wanted.simpleString()  # type: ignore[attr-defined]
     if isinstance(wanted, IntegralType):
-        return isinstance(found, IntegralType)
-    return isinstance(found, TimestampNTZType) and wanted.typeName() == "timestamp"  # type: ignore[attr-defined]
+        return isinstance(actual, IntegralType)
+    return isinstance(actual, TimestampNTZType) and wanted.typeName() == "timestamp"  # type: ignore[attr-defined]
 
 
 def _unreadable(error: Exception, contract: ParquetInput) -> str:

@@ -34,4 +34,4 @@ def pipeline(run: Run) -> None:
     except GateFailed:
         write_report(run, RunSummary("gate failed", versions, check_gate(run, versions), rows))
         raise
-    write_report(run, RunSummary("published" if versions else "unchanged", versions, published.checks, rows))
+    write_report(run, RunSummary.of_publish(versions, published, rows))

@@ -15,7 +15,7 @@ from lookalike import files, log, schemas
 from lookalike.config import Settings
 from lookalike.errors import ManifestChanged, foreseen
 from lookalike.selection import EVERYTHING, Selection
-from lookalike.spark.input_files import PinnedFiles, pin_files
+from lookalike.spark.input_files import InputFiles, inspect_files
 from lookalike.spark.manifest import read_given_dim, read_manifest
 from lookalike.spark.tables import Tables, make_arrow_rows
 
@@ -60,9 +60,9 @@ class Run:
         return read_manifest(self.spark, self.settings.manifest)
 
     @cached_property
-    def manifest_files(self) -> PinnedFiles:
+    def manifest_files(self) -> InputFiles:
         """The manifest's files as they were when the run began to read it."""
-        return pin_files(self.manifest)
+        return inspect_files(self.manifest)
 
     def check_manifest(self) -> None:
         """Raises ManifestChanged where a file of the manifest is not as it was."""
@@ -116,8 +116,8 @@ _PIPE_WIDTH = 200
 
 def console(stderr: bool = False) -> Console:
     """A console as wide as the terminal, or wide enough for tables where output goes to a file."""
-    found = Console(stderr=stderr)
-    return found if found.is_terminal else Console(stderr=stderr, width=_PIPE_WIDTH)
+    narrow = Console(stderr=stderr)
+    return narrow if narrow.is_terminal else Console(stderr=stderr, width=_PIPE_WIDTH)
 
 
 def new_run_id() -> str:

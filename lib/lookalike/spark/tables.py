@@ -316,8 +316,8 @@ class Tables:
             merge.whenMatchedUpdate(set=update).whenNotMatchedInsert(values=insert).execute()
         except Exception as error:
             # PySpark hands some of the JVM's exceptions on as they are.
-            _, found, rest = str(error).partition(f"{_CHANGED}\n")
-            if not found:
+            _, marker, rest = str(error).partition(f"{_CHANGED}\n")
+            if not marker:
                 raise
             raise RowChanged(rest.partition("\n")[0]) from None
 

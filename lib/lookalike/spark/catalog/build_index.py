@@ -143,8 +143,8 @@ def attach_formers(run: Run, planned: Sequence[Plan]) -> list[Plan]:
     would find another name for them, and build for ever. The files of a version are registered once, so all readers of
     it see the same ones.
     """
-    found = find_formers(run, {(p.category, p.spec.factory, p.dim) for p in planned if p.spec.train_images})
-    return [replace(p, former=found.get(p.category)) for p in planned]
+    formers = find_formers(run, {(p.category, p.spec.factory, p.dim) for p in planned if p.spec.train_images})
+    return [replace(p, former=formers.get(p.category)) for p in planned]
 
 
 def build_shards(rows: DataFrame, build: Build, count: Count) -> Built:
@@ -217,8 +217,8 @@ def _train(rows: DataFrame, build: Build, cores: int) -> dict[str, Outcome]:
         yield pa.RecordBatch.from_pylist([{"category": plan.category, **asdict(outcome)}], schema=_TRAINED)
 
     columns = sample.select("task", "vector_id", "embedding").repartitionById(len(plans), "task")
-    found = columns.groupBy("task").applyInArrow(train, to_spark_schema(_TRAINED)).collect()
-    return {row["category"]: Outcome(*row[1:]) for row in found}
+    outcomes = columns.groupBy("task").applyInArrow(train, to_spark_schema(_TRAINED)).collect()
+    return {row["category"]: Outcome(*row[1:]) for row in outcomes}
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from pyspark.sql import functions as F
 from lookalike import schemas
 from lookalike.kernels.evaluation import metrics
 from lookalike.kernels.index.search import Gallery, open_galleries
-from lookalike.spark.catalog.churn import CHURN_KEY, find_uncompared, measure_churn
 from lookalike.spark.catalog.gallery import select_live, select_version_images
+from lookalike.spark.catalog.measure_churn import CHURN_KEY, find_uncompared, measure_churn
 from lookalike.spark.catalog.versions import Version, find_missing
 from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.run import Run
@@ -64,8 +64,8 @@ def evaluate(run: Run, versions: Sequence[Version]) -> None:
             with progress_bar(run.console, run.spark.sparkContext, "evaluate", total) as count:
                 if todo:
                     similar_items = select_versions(run.tables.read("similar_items"), todo)
-                    found = attach_similar_items(select_versions(products, todo), similar_items)
-                    rows = measure_versions(run, found, shard_rows, sizes, count)
+                    answers = attach_similar_items(select_versions(products, todo), similar_items)
+                    rows = measure_versions(run, answers, shard_rows, sizes, count)
                     run.tables.append_new_rows("evaluations", rows, schemas.VERSION_KEY)
             if compared:
                 run.tables.append_new_rows("evaluations", measure_churn(run, compared, products), CHURN_KEY)
@@ -76,11 +76,11 @@ def evaluate(run: Run, versions: Sequence[Version]) -> None:
 
 
 def measure_versions(
-    run: Run, found: DataFrame, shard_rows: Sequence[ShardRow], sizes: Mapping[str, int], count: Count
+    run: Run, answers: DataFrame, shard_rows: Sequence[ShardRow], sizes: Mapping[str, int], count: Count
 ) -> pa.Table:
     """Rows of `measure_versions` of versions, one a category, of these `sizes`.
 
-    `found` are their queries as `attach_similar_items` gives them, `shard_rows` their rows of `shards`.
+    `answers` are their queries as `attach_similar_items` gives them, `shard_rows` their rows of `shards`.
     """
     spec = EvaluationSpec(run.settings.root, run.run_id, run.settings.evaluate.queries, run.settings.index.seed)
     task_of, tasks = assign_tasks(sizes)
@@ -93,7 +93,7 @@ def measure_versions(
     queries, shards = (
         frame.repartitionById(tasks, "task").groupBy("task")
         for frame in (
-            found.join(F.broadcast(places), "category"),
+            answers.join(F.broadcast(places), "category"),
             run.spark.createDataFrame(pa.Table.from_pylist(placed, schemas.SHARDS.append(_TASKS.field("task")))),
         )
     )
@@ -111,11 +111,11 @@ def attach_similar_items(queries: DataFrame, similar_items: DataFrame) -> DataFr
     """`queries` with lists of `image_ids`, `similar_image_ids` and `similar_product_ids`, by rank; null for none."""
     key = ["category", "version", "product_id"]
     by_rank = F.array_sort(F.collect_list(F.struct("rank", "image_id", "similar_image_id", "similar_product_id")))
-    found = similar_items.join(queries, key, "left_semi").groupBy(*key).agg(by_rank.alias("found"))
+    lists = similar_items.join(queries, key, "left_semi").groupBy(*key).agg(by_rank.alias("lists"))
     columns = [
-        F.col(f"found.{name}").alias(f"{name}s") for name in ("image_id", "similar_image_id", "similar_product_id")
+        F.col(f"lists.{name}").alias(f"{name}s") for name in ("image_id", "similar_image_id", "similar_product_id")
     ]
-    return queries.join(found, key, "left").select(*key, *columns)
+    return queries.join(lists, key, "left").select(*key, *columns)
 
 
 def _measure_categories(spec: EvaluationSpec, count: Count, queries: pa.Table, shard_rows: pa.Table) -> pa.Table:
@@ -204,14 +204,14 @@ class Measured:
         scores[wrong | _repeated(query, products[right])] = -np.inf
 
         width = max(KNN_K, int(lengths.max(initial=0)))
-        found = np.full((len(lengths), width), -np.inf, np.float32)
-        found[np.arange(width) < lengths[:, None]] = scores
-        found = -np.sort(-found, axis=1)
+        nearest = np.full((len(lengths), width), -np.inf, np.float32)
+        nearest[np.arange(width) < lengths[:, None]] = scores
+        nearest = -np.sort(-nearest, axis=1)
         answerable = np.isfinite(truth[:, 0])
         rows = np.random.default_rng(spec.seed).permutation(_rows_with_company(products))[: spec.queries]
         return cls(
-            knn_recall=metrics.knn_recall(found, truth, KNN_K),
-            covered=np.isfinite(found[answerable, 0]),
+            knn_recall=metrics.knn_recall(nearest, truth, KNN_K),
+            covered=np.isfinite(nearest[answerable, 0]),
             recall=metrics.recall_at_k(vectors, products, RECALL_KS, np.sort(rows)),
             dangling=int(dangling.sum()),
             checked_ids=len(dangling),

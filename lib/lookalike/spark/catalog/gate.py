@@ -91,14 +91,14 @@ def _needed(version: Version, force: bool) -> set[str]:
 
 
 def _figures(run: Run, versions: Sequence[Version]) -> dict[VersionKey, dict[str, Figure]]:
-    """Figures of `versions` and of those that they were found to replace."""
+    """Figures of `versions` and of those that they are to replace."""
     live = {v.category: v.live_version for v in versions}
     keys = [v.key for v in versions] + [(category, version) for category, version in live.items() if version]
-    found: dict[VersionKey, dict[str, Figure]] = {}
+    figures: dict[VersionKey, dict[str, Figure]] = {}
     for row in run.tables.rows_of("evaluations", keys):
         if row["against"] in (None, live[row["category"]]):
-            found.setdefault(version_key_of(row), {})[row["metric"]] = row
-    return found
+            figures.setdefault(version_key_of(row), {})[row["metric"]] = row
+    return figures
 
 
 def _absolute(category: str, figures: Figures, gate: GateSettings) -> Iterator[GateCheck]:

@@ -45,9 +45,9 @@ def similar_items(run: Run, versions: Sequence[Version]) -> None:
         rows = [Row(**row) for row in run.tables.rows_of("shards", todo)]
         figures.images = sum(row["ntotal"] for row in rows)
         with progress_bar(run.console, run.spark.sparkContext, "similar_items", figures.images) as count:
-            found = find_similar_products(run.spark, rows, run.settings.root, run.settings.similar_items.k, count)
+            items = find_similar_products(run.spark, rows, run.settings.root, run.settings.similar_items.k, count)
             if rows:
-                run.tables.append_new("similar_items", found, schemas.VERSION_KEY, lacking_at)
+                run.tables.append_new("similar_items", items, schemas.VERSION_KEY, lacking_at)
         figures.counts = {"images": figures.images}
 
 
@@ -95,16 +95,16 @@ def _matches(gallery: Gallery, block: Block, k: int) -> Iterator[pa.RecordBatch]
     first, last = np.searchsorted(shard.product_starts[:-1], [block.start, block.stop]).tolist()
     for start in range(first, last, BATCH_PRODUCTS):
         products = range(start, min(start + BATCH_PRODUCTS, last))
-        found = search.search_similar(gallery, block.place, products, k)
+        nearest = search.search_similar(gallery, block.place, products, k)
         first_row = shard.product_starts[start]
         columns = {
-            "category": pa.repeat(row["category"], len(found.row)),
-            "version": pa.repeat(row["version"], len(found.row)),
-            "product_id": shard.product_ids.take(shard.product_starts[found.group + start]),
-            "rank": pa.array(found.rank.astype(np.int32)),
-            "similar_product_id": gallery.take("product_id", found.row),
-            "image_id": shard.image_ids.take(found.query + first_row),
-            "similar_image_id": gallery.take("image_id", found.row),
-            "score": pa.array(found.score),
+            "category": pa.repeat(row["category"], len(nearest.row)),
+            "version": pa.repeat(row["version"], len(nearest.row)),
+            "product_id": shard.product_ids.take(shard.product_starts[nearest.group + start]),
+            "rank": pa.array(nearest.rank.astype(np.int32)),
+            "similar_product_id": gallery.take("product_id", nearest.row),
+            "image_id": shard.image_ids.take(nearest.query + first_row),
+            "similar_image_id": gallery.take("image_id", nearest.row),
+            "score": pa.array(nearest.score),
         }
         yield pa.RecordBatch.from_pydict(columns, schema=schemas.SIMILAR_ITEMS)

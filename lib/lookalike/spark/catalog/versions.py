@@ -60,15 +60,15 @@ def find_unpublished(run: Run, force: bool = False) -> list[Version]:
     """
     rows = run.tables.read("images").where(is_selected(run.selection))
     moves = read_live_moves(run)
-    found = number_versions(
+    candidates = number_versions(
         run, name_candidates(rows, run.model_id, run.settings), moves, ahead=int(run.selection.full)
     )
     held = set() if force else find_rolled_back(moves)
-    return [v for v in found if v.version != v.live_version and v.key not in held]
+    return [v for v in candidates if v.version != v.live_version and v.key not in held]
 
 
-def number_versions(run: Run, found: DataFrame, moves: DataFrame, ahead: int = 0) -> list[Version]:
-    """`found`, candidates, by category, with the number of its full builds, and `ahead`, behind the version: `-1`.
+def number_versions(run: Run, candidates: DataFrame, moves: DataFrame, ahead: int = 0) -> list[Version]:
+    """`candidates` by category, with the number of its full builds, and `ahead`, behind the version: `-1`.
 
     So a full build of what is live is another version. The number is that of the highest that ever was live and stays
     with the category: later runs find unchanged what is, and what was rolled back from is not published again.
@@ -78,7 +78,7 @@ def number_versions(run: Run, found: DataFrame, moves: DataFrame, ahead: int = 0
         built[category] = max(built.get(category, 0), int(version.rpartition("-")[2]))
     now = {row["category"]: (row["version"], row["run_id"]) for row in read_live(run).collect()}
     versions = []
-    for row in sorted(found.collect()):
+    for row in sorted(candidates.collect()):
         category = row["category"]
         full = built.get(category, 0) + ahead
         name = f"{row['version']}-{full}" if full else row["version"]

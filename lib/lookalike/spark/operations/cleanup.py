@@ -49,29 +49,33 @@ class Leftovers:
 def cleanup(run: Run, retention_days: float, delete: bool = False) -> Leftovers:
     """Say what no live, pinned or retained version names; with `delete`, remove it. Returns what can go, or went."""
     before = datetime.now(UTC) - timedelta(days=retention_days)
-    found = _delete(run, before, retention_days) if delete else find_leftovers(run, before)
-    _print(found, delete)
-    return found
+    leftovers = _delete(run, before, retention_days) if delete else find_leftovers(run, before)
+    _print(leftovers, delete)
+    return leftovers
 
 
 def _delete(run: Run, before: datetime, retention_days: float) -> Leftovers:
     """Announce, then remove what can go, and see to the files of the tables themselves; returns what went."""
     with run.stage("cleanup") as figures:
-        found = find_leftovers(run, before)
+        leftovers = find_leftovers(run, before)
         complete_audit(run)
         gone: list[dict[str, str | None]] = [
-            {"action": "cleanup", "category": c, "version": v} for c, v in sorted(found.versions)
+            {"action": "cleanup", "category": c, "version": v} for c, v in sorted(leftovers.versions)
         ]
-        if gone or found.files or found.predictors:
+        if gone or leftovers.files or leftovers.predictors:
             nothing = {"action": "cleanup", "category": None, "version": None}
             record(run, gone or [nothing], f"retention of {retention_days:g} days")
-        found = _remove(run, found, before)
+        leftovers = _remove(run, leftovers, before)
         hours = max(_LEAST_VACUUM_HOURS, retention_days * 24)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(run.tables.compact, sorted(schemas.WITHOUT_IMAGES)))
             list(pool.map(lambda name: run.tables.vacuum(name, hours), schemas.TABLES))
-        figures.counts = {"versions": len(found.versions), "files": len(found.files), "bytes": found.size_bytes}
-    return found
+        figures.counts = {
+            "versions": len(leftovers.versions),
+            "files": len(leftovers.files),
+            "bytes": leftovers.size_bytes,
+        }
+    return leftovers
 
 
 def find_leftovers(run: Run, before: datetime) -> Leftovers:
@@ -114,13 +118,13 @@ def _instant(collected: datetime) -> datetime:
 
 def _files(root: str) -> dict[str, files.ListedFile]:
     """Files that jobs write outside the tables: shards, predictors, staging, and temporary files in the root itself."""
-    found = {
+    listed = {
         f"{folder}/{path}": file
         for folder in ("shards", "categories", "staging")
         for path, file in files.list_files(files.join(root, folder)).items()
     }
     loose = files.list_files(root, depth=1).items()
-    return found | {p: f for p, f in loose if p.endswith(".tmp") or p.startswith(".writable-")}
+    return listed | {p: f for p, f in loose if p.endswith(".tmp") or p.startswith(".writable-")}
 
 
 def _named_files(run: Run) -> dict[VersionKey, set[str]]:
@@ -149,12 +153,12 @@ def _keys(rows: DataFrame) -> set[VersionKey]:
     return {version_key_of(row) for row in rows.distinct().collect()}
 
 
-def _remove(run: Run, found: Leftovers, before: datetime) -> Leftovers:
+def _remove(run: Run, leftovers: Leftovers, before: datetime) -> Leftovers:
     """Rows, then files, of what still can go; returns it."""
-    versions = found.versions - _kept(run, before)
+    versions = leftovers.versions - _kept(run, before)
     spared = _named_files(run)
     predictors, predictors_kept = _predictors(run, before, versions)
-    predictors &= found.predictors
+    predictors &= leftovers.predictors
     needed = {path for key in spared.keys() - versions for path in spared[key]} | predictors_kept
     if predictors:
         rows = make_local_frame(run.spark, [(path,) for path in sorted(predictors)], pa.schema({"path": pa.string()}))
@@ -165,32 +169,32 @@ def _remove(run: Run, found: Leftovers, before: datetime) -> Leftovers:
             run.tables.delete(name, rows, ["category", "version"])
     # Only what is still as it was found: who wrote to it since has use for it.
     now = _files(run.settings.root)
-    gone = {path: file for path, file in found.files.items() if path not in needed and now.get(path) == file}
+    gone = {path: file for path, file in leftovers.files.items() if path not in needed and now.get(path) == file}
     for path in gone:
         files.remove(files.join(run.settings.root, path))
     files.remove_empty_folders(run.settings.root, gone)
     return Leftovers(versions, gone, predictors)
 
 
-def _print(found: Leftovers, deleted: bool) -> None:
+def _print(leftovers: Leftovers, deleted: bool) -> None:
     out = console()
-    for line in _lines(found):
+    for line in _lines(leftovers):
         out.print(line, highlight=False)
     done = "removed" if deleted else "can go; nothing was removed, --delete does it"
     out.print(
-        f"{len(found.versions):,} versions, {len(found.files):,} files, {size(found.size_bytes)}: {done}",
+        f"{len(leftovers.versions):,} versions, {len(leftovers.files):,} files, {size(leftovers.size_bytes)}: {done}",
         highlight=False,
     )
 
 
-def _lines(found: Leftovers) -> Iterator[Table]:
-    if found.versions:
+def _lines(leftovers: Leftovers) -> Iterator[Table]:
+    if leftovers.versions:
         versions = Table("category", "version", title="versions")
-        for category, version in sorted(found.versions):
+        for category, version in sorted(leftovers.versions):
             versions.add_row(escape(category), version)
         yield versions
-    if found.files:
+    if leftovers.files:
         table = Table("file", "bytes", title="files")
-        for path, file in sorted(found.files.items()):
+        for path, file in sorted(leftovers.files.items()):
             table.add_row(escape(path), f"{file.size_bytes:,}")
         yield table

@@ -91,9 +91,9 @@ def _next(run: Run, images: DataFrame) -> DataFrame:
     embedded = images.where("status IN ('embedded', 'reused')").groupBy("model_id").count()
     model = embedded.orderBy(F.desc("count")).first()
     moves = read_live_moves(run)
-    found = number_versions(run, name_candidates(images, model["model_id"] if model else "", run.settings), moves)
+    versions = number_versions(run, name_candidates(images, model["model_id"] if model else "", run.settings), moves)
     held = find_rolled_back(moves)
-    new = [(v.category, v.version, v.key in held or None) for v in found if v.version != v.live_version]
+    new = [(v.category, v.version, v.key in held or None) for v in versions if v.version != v.live_version]
     return make_local_frame(run.spark, new, _NEXT)
 
 

@@ -23,20 +23,20 @@ def read_images(run: Run, image_ids: Collection[str]) -> dict[str, Row]:
 
 def read_contents(run: Run, images: Mapping[str, Row]) -> dict[str, bytes]:
     """Bytes by image_id, of those that can still be read."""
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     by_uri = {image_id: row["uri"] for image_id, row in images.items() if row["uri"] and WITHHELD not in row["uri"]}
     others = [image_id for image_id in images if image_id not in by_uri]
     if others and run.settings.manifest:
         manifest = run.manifest.where(F.col("image_id").isin(*others))
         for row in manifest.select("image_id", "uri", "content").collect():
             if row["content"] is not None:
-                found[row["image_id"]] = bytes(row["content"])
+                contents[row["image_id"]] = bytes(row["content"])
             elif row["uri"]:
                 by_uri[row["image_id"]] = row["uri"]
-    return found | read_pictures(run.settings.ingest, by_uri)
+    return contents | fetch_pictures(run.settings.ingest, by_uri)
 
 
-def read_pictures(settings: IngestSettings, uris: Mapping[str, str]) -> dict[str, bytes]:
+def fetch_pictures(settings: IngestSettings, uris: Mapping[str, str]) -> dict[str, bytes]:
     """Bytes by key, of those `uris` that can be read."""
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         reading = pool.map(partial(_read, settings), uris.values())

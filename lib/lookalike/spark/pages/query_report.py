@@ -10,7 +10,7 @@ from lookalike.errors import ManifestInvalid
 from lookalike.report import page as pages
 from lookalike.report.thumbnails import make_thumbnail
 from lookalike.spark.catalog.gallery import select_live
-from lookalike.spark.pages.pictures import read_contents, read_images, read_pictures
+from lookalike.spark.pages.pictures import fetch_pictures, read_contents, read_images
 from lookalike.spark.queries.evaluate_queries import Evaluation, gallery_fingerprint, select_searchable
 from lookalike.spark.queries.exact_search import DEPTH
 from lookalike.spark.queries.query_figures import ALL, METRICS, group_figures
@@ -48,13 +48,14 @@ def _lines(figures: Sequence[Row], model_id: str) -> Iterable[pages.QueryFigures
     """All queries by model, the current one last; then the groups of the current one."""
     models = list(dict.fromkeys(row["model_id"] for row in figures))
     models.sort(key=lambda one: one == model_id)
+    of_models = [group_figures([row for row in figures if row["model_id"] == one]) for one in models]
     lines = [
-        (place, models.index(one), key, found)
-        for one in models
-        for place, (key, found) in enumerate(group_figures([row for row in figures if row["model_id"] == one]).items())
+        (place, model, key, by_metric)
+        for model, groups in enumerate(of_models)
+        for place, (key, by_metric) in enumerate(groups.items())
     ]
-    for _, _, (relevant, grouped_by, group), found in sorted(lines, key=lambda line: line[:2])[:_LINES]:
-        row = next(iter(found.values()))
+    for _, _, (relevant, grouped_by, group), by_metric in sorted(lines, key=lambda line: line[:2])[:_LINES]:
+        row = next(iter(by_metric.values()))
         yield pages.QueryFigures(
             relevant=relevant,
             group="all queries" if grouped_by == ALL else group,
@@ -62,12 +63,12 @@ def _lines(figures: Sequence[Row], model_id: str) -> Iterable[pages.QueryFigures
             model_id=row["model_id"],
             current=row["model_id"] == model_id,
             n=row["n"],
-            estimates=tuple(_estimate(found, metric) for metric in METRICS),
+            estimates=tuple(_estimate(by_metric, metric) for metric in METRICS),
         )
 
 
-def _estimate(found: Mapping[str, Row], metric: str) -> pages.Estimate:
-    return pages.Estimate(*(found[metric][name] for name in ("value", "low", "high")))
+def _estimate(by_metric: Mapping[str, Row], metric: str) -> pages.Estimate:
+    return pages.Estimate(*(by_metric[metric][name] for name in ("value", "low", "high")))
 
 
 def _failures(run: Run, evaluation: Row) -> tuple[pages.Failure, ...]:
@@ -105,7 +106,7 @@ def _photos(run: Run, uri: str, query_ids: Sequence[str]) -> dict[str, bytes]:
     except ManifestInvalid:  # it is gone since
         return {}
     carried = {row["query_id"]: bytes(row["content"]) for row in rows if row["content"] is not None}
-    return carried | read_pictures(run.settings.ingest, {row["query_id"]: row["uri"] for row in rows if row["uri"]})
+    return carried | fetch_pictures(run.settings.ingest, {row["query_id"]: row["uri"] for row in rows if row["uri"]})
 
 
 def _failure(
@@ -119,7 +120,7 @@ def _failure(
 
     wanted = match(row["right_image_id"], row["right_score"], True)
     right = row["category"] if row["product_id"] is None else wanted.title or row["product_id"]
-    found = tuple(match(m["image_id"], m["score"], m["right"]) for m in row["found"][:shown])
+    matches = tuple(match(m["image_id"], m["score"], m["right"]) for m in row["found"][:shown])
     picture = make_thumbnail(photos.get(row["query_id"], b""), _QUERY_PX)
-    query = pages.QueryRow(row["query_id"], right, row["category"] or "", picture, found)
+    query = pages.QueryRow(row["query_id"], right, row["category"] or "", picture, matches)
     return pages.Failure(query, wanted, row["rank"])

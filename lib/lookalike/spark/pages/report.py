@@ -14,10 +14,11 @@ from lookalike.formats import count, rate, share
 from lookalike.report import page as pages
 from lookalike.report.thumbnails import make_thumbnail
 from lookalike.spark.catalog.gate import GateCheck, pool_figures
+from lookalike.spark.catalog.publish import Published
 from lookalike.spark.catalog.versions import Version
 from lookalike.spark.pages.pictures import read_contents, read_images
 from lookalike.spark.pages.query_report import gather_query_evaluation
-from lookalike.spark.pages.replaced import Replaced, find_replaced
+from lookalike.spark.pages.replaced_versions import Replaced, find_replaced
 from lookalike.spark.run import Run, console
 from lookalike.spark.tables import VersionKey, select_versions, version_key_of
 
@@ -36,7 +37,7 @@ class RunSummary:
     """What a run did: what became of its candidate `versions` by these `checks` of the gate.
 
     `rows`: its manifest rows by status, or None where it took in none. `live_model_id`: the model of what a rollback
-    made live, which need not be the run's.
+    made live, which need not be the run's. `withdrawn`: how many categories it took down, as no image of them is left.
     """
 
     state: pages.State
@@ -44,6 +45,15 @@ class RunSummary:
     checks: Sequence[GateCheck] = ()
     rows: Mapping[str, int] | None = None
     live_model_id: str | None = None
+    withdrawn: int = 0
+
+    @classmethod
+    def of_publish(
+        cls, versions: Sequence[Version], published: Published, rows: Mapping[str, int] | None = None
+    ) -> "RunSummary":
+        """Of a run whose candidates `versions` passed the gate."""
+        state: pages.State = "published" if published.published or published.withdrawn else "unchanged"
+        return cls(state, versions, published.checks, rows, withdrawn=published.withdrawn)
 
 
 def write_report(run: Run, summary: RunSummary) -> None:
@@ -84,7 +94,9 @@ def gather_page(run: Run, summary: RunSummary) -> pages.ReportPage:
         model=run.settings.model.name if is_configured else None,
         model_id=model_id,
         headline=_headline(run, summary.rows, categories, evaluations),
-        gate=pages.Gate(summary.state, _nearest(summary.checks) if summary.versions else ()),
+        gate=pages.Gate(
+            summary.state, _nearest(summary.checks) if summary.versions else (), withdrawn=summary.withdrawn
+        ),
         comparison=_comparison(run, replaced),
         queries=choose_query_rows(run, replaced, categories),
         training=_training(run) if is_configured else None,
@@ -146,11 +158,11 @@ def _size_bytes(shard: TableRow) -> int:
 
 def _estimates(rows: Iterable[TableRow]) -> dict[str, dict[str, pages.Estimate]]:
     """category -> metric -> what was measured."""
-    found: dict[str, dict[str, pages.Estimate]] = {}
+    estimates: dict[str, dict[str, pages.Estimate]] = {}
     for row in rows:
         estimate = pages.Estimate(row["value"], row["low"], row["high"])
-        found.setdefault(row["category"], {})[row["metric"]] = estimate
-    return found
+        estimates.setdefault(row["category"], {})[row["metric"]] = estimate
+    return estimates
 
 
 def _quality(figures: Estimates) -> pages.Quality:
@@ -248,7 +260,7 @@ def choose_query_rows(
     for row in rows:
         place = 0 if row["version"] == now[row["category"]] else 1
         by_query[row["category"], row["product_id"]][place].append(row)
-    return tuple(_query_row(*found, images, contents) for found in by_query.values())
+    return tuple(_query_row(*rows_by_age, images, contents) for rows_by_age in by_query.values())
 
 
 def _chosen_products(similar: DataFrame, queries: int) -> list[tuple[str, str]]:
@@ -315,4 +327,6 @@ def _print(page: pages.ReportPage, uri: str) -> None:
         out.print(
             f"another model was live before in {page.comparison.categories:,} categories: {page.comparison.model_id}"
         )
+    if page.gate.withdrawn:
+        out.print(f"categories without images, withdrawn: {page.gate.withdrawn:,}")
     out.print(f"{page.gate.state}; report: {uri}", soft_wrap=True)

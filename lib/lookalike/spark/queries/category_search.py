@@ -65,14 +65,14 @@ def _search_task(root: str, k: int, asked: pa.Table, shards: pa.Table) -> pa.Tab
 def _searched(root: str, k: int, asked: pa.Table, shards: Sequence[Mapping[str, Any]]) -> pa.Table:
     category, version = shards[0]["category"], shards[0]["version"]
     (gallery,) = keep_galleries_open(root, [shards])
-    found = search.search(gallery, matrix(asked["embedding"].chunk(0)), k)
+    nearest = search.search(gallery, matrix(asked["embedding"].chunk(0)), k)
     columns = {
-        "query_id": asked["query_id"].take(pa.array(found.group)),
-        "category": pa.repeat(category, len(found.row)),
-        "version": pa.repeat(version, len(found.row)),
-        "product_id": gallery.take("product_id", found.row),
-        "image_id": gallery.take("image_id", found.row),
-        "score": pa.array(found.score),
+        "query_id": asked["query_id"].take(pa.array(nearest.group)),
+        "category": pa.repeat(category, len(nearest.row)),
+        "version": pa.repeat(version, len(nearest.row)),
+        "product_id": gallery.take("product_id", nearest.row),
+        "image_id": gallery.take("image_id", nearest.row),
+        "score": pa.array(nearest.score),
     }
     return pa.table(columns, FOUND)
 

@@ -122,10 +122,10 @@ def _embedded_by_all(run: Run, images: DataFrame, candidates: Sequence[Candidate
         known = embeddings.where(F.col("model_id") == candidate.model_id).select("content_hash")
         return rows.join(known, "content_hash", "left_semi")
 
-    found = reduce(only, candidates, images)
-    if found.isEmpty():
+    common = reduce(only, candidates, images)
+    if common.isEmpty():
         raise RootUnusable(f"{run.settings.root} holds no image in the selected categories: run the pipeline first")
-    return found
+    return common
 
 
 def _print(run: Run, queries: Queries, candidates: Sequence[Candidate], evaluations: Sequence[Evaluation]) -> None:
@@ -143,7 +143,7 @@ def _print(run: Run, queries: Queries, candidates: Sequence[Candidate], evaluati
     ]
     answers = [read_answers(run, evaluation) for evaluation in evaluations]
     for relevant in RELEVANT:
-        if not all((relevant, METRICS[0]) in found for found in figures):
+        if not all((relevant, METRICS[0]) in figures_of_model for figures_of_model in figures):
             continue
         changes = [
             list(describe_differences(answers[0], other, relevant, run.settings.index.seed)) for other in answers[1:]
@@ -151,8 +151,8 @@ def _print(run: Run, queries: Queries, candidates: Sequence[Candidate], evaluati
         for i, metric in enumerate(METRICS):
             row = figures[0][relevant, metric]
             cells = [format_figure(row)]
-            for found, change in zip(figures[1:], changes, strict=True):
-                cells += [format_figure(found[relevant, metric]), change[i]]
+            for figures_of_model, change in zip(figures[1:], changes, strict=True):
+                cells += [format_figure(figures_of_model[relevant, metric]), change[i]]
             table.add_row(relevant, metric, f"{row['n']:,}", *cells)
     console().print(table)
     for candidate, evaluation in zip(candidates, evaluations, strict=True):

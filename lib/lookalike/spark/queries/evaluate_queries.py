@@ -56,10 +56,10 @@ def evaluate_queries(run: Run, uri: str) -> None:
     """
     with run.stage("evaluate_queries") as figures:
         queries = read_queries(run, uri)
-        found = load_or_measure(run, queries, gallery_images(run))
-        figures.counts = {"queries": queries.count, **found.skipped}
-    print_figures(f"{queries.name}, model {run.model_id}, gallery {found.gallery}", found.figures)
-    console().print(describe_counts(queries.count, found), highlight=False, soft_wrap=True)
+        evaluation = load_or_measure(run, queries, gallery_images(run))
+        figures.counts = {"queries": queries.count, **evaluation.skipped}
+    print_figures(f"{queries.name}, model {run.model_id}, gallery {evaluation.gallery}", evaluation.figures)
+    console().print(describe_counts(queries.count, evaluation), highlight=False, soft_wrap=True)
 
 
 def gallery_images(run: Run) -> DataFrame:
@@ -75,9 +75,9 @@ def select_searchable(images: DataFrame) -> DataFrame:
 def gallery_fingerprint(images: DataFrame) -> Row:
     """(gallery, images) of `gallery_images`."""
     hashed = F.xxhash64("image_id", "product_id", "category", "content_hash")
-    found = images.agg(fingerprint(hashed).alias("gallery"), F.count("*").alias("images")).head()
-    assert found is not None
-    return found
+    row = images.agg(fingerprint(hashed).alias("gallery"), F.count("*").alias("images")).head()
+    assert row is not None
+    return row
 
 
 def load_or_measure(run: Run, queries: Queries, images: DataFrame) -> Evaluation:
@@ -117,24 +117,30 @@ def load_or_measure(run: Run, queries: Queries, images: DataFrame) -> Evaluation
 def _answer(
     run: Run, queries: Queries, images: DataFrame, count: int, evaluation: Evaluation, staging: str
 ) -> dict[str, int]:
-    """Store what the queries find among `images`, about `count`; gives why how many were left out."""
+    """Store what the queries find among `images`, about `count`; gives why how many were left out.
+
+    Raises ManifestInvalid where all are.
+    """
     ours = run.tables.read("embeddings").where(F.col("model_id") == evaluation.model_id)
     embedded = images.join(ours.select("content_hash", "embedding"), "content_hash", "inner")
     first = embedded.select(F.size("embedding").alias("dim")).head()
     assert first is not None
-    with embed_queries(run, queries, first["dim"]) as found:
-        found = found.persist(StorageLevel.DISK_ONLY)
-        skipped = found.where("reason IS NOT NULL").groupBy("reason").count().orderBy("reason").collect()
+    with embed_queries(run, queries, first["dim"]) as photos:
+        photos = photos.persist(StorageLevel.DISK_ONLY)
+        rejected = photos.where("reason IS NOT NULL").groupBy("reason").count().orderBy("reason").collect()
+        skipped = {row["reason"]: row["count"] for row in rejected}
+        if sum(skipped.values()) == queries.count:
+            raise ManifestInvalid(f"{queries.uri}: no query has a usable photo: {_reason_counts(skipped)}")
         labels = queries.rows.select("query_id", "product_id", "category", "image_id")
-        good = found.where("reason IS NULL").drop("reason").join(labels, "query_id", "inner")
+        good = photos.where("reason IS NULL").drop("reason").join(labels, "query_id", "inner")
         probes = exact_search.write_queries(good, files.join(staging, "queries"))
         with progress_bar(run.console, run.spark.sparkContext, "search", count) as searched:
             ranked = write_and_read(
                 exact_search.rank_gallery(embedded, count, probes, searched), files.join(staging, "ranked")
             )
         _store_answers(run, queries, ranked, evaluation)
-        found.unpersist()
-    return {row["reason"]: row["count"] for row in skipped}
+        photos.unpersist()
+    return skipped
 
 
 def describe_counts(queries: int, evaluation: Evaluation) -> str:
@@ -145,8 +151,11 @@ def describe_counts(queries: int, evaluation: Evaluation) -> str:
 
 
 def _reasons(skipped: Mapping[str, int]) -> str:
-    counts = "; ".join(f"{count:,} {reason}" for reason, count in skipped.items())
-    return f", {sum(skipped.values()):,} of which were left out: {counts}" if skipped else ""
+    return f", {sum(skipped.values()):,} of which were left out: {_reason_counts(skipped)}" if skipped else ""
+
+
+def _reason_counts(skipped: Mapping[str, int]) -> str:
+    return "; ".join(f"{count:,} {reason}" for reason, count in skipped.items())
 
 
 def _store_answers(run: Run, queries: Queries, ranked: DataFrame, evaluation: Evaluation) -> None:

@@ -72,11 +72,11 @@ def rank_gallery(gallery: DataFrame, images: int, queries: str, count: Callable[
     """
     cores = gallery.sparkSession.sparkContext.defaultParallelism
     tasks = max(-(-images // _TASK_IMAGES), min(cores, -(-images // _LEAST_TASK_IMAGES)))
-    found = gallery.repartition(tasks, "image_id").mapInArrow(partial(_search, queries, count), to_spark_schema(_FOUND))
+    parts = gallery.repartition(tasks, "image_id").mapInArrow(partial(_search, queries, count), to_spark_schema(_FOUND))
     nearest = F.slice(F.array_sort(F.flatten(F.collect_list("nearest"))), 1, DEPTH)
     best = F.max(F.struct("right_score", "right_image_id"))
     merged = (
-        found.groupBy("query_id", "relevant")
+        parts.groupBy("query_id", "relevant")
         .agg(nearest.alias("nearest"), F.sum("right_images").alias("right_images"), best.alias("best"))
         .where("right_images > 0")
         .select("query_id", "relevant", "nearest", "right_images", "best.*")
@@ -109,8 +109,8 @@ def _opened(uri: str) -> _Queries:
 
 def _codes(texts: Any, values: pa.Array) -> Codes:
     """(n,) place in `values` of each of `texts`; NO_LABEL where it is not there."""
-    found = pc.fill_null(pc.index_in(texts, value_set=values), NO_LABEL)
-    return np.asarray(found.to_numpy(), np.int64)
+    places = pc.fill_null(pc.index_in(texts, value_set=values), NO_LABEL)
+    return np.asarray(places.to_numpy(), np.int64)
 
 
 def _search(uri: str, count: Callable[[int], None], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -125,10 +125,10 @@ def _search(uri: str, count: Callable[[int], None], batches: Iterable[pa.RecordB
             count(len(table))
 
     labels = [queries.labels(column) for column in LABELS.values()]
-    found = retrieval.rank_gallery(queries.embeddings, labels, blocks(), DEPTH)
+    nearest = retrieval.rank_gallery(queries.embeddings, labels, blocks(), DEPTH)
     if image_ids:
         names = pa.concat_arrays([chunk for ids in image_ids for chunk in ids.chunks])
-        for relevant, kind in zip(LABELS, found, strict=True):
+        for relevant, kind in zip(LABELS, nearest, strict=True):
             yield from _rows(queries.table["query_id"], relevant, kind, names)
 
 
@@ -148,29 +148,29 @@ def _same(queries: pa.ChunkedArray, gallery: pa.ChunkedArray) -> pd.DataFrame:
 
 
 def _rows(
-    query_ids: pa.ChunkedArray, relevant: str, found: NearestImages, names: pa.StringArray
+    query_ids: pa.ChunkedArray, relevant: str, nearest: NearestImages, names: pa.StringArray
 ) -> Iterator[pa.RecordBatch]:
     """_FOUND of the queries that have a label of this kind. Only the first SHOWN images are named."""
-    asked = np.flatnonzero(found.labels != NO_LABEL)
-    shown = np.arange(found.rows.shape[1]) < SHOWN
+    asked = np.flatnonzero(nearest.labels != NO_LABEL)
+    shown = np.arange(nearest.rows.shape[1]) < SHOWN
     for start in range(0, len(asked), _BATCH_QUERIES):
         some = asked[start : start + _BATCH_QUERIES]
-        rows, filled = found.rows[some], found.rows[some] >= 0
+        rows, filled = nearest.rows[some], nearest.rows[some] >= 0
         named = pa.array(rows[filled], mask=np.broadcast_to(~shown, rows.shape)[filled])
         columns = [
-            pa.array(-found.scores[some][filled]),
-            pa.array(found.relevant[some][filled]),
+            pa.array(-nearest.scores[some][filled]),
+            pa.array(nearest.relevant[some][filled]),
             names.take(named),
         ]
         offsets = pa.array(np.concatenate([[0], np.cumsum(filled.sum(axis=1))]).astype(np.int32))
-        best = pa.array(found.best_row[some], mask=found.best_row[some] < 0)
+        best = pa.array(nearest.best_row[some], mask=nearest.best_row[some] < 0)
         yield pa.RecordBatch.from_arrays(
             [
                 query_ids.take(pa.array(some)).combine_chunks(),
                 pa.repeat(relevant, len(some)),
                 pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(columns, fields=list(_NEAREST))),
-                pa.array(found.total[some]),
-                pa.array(found.best_score[some] + np.float32(TIE), mask=found.best_row[some] < 0),
+                pa.array(nearest.total[some]),
+                pa.array(nearest.best_score[some] + np.float32(TIE), mask=nearest.best_row[some] < 0),
                 names.take(best),
             ],
             schema=_FOUND,

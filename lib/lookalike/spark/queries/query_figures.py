@@ -92,10 +92,10 @@ def print_figures(title: str, figures: Sequence[Mapping[str, Any]]) -> None:
     for name in ("right is the same", "queries", "n", *METRICS):
         table.add_column(name, justify="right" if name in ("n", *METRICS) else "left")
     groups = group_figures(figures)
-    for (relevant, grouped_by, group), found in list(groups.items())[:LINES]:
+    for (relevant, grouped_by, group), by_metric in list(groups.items())[:LINES]:
         named = group if grouped_by == ALL else f"{grouped_by} {group}"
         table.add_row(
-            relevant, escape(named), f"{found[METRICS[0]]['n']:,}", *(format_figure(found[m]) for m in METRICS)
+            relevant, escape(named), f"{by_metric[METRICS[0]]['n']:,}", *(format_figure(by_metric[m]) for m in METRICS)
         )
     console().print(table)
     if len(groups) > LINES:

@@ -13,7 +13,7 @@ from lookalike import files, schemas
 from lookalike.errors import ManifestInvalid
 from lookalike.spark.contents.given_embeddings import hash_embeddings
 from lookalike.spark.contents.read_pictures import carried_reason
-from lookalike.spark.input_files import pin_files
+from lookalike.spark.input_files import inspect_files
 from lookalike.spark.parquet_input import ParquetInput, read_input
 from lookalike.spark.queries.query_photos import embed_given, embed_photos, uncounted
 from lookalike.spark.run import Run
@@ -55,7 +55,7 @@ def read_queries(run: Run, uri: str) -> Queries:
     rows = rows.withColumns({name: F.nullif(F.trim(name), F.lit("")) for name in ("query_id", "uri", *_RIGHT)})
     count = _check(rows, uri, needs_embedding=run.given_dim is not None)
     shown = files.redact(uri)
-    return Queries(shown.rstrip("/").rpartition("/")[2], shown, pin_files(rows).checksum, rows, count)
+    return Queries(shown.rstrip("/").rpartition("/")[2], shown, inspect_files(rows).checksum, rows, count)
 
 
 def _check(rows: DataFrame, uri: str, needs_embedding: bool) -> int:
@@ -70,7 +70,7 @@ def _check(rows: DataFrame, uri: str, needs_embedding: bool) -> int:
     }
     problems = F.array_compact(F.array(*(F.when(condition, F.lit(said)) for said, condition in wrong.items())))
     repeated = F.when(F.col("alike") > 1, F.array(F.lit("with a query_id that others have too"))).otherwise(F.array())
-    found = (
+    problem_counts = (
         rows.select("query_id", problems.alias("problems"))  # so that no photo is shuffled
         .withColumn("alike", F.count("query_id").over(Window.partitionBy("query_id")))
         .select("query_id", F.explode(F.concat("problems", repeated)).alias("problem"))
@@ -79,7 +79,7 @@ def _check(rows: DataFrame, uri: str, needs_embedding: bool) -> int:
         .orderBy("problem")
         .collect()
     )
-    lines = [f"  {row['count']:,} {row['problem']}, such as {row['example']}" for row in found]
+    lines = [f"  {row['count']:,} {row['problem']}, such as {row['example']}" for row in problem_counts]
     count = rows.count()
     if count > MAX_QUERIES:
         lines.append(f"  {count:,} are more than {MAX_QUERIES:,}: give a random part of them")

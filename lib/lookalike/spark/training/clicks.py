@@ -206,7 +206,7 @@ def _queries(asked: DataFrame, brought: DataFrame, images: DataFrame) -> DataFra
     named = named.join(of_image, "query_image_id", "left")
     named = named.withColumn("refused", F.when(F.col("content_hash").isNull(), reasons.UNKNOWN_QUERY.text))
     refused = F.concat(F.lit(reasons.OF_QUERY), "reason")
-    found = (
+    queries = (
         brought.select("query_id", "content_hash", refused.alias("refused"))
         .unionByName(named.select("query_id", "content_hash", "refused"))
         .unionByName(asked.where("refused IS NOT NULL").select("query_id", "refused"), allowMissingColumns=True)
@@ -217,7 +217,7 @@ def _queries(asked: DataFrame, brought: DataFrame, images: DataFrame) -> DataFra
         F.col("product_id").alias("query_product"),
         F.col("split").alias("query_split"),
     )
-    return found.join(catalog, "content_hash", "left").withColumnRenamed("content_hash", "query_hash")
+    return queries.join(catalog, "content_hash", "left").withColumnRenamed("content_hash", "query_hash")
 
 
 def _vectors(run: Run, brought: DataFrame, path: str) -> DataFrame:
@@ -236,8 +236,8 @@ def _vectors(run: Run, brought: DataFrame, path: str) -> DataFrame:
     with progress_bars(run.console, run.spark.sparkContext, {"read queries": 0, "embed queries": total}) as counts:
         job = EmbedJob(run.settings, run.model_id, path, *counts)
         pictures = Pictures.by_hash(rows, carried, total, run.settings.embed)
-        found = embed_apart(pictures, embeddings, job).where("embedding IS NOT NULL")
-    return known.unionByName(found.select(F.col("key").alias("content_hash"), "embedding"))
+        embedded = embed_apart(pictures, embeddings, job).where("embedding IS NOT NULL")
+    return known.unionByName(embedded.select(F.col("key").alias("content_hash"), "embedding"))
 
 
 def _scored(shown: DataFrame, queries: DataFrame, images: DataFrame, vectors: DataFrame) -> DataFrame:
@@ -368,10 +368,10 @@ def _write(triplets: DataFrame, brought: DataFrame, folder: str) -> None:
 def _counted(log: DataFrame, whole: DataFrame, triplets: DataFrame, outcomes: DataFrame) -> ClickCounts:
     """Raises TrainingImpossible where there is no triplet to train with."""
     total, complete = log.count(), whole.count()
-    found = {row["reason"]: row["count"] for row in outcomes.groupBy("reason").count().collect()}
-    doubles = complete - sum(found.values())
-    used = found.pop(None, 0)
-    found |= {
+    skipped = {row["reason"]: row["count"] for row in outcomes.groupBy("reason").count().collect()}
+    doubles = complete - sum(skipped.values())
+    used = skipped.pop(None, 0)
+    skipped |= {
         reason: n
         for reason, n in ((reasons.INCOMPLETE.text, total - complete), (reasons.SHOWN_TWICE.text, doubles))
         if n
@@ -382,12 +382,12 @@ def _counted(log: DataFrame, whole: DataFrame, triplets: DataFrame, outcomes: Da
     counts = ClickCounts(
         rows=total,
         used=used,
-        skipped=found,
+        skipped=skipped,
         queries={split: row["queries"] for split, row in by_split.items()},
         triplets={split: row["triplets"] for split, row in by_split.items()},
     )
     if "train" not in by_split:
-        left_out = "; ".join(f"{n:,} {reason}" for reason, n in sorted(found.items()))
+        left_out = "; ".join(f"{n:,} {reason}" for reason, n in sorted(skipped.items()))
         raise TrainingImpossible(
             f"the click log gives no triplet to train with; of its {total:,} rows {used:,} are in the validation, left "
             f"out are: {left_out}"

@@ -108,9 +108,9 @@ def _inputs(run: Run, images: DataFrame, versions: DataFrame, model_id: str) -> 
 
 
 def _of_all(rows: DataFrame, hashed: Column) -> str:
-    found = rows.agg(fingerprint(hashed).alias("fingerprint")).head()
-    assert found is not None
-    return str(found["fingerprint"])
+    row = rows.agg(fingerprint(hashed).alias("fingerprint")).head()
+    assert row is not None
+    return str(row["fingerprint"])
 
 
 def _fitted_before(run: Run, model_id: str, inputs: str) -> PredictorRow | None:
@@ -186,8 +186,8 @@ def _draw_task_pairs(root: str, seed: int, draws: Sequence[Draw]) -> Iterator[pa
 
 def _fit(run: Run, sample: DataFrame, order: Order) -> PredictorRow:
     """Fit in one task, register what it wrote, and give its row."""
-    found = sample.repartition(1).mapInArrow(partial(_fitted, order), to_spark_schema(_FITTED)).collect()
-    row = {**found[0].asDict(recursive=True), "run_id": run.run_id, "fitted_at": datetime.now(UTC)}
+    rows = sample.repartition(1).mapInArrow(partial(_fitted, order), to_spark_schema(_FITTED)).collect()
+    row = {**rows[0].asDict(recursive=True), "run_id": run.run_id, "fitted_at": datetime.now(UTC)}
     values = tuple(row[name] for name in schemas.CATEGORY_PREDICTORS.names)
     run.tables.append_rows("category_predictors", make_arrow_rows([values], schemas.CATEGORY_PREDICTORS))
     return row

@@ -37,16 +37,19 @@ def fit_pca(run: Run, dim: int, whitening: float, out: str) -> str:
         images = select_live(run.tables.read("images"), run.model_id).where(is_selected(run.selection))
         contents = images.select("content_hash").distinct()
         embeddings = run.tables.read("embeddings").where(F.col("model_id") == run.model_id)
-        found = sum_moments(embeddings.join(contents, "content_hash", "left_semi"))
-        if found is None or not 0 < dim < min(found.n, found.dim):
-            n, had = (found.n, found.dim) if found else (0, 0)
+        moments = sum_moments(embeddings.join(contents, "content_hash", "left_semi"))
+        if moments is None:
             raise ModelInvalid(
-                f"{n:,} embeddings of {had} dimensions of the model {run.model_id} can't be projected to {dim}: "
-                "run the pipeline with this model first, and ask for fewer dimensions than it and the catalog have"
+                f"no selected image is embedded by the model {run.model_id}: run the pipeline with this model first"
             )
-        figures.images = found.n
-        figures.counts = {"contents": found.n}
-        fitted = model_file.resolve(run.settings.model).with_projection(*fit_projection(found, dim, whitening))
+        if not 0 < dim < min(moments.n, moments.dim):
+            raise ModelInvalid(
+                f"{moments.n:,} embeddings of {moments.dim} dimensions can't be projected to {dim}: "
+                "ask for fewer dimensions than the model has, and than there are embeddings"
+            )
+        figures.images = moments.n
+        figures.counts = {"contents": moments.n}
+        fitted = model_file.resolve(run.settings.model).with_projection(*fit_projection(moments, dim, whitening))
         model_file.write(out, fitted)
         return load_model(ModelSettings(name=out)).model_id
 

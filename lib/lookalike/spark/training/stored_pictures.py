@@ -96,11 +96,11 @@ def _stored(decode: Decoder, settings: IngestSettings, given: _Source) -> tuple[
     except Exception as error:  # every file system has its own
         return content_hash, None, reason_of(error)
     content_hash = content_hash or hashlib.sha256(content).hexdigest()
-    found = decode(content)
-    if isinstance(found, Rejection):
-        return content_hash, None, found.reason
+    decoded = decode(content)
+    if isinstance(decoded, Rejection):
+        return content_hash, None, decoded.reason
     file = BytesIO()
-    Image.fromarray(found.pixels).save(file, "JPEG", quality=_QUALITY)
+    Image.fromarray(decoded.pixels).save(file, "JPEG", quality=_QUALITY)
     return content_hash, file.getvalue(), None
 
 

@@ -25,11 +25,11 @@ def find_replaced(run: Run, shown: Collection[VersionKey], model_id: str) -> lis
     """
     churns = (row for row in run.tables.rows_of("evaluations", shown) if row["metric"] == "churn")
     compared = {(row["category"], row["against"]): row["version"] for row in churns}
-    found = [
+    candidates = [
         Replaced(row["category"], compared[version_key_of(row)], row["version"], row["model_id"])
         for row in sorted(run.tables.rows_of("shards", compared), key=version_key_of)
         if row["shard"] == 0 and row["model_id"] != model_id
     ]
-    sizes = Counter(replaced.model_id for replaced in found)
+    sizes = Counter(replaced.model_id for replaced in candidates)
     most = min(sizes, key=lambda name: (-sizes[name], name), default=None)
-    return list({r.category: r for r in found if r.model_id == most}.values())
+    return list({r.category: r for r in candidates if r.model_id == most}.values())

@@ -26,7 +26,7 @@ def find_uncompared(run: Run, versions: Sequence[Version]) -> list[Version]:
 
 
 def measure_churn(run: Run, versions: Sequence[Version], products: DataFrame) -> pa.Table:
-    """Rows of `evaluations` for `versions`, each compared with the live version that it was found to replace.
+    """Rows of `evaluations` for `versions`, each compared with the live version that it is to replace.
 
     A product's churn is the share of its CHURN_K nearest in the live version that are not among its CHURN_K nearest in
     the new one. Measured on those of `products` (category, version, product_id) that have similar items in both.
@@ -41,11 +41,11 @@ def measure_churn(run: Run, versions: Sequence[Version], products: DataFrame) ->
         .join(products.withColumnRenamed("version", "new"), ["category", "new", "product_id"])
     )
     is_new = F.col("version") == F.col("new")
-    found = F.collect_list(F.when(is_new, F.col("similar_product_id")))
+    new = F.collect_list(F.when(is_new, F.col("similar_product_id")))
     live = F.collect_list(F.when(~is_new, F.col("similar_product_id")))
-    by_product = compared.groupBy(*key).agg(found.alias("found"), live.alias("live"))
-    lost = F.size(F.array_except("live", "found")) / F.size("live")
-    shares = by_product.where((F.size("live") > 0) & (F.size("found") > 0)).select(*key[:3], lost.alias("lost"))
+    by_product = compared.groupBy(*key).agg(new.alias("near_new"), live.alias("near_live"))
+    lost = F.size(F.array_except("near_live", "near_new")) / F.size("near_live")
+    shares = by_product.where((F.size("near_live") > 0) & (F.size("near_new") > 0)).select(*key[:3], lost.alias("lost"))
     means = shares.groupBy(*key[:3]).agg(F.avg("lost").alias("value"), F.count("lost").alias("n")).collect()
     by_pair = {tuple(row)[:3]: row for row in means}
     return pa.Table.from_pylist([_row(run, *pair, by_pair.get(pair)) for pair in pairs], schemas.EVALUATIONS)
