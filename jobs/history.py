@@ -19,9 +19,12 @@ def main(argv: Sequence[str]) -> int:
         help="show only this category and those below it, a line for each action; default: all",
     )
     options = parser.parse_args(argv)
-    return cli.run_job(
-        lambda: print_history(start_on_catalog(cli.load_settings(options), "history", writes=False), options.category)
-    )
+
+    def job() -> None:
+        run = start_on_catalog(cli.load_settings(options), "history", writes=False)
+        print_history(run.tables, options.category)
+
+    return cli.run_job(job)
 
 
 if __name__ == "__main__":

@@ -194,7 +194,7 @@ def test_a_quantizer_is_kept_until_it_no_longer_fits(
     (old,) = first.shards.to_pylist()
     assert old["trained_recall"] == old["knn_recall@10"] and old["trained_nprobe"] == old["nprobe"]
 
-    (planned,) = attach_formers(run, plan_builds([("pq", "v2", len(points))], DIM, known))
+    (planned,) = attach_formers(run.tables, "m", plan_builds([("pq", "v2", len(points))], DIM, known))
     assert planned.former is not None
     points = points / np.linalg.norm(points, axis=1, keepdims=True)
     build = Build(f"file://{tmp_path}", "r2", "m", known, {"pq": planned})
@@ -216,7 +216,7 @@ def test_an_index_of_another_kind_or_model_is_not_kept(spark: SparkSession, tmp_
     run.tables.append_new_rows("shards", built.shards, schemas.VERSION_KEY)
 
     def former(images: int, model_id: str = "model") -> Any:
-        return attach_formers(with_model(run, model_id), plan_builds([("sq8", "v2", images)], DIM, SETTINGS))[0].former
+        return attach_formers(run.tables, model_id, plan_builds([("sq8", "v2", images)], DIM, SETTINGS))[0].former
 
     assert former(420).row["version"] == "v1"
     assert [former(800), former(100), former(420, "another")] == [None] * 3

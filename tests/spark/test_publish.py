@@ -78,17 +78,18 @@ def test_a_crash_between_pointer_and_audit_loses_nothing(
         publish(crashed, [version])
     assert len(versions.audit(run)) == 2
     assert {
-        tuple(r) for r in read_actions(run).where(f"run_id = '{crashed.run_id}'").select("action", "category").collect()
+        tuple(r)
+        for r in read_actions(run.tables).where(f"run_id = '{crashed.run_id}'").select("action", "category").collect()
     } == {
         ("publish", "a"),
         ("withdraw", "gone"),
     }
-    complete_audit(run)
+    complete_audit(run.tables)
     expected = [("publish", "a", "v2", "v1"), ("withdraw", "gone", "v1", "v1")]
     assert versions.audit(run)[2:] == expected
     assert versions.live(run) == {"a": "v2"}
     state = {name: run.tables.delta_version(name) for name in ("audit", "publications")}
-    complete_audit(run)
+    complete_audit(run.tables)
     assert {name: run.tables.delta_version(name) for name in state} == state
 
 
@@ -186,7 +187,12 @@ def test_churn_is_the_share_of_neighbours_that_left(spark: Any, root: Path) -> N
         [("a", "v2", versions.product(i)) for i in range(versions.PRODUCTS)] + [("a", "v2", "new")],
         "category string, version string, product_id string",
     )
-    found = measure_churn(run, [candidate_against("a", "v2", "v1"), candidate_against("b", "v2", "v1")], products)
+    found = measure_churn(
+        [candidate_against("a", "v2", "v1"), candidate_against("b", "v2", "v1")],
+        run.tables.read("similar_items"),
+        products,
+        run.run_id,
+    )
     by_category = {row["category"]: row for row in found.to_pylist()}
     row = by_category["a"]
     # Places 1, 2, 3 became 2, 3, 4: one of three is gone.

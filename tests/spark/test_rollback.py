@@ -123,7 +123,9 @@ def test_a_run_is_undone_where_it_still_stands(spark: Any, tmp_path: Path) -> No
     )
     assert versions.live(run) == dict.fromkeys(categories, "v2") | {"shop/new": "v1"}
     # What was undone is held, and undoing that run brings it back.
-    assert find_rolled_back(read_live_moves(run)) == {(c, "v3") for c in ("home/c", "shop/a", "shop/b", "shop/moved")}
+    assert find_rolled_back(read_live_moves(run.tables)) == {
+        (c, "v3") for c in ("home/c", "shop/a", "shop/b", "shop/moved")
+    }
     with pytest.raises(NotPublished, match="in 1 categories nothing was live before it, and 5 were changed"):
         rollback_run(run_at(spark, root), "run-0")
     assert rollback_run(run_at(spark, root), since.run_id).back == ("shop/moved",)

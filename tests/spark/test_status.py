@@ -64,7 +64,7 @@ def test_status_and_history(
     chosen = read_status(dataclasses.replace(run, selection=Selection.of(["a", "bad"])))
     assert {row["category"] for row in chosen.collect()} == {"a", "bad"}
 
-    by_run = summarise_actions(read_actions(run), by_run=True).collect()
+    by_run = summarise_actions(read_actions(run.tables), by_run=True).collect()
     assert [(row["action"], row["category"], row["version"]) for row in by_run] == [
         ("publish", "2 categories", None),
         ("publish", "a", found["a"]),
@@ -72,10 +72,10 @@ def test_status_and_history(
         ("pin", "a", found["a"]),
     ]
     publish(run_at(spark, root), [versions.candidate(run, "a", found["a"])], force="sale starts")
-    last = summarise_actions(read_actions(run), by_run=True).collect()[-1]
+    last = summarise_actions(read_actions(run.tables), by_run=True).collect()[-1]
     assert (last["action"], last["why"]) == ("publish (forced)", "sale starts")
     assert {row["who"] for row in by_run} == {"ann"}
-    print_history(run, "b")
+    print_history(run.tables, "b")
     out = capsys.readouterr().out
     assert " b " in out
     assert "rollback" not in out

@@ -99,7 +99,7 @@ def build(run: Run, *versions: tuple[str, str, str | None]) -> None:
 
 
 def candidate(run: Run, category: str, version: str) -> Version:
-    live = {row["category"]: row for row in audits.read_live(run).collect()}.get(category)
+    live = {row["category"]: row for row in audits.read_live(run.tables).collect()}.get(category)
     replaces = (live["version"], live["run_id"]) if live else (None, None)
     return Version(category, version, PRODUCTS, True, *replaces)
 

@@ -17,7 +17,7 @@ from lookalike import schemas
 from lookalike.errors import VersionUnusable
 from lookalike.spark.origin import Origin
 from lookalike.spark.run import Run
-from lookalike.spark.tables import VersionKey, make_arrow_rows, select_versions
+from lookalike.spark.tables import Tables, VersionKey, make_arrow_rows, select_versions
 
 KEY = ("run_id", "action", "category", "version")
 
@@ -25,19 +25,19 @@ MOVES = ("publish", "rollback", "withdraw")
 """Actions that change what is live; their `replaced_version` stopped being live."""
 
 
-def read_actions(run: Run) -> DataFrame:
+def read_actions(tables: Tables) -> DataFrame:
     """All rows of the audit, those that a crash kept from being written among them."""
-    return run.tables.read("audit").unionByName(_unwritten(run))
+    return tables.read("audit").unionByName(_unwritten(tables))
 
 
-def read_live_moves(run: Run) -> DataFrame:
+def read_live_moves(tables: Tables) -> DataFrame:
     """Those of them that changed what is live."""
-    return read_actions(run).where(F.col("action").isin(*MOVES))
+    return read_actions(tables).where(F.col("action").isin(*MOVES))
 
 
-def read_live(run: Run) -> DataFrame:
+def read_live(tables: Tables) -> DataFrame:
     """Rows of `publications` that are live; what a crashed withdrawal left is not: `complete_audit` takes it away."""
-    return run.tables.read("publications").where("NOT action <=> 'withdraw'")
+    return tables.read("publications").where("NOT action <=> 'withdraw'")
 
 
 def record(run: Run, rows: Sequence[dict[str, Any]], why: str | None = None) -> None:
@@ -47,18 +47,18 @@ def record(run: Run, rows: Sequence[dict[str, Any]], why: str | None = None) -> 
     run.tables.append_rows("audit", make_arrow_rows(values, schemas.AUDIT))
 
 
-def complete_audit(run: Run) -> None:
+def complete_audit(tables: Tables) -> None:
     """Write the audit rows that `publications` holds and the audit lacks, then end what is being withdrawn."""
-    missing = _unwritten(run).toArrow().cast(schemas.AUDIT)
+    missing = _unwritten(tables).toArrow().cast(schemas.AUDIT)
     if missing.num_rows:
-        run.tables.append_new_rows("audit", missing, KEY)  # as two jobs may find the same rows missing
-    withdrawn = run.tables.read("publications").where("action = 'withdraw'")
+        tables.append_new_rows("audit", missing, KEY)  # as two jobs may find the same rows missing
+    withdrawn = tables.read("publications").where("action = 'withdraw'")
     if not withdrawn.isEmpty():
-        run.tables.delete("publications", withdrawn, ["category", "run_id"])
+        tables.delete("publications", withdrawn, ["category", "run_id"])
 
 
 @contextmanager
-def safe_from_cleanup(run: Run, versions: Sequence[VersionKey]) -> Iterator[None]:
+def safe_from_cleanup(tables: Tables, versions: Sequence[VersionKey]) -> Iterator[None]:
     """Around what makes `versions` (category, version) live, or pins them. Raises VersionUnusable.
 
     Cleanup says in the audit what it removes, then looks at what is live or pinned. One that said so before may have
@@ -67,40 +67,40 @@ def safe_from_cleanup(run: Run, versions: Sequence[VersionKey]) -> Iterator[None
     if not versions:
         yield
         return
-    known = read_removals(run, versions)
-    if row := _not_ended(run, known):
+    known = read_removals(tables, versions)
+    if row := _not_ended(tables, known):
         raise VersionUnusable(
             f"cleanup is removing {row['category']} version {row['version']}, so nothing was changed: run this again "
             "when it has ended; if it was killed, first run cleanup --delete (a longer --retain keeps what is whole)"
         )
     yield
-    if row := next((row for row in read_removals(run, versions) if row not in known), None):
+    if row := next((row for row in read_removals(tables, versions) if row not in known), None):
         raise VersionUnusable(
             f"cleanup set about removing {row['category']} version {row['version']} meanwhile, and may not have seen "
             "that it is needed: if it is live now, roll back to another one at once"
         )
 
 
-def read_removals(run: Run, versions: Sequence[VersionKey]) -> list[Row]:
+def read_removals(tables: Tables, versions: Sequence[VersionKey]) -> list[Row]:
     """(category, version, run_id, at) of every cleanup that set about removing any of `versions`."""
-    said = select_versions(run.tables.read("audit"), versions).where("action = 'cleanup'")
+    said = select_versions(tables.read("audit"), versions).where("action = 'cleanup'")
     return said.select("category", "version", "run_id", "at").collect()
 
 
-def _not_ended(run: Run, removals: Sequence[Row]) -> Row | None:
+def _not_ended(tables: Tables, removals: Sequence[Row]) -> Row | None:
     """One whose cleanup may still be at work. A killed one never ends: a later one that has ended stands for it."""
     if not removals:
         return None
-    ended = run.tables.read("runs").where("stage = 'cleanup'").select("run_id", "started_at").collect()
+    ended = tables.read("runs").where("stage = 'cleanup'").select("run_id", "started_at").collect()
     runs = {row["run_id"] for row in ended}
     last = max((row["started_at"] for row in ended), default=datetime.min)
     return next((row for row in removals if row["run_id"] not in runs and row["at"] >= last), None)
 
 
-def _unwritten(run: Run) -> DataFrame:
+def _unwritten(tables: Tables) -> DataFrame:
     """Audit rows of `publications` that the audit lacks."""
-    live = run.tables.read("publications")
+    live = tables.read("publications")
     rows = live.withColumn("at", F.col("published_at")).withColumn("action", F.coalesce("action", F.lit("publish")))
     keys = [tuple(row) for row in rows.select(*KEY).collect()]
-    lacking = run.tables.lacking("audit", KEY, keys)
+    lacking = tables.lacking("audit", KEY, keys)
     return select_versions(rows.select(*schemas.AUDIT.names), [key[-2:] for key in lacking])

@@ -28,7 +28,7 @@ from lookalike.kernels.index.build import (
     to_shard_rows,
 )
 from lookalike.kernels.index.spec import PACKED, IndexSpec, choose_index
-from lookalike.spark.catalog.gallery import read_gallery
+from lookalike.spark.catalog.gallery import select_gallery
 from lookalike.spark.catalog.quantizer import (
     Former,
     Outcome,
@@ -40,7 +40,7 @@ from lookalike.spark.catalog.quantizer import (
 from lookalike.spark.catalog.versions import Version, find_missing
 from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.run import Run
-from lookalike.spark.tables import make_local_frame, to_spark_schema
+from lookalike.spark.tables import Tables, make_local_frame, to_spark_schema, version_key_of
 from lookalike.spark.tasks import assign_tasks, group_by_size
 
 _TRAINED = pa.schema(
@@ -103,14 +103,16 @@ class Built:
 def build_index(run: Run, planned: Sequence[Plan]) -> None:
     """Build and register the shards of what is `planned`."""
     with run.stage("build_index") as figures:
-        planned = attach_formers(run, planned)
+        planned = attach_formers(run.tables, run.model_id, planned)
         build = Build(run.settings.root, run.run_id, run.model_id, run.settings.index, {p.category: p for p in planned})
         sizes = {(p.category, p.version): p.images for p in planned}
         figures.images = sum(sizes.values())
         figures.counts = {"categories": len(planned), "shards": 0, "images": figures.images}
         with progress_bar(run.console, run.spark.sparkContext, "build_index", figures.images) as count:
             if planned:
-                built = build_shards(read_gallery(run, sizes), build, count)
+                images, embeddings = run.tables.read("images"), run.tables.read("embeddings")
+                gallery = select_gallery(images, embeddings, run.model_id, sizes)
+                built = build_shards(gallery, build, count)
                 run.tables.append_new_rows("shards", built.shards, schemas.VERSION_KEY)
                 figures.counts["shards"] = built.shards.num_rows
                 figures.decisions = built.decisions
@@ -118,7 +120,7 @@ def build_index(run: Run, planned: Sequence[Plan]) -> None:
 
 def plan_versions(run: Run, versions: Sequence[Version]) -> list[Plan]:
     """What will be built for each of `versions` that has no shards."""
-    todo = find_missing(run, "shards", versions)
+    todo = find_missing(run.tables, "shards", versions)
     if not todo:
         return []
     ours = run.tables.read("embeddings").where(F.col("model_id") == run.model_id)
@@ -135,7 +137,7 @@ def plan_builds(versions: Iterable[tuple[str, str, int]], dim: int, settings: In
     ]
 
 
-def attach_formers(run: Run, planned: Sequence[Plan]) -> list[Plan]:
+def attach_formers(tables: Tables, model_id: str, planned: Sequence[Plan]) -> list[Plan]:
     """`planned` with the trained indexes of earlier versions that may be kept.
 
     Which index that is does not enter a version's fingerprint, although its files depend on it: a fingerprint names
@@ -143,7 +145,11 @@ def attach_formers(run: Run, planned: Sequence[Plan]) -> list[Plan]:
     would find another name for them, and build for ever. The files of a version are registered once, so all readers of
     it see the same ones.
     """
-    formers = find_formers(run, {(p.category, p.spec.factory, p.dim) for p in planned if p.spec.train_images})
+    wanted = {(p.category, p.spec.factory, p.dim) for p in planned if p.spec.train_images}
+    if not wanted:
+        return list(planned)
+    live = {version_key_of(row) for row in tables.read("publications").collect()}
+    formers = find_formers(tables.read("shards"), live, model_id, wanted)
     return [replace(p, former=formers.get(p.category)) for p in planned]
 
 
@@ -151,7 +157,7 @@ def build_shards(rows: DataFrame, build: Build, count: Count) -> Built:
     """Write the shard files of the gallery `rows`, and give their rows of `shards`.
 
     `rows` has (category, version, product_id, image_id, vector_id, available, embedding), all of categories in
-    `build.plan_versions`. `count` is told the images that stand in shards.
+    `build.plans`. `count` is told the images that stand in shards.
     """
     spark = rows.sparkSession
     cores = count_executor_cores(spark)

@@ -29,7 +29,7 @@ from lookalike.spark.contents.given_embeddings import unit_embeddings
 from lookalike.spark.progress import Count, progress_bar, progress_bars
 from lookalike.spark.run import Run, StageFigures, console
 from lookalike.spark.secrets import withhold_secrets
-from lookalike.spark.tables import conform, make_local_frame, to_spark_schema
+from lookalike.spark.tables import Tables, conform, make_local_frame, to_spark_schema
 from lookalike.spark.tasks import place_in_parts
 
 _STATUSES = ("embedded", "reused", "rejected")
@@ -181,15 +181,15 @@ def _embed_chunks(
             for chunk in embed_pictures(pictures, known, job):
                 if not chunk.embeddings.isEmpty():
                     new = chunk.embeddings.withColumn("run_id", F.lit(run.run_id))
-                    seen_at = _store(run, new, seen_at)
+                    seen_at = _store(run.tables, new, seen_at)
                 yield chunk.outcomes
     finally:
         files.remove(files.join(run.settings.root, "staging", run.run_id))
 
 
-def _store(run: Run, embeddings: DataFrame, seen_at: int) -> int:
+def _store(tables: Tables, embeddings: DataFrame, seen_at: int) -> int:
     """Add `embeddings`, which the table had none of at `seen_at`. Gives the next such version, if nobody else wrote."""
-    run.tables.insert("embeddings", embeddings, schemas.EMBEDDINGS_KEY, seen_at)
+    tables.insert("embeddings", embeddings, schemas.EMBEDDINGS_KEY, seen_at)
     return max(seen_at, 0) + 1  # a table that was missing is made first, by a commit of its own
 
 
@@ -199,7 +199,7 @@ def _store_given(run: Run, manifest: DataFrame, todo: DataFrame, seen_at: int, d
     wanted = todo.select("key", "content_hash")
     no_size = {name: F.lit(None).cast("int") for name in ("width", "height")}
     new = unit_embeddings(given, wanted, dim, run.model_id, count).withColumns(no_size)
-    alone_at = _store(run, new.withColumn("run_id", F.lit(run.run_id)), seen_at)
+    alone_at = _store(run.tables, new.withColumn("run_id", F.lit(run.run_id)), seen_at)
     stored = run.tables.read("embeddings").where(F.col("model_id") == run.model_id)
     if run.tables.delta_version("embeddings") == alone_at:  # else another job may have stored some of these meanwhile
         stored = stored.where(F.col("run_id") == run.run_id)

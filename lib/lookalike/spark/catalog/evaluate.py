@@ -49,13 +49,13 @@ class EvaluationSpec:
 def evaluate(run: Run, versions: Sequence[Version]) -> None:
     """Measure `versions`, each for itself and against what is live, and store the figures."""
     with run.stage("evaluate") as figures:
-        lacking = {v.key for v in find_missing(run, "evaluations", versions)}
+        lacking = {v.key for v in find_missing(run.tables, "evaluations", versions)}
         shard_rows = run.tables.rows_of("shards", lacking)
         sizes: dict[str, int] = {}
         for row in sorted(shard_rows, key=lambda row: row["category"]):
             sizes[row["category"]] = sizes.get(row["category"], 0) + row["ntotal"]
         todo = {key for key in lacking if key[0] in sizes}
-        compared = find_uncompared(run, [v for v in versions if v.key not in lacking or v.key in todo])
+        compared = find_uncompared(run.tables, [v for v in versions if v.key not in lacking or v.key in todo])
         ledger = select_live(run.tables.read("images"), run.model_id)
         images = select_version_images(ledger, {*todo, *(v.key for v in compared)})
         products = sample_products(images, run.settings.evaluate.queries).persist(StorageLevel.DISK_ONLY)
@@ -64,11 +64,15 @@ def evaluate(run: Run, versions: Sequence[Version]) -> None:
             with progress_bar(run.console, run.spark.sparkContext, "evaluate", total) as count:
                 if todo:
                     similar_items = select_versions(run.tables.read("similar_items"), todo)
+                    spec = EvaluationSpec(
+                        run.settings.root, run.run_id, run.settings.evaluate.queries, run.settings.index.seed
+                    )
                     answers = attach_similar_items(select_versions(products, todo), similar_items)
-                    rows = measure_versions(run, answers, shard_rows, sizes, count)
+                    rows = measure_versions(spec, answers, shard_rows, sizes, count)
                     run.tables.append_new_rows("evaluations", rows, schemas.VERSION_KEY)
             if compared:
-                run.tables.append_new_rows("evaluations", measure_churn(run, compared, products), CHURN_KEY)
+                churn = measure_churn(compared, run.tables.read("similar_items"), products, run.run_id)
+                run.tables.append_new_rows("evaluations", churn, CHURN_KEY)
         finally:
             products.unpersist()
         figures.counts = {"versions": len(sizes), "images": total}
@@ -76,15 +80,15 @@ def evaluate(run: Run, versions: Sequence[Version]) -> None:
 
 
 def measure_versions(
-    run: Run, answers: DataFrame, shard_rows: Sequence[ShardRow], sizes: Mapping[str, int], count: Count
+    spec: EvaluationSpec, answers: DataFrame, shard_rows: Sequence[ShardRow], sizes: Mapping[str, int], count: Count
 ) -> pa.Table:
-    """Rows of `measure_versions` of versions, one a category, of these `sizes`.
+    """Rows of `evaluations` of versions, one a category, of these `sizes`.
 
     `answers` are their queries as `attach_similar_items` gives them, `shard_rows` their rows of `shards`.
     """
-    spec = EvaluationSpec(run.settings.root, run.run_id, run.settings.evaluate.queries, run.settings.index.seed)
+    spark = answers.sparkSession
     task_of, tasks = assign_tasks(sizes)
-    places = make_local_frame(run.spark, list(task_of.items()), _TASKS)
+    places = make_local_frame(spark, list(task_of.items()), _TASKS)
     placed = [{**row, "task": task_of[row["category"]]} for row in shard_rows]
 
     def measure(queries: pa.Table, shard_rows: pa.Table) -> pa.Table:
@@ -94,7 +98,7 @@ def measure_versions(
         frame.repartitionById(tasks, "task").groupBy("task")
         for frame in (
             answers.join(F.broadcast(places), "category"),
-            run.spark.createDataFrame(pa.Table.from_pylist(placed, schemas.SHARDS.append(_TASKS.field("task")))),
+            spark.createDataFrame(pa.Table.from_pylist(placed, schemas.SHARDS.append(_TASKS.field("task")))),
         )
     )
     return queries.cogroup(shards).applyInArrow(measure, to_spark_schema(schemas.EVALUATIONS)).toArrow()
@@ -119,7 +123,7 @@ def attach_similar_items(queries: DataFrame, similar_items: DataFrame) -> DataFr
 
 
 def _measure_categories(spec: EvaluationSpec, count: Count, queries: pa.Table, shard_rows: pa.Table) -> pa.Table:
-    """`measure_versions` rows of the categories of a task, whose sampled queries and rows of `shards` these are."""
+    """Rows of `evaluations` of the categories of a task, whose sampled queries and rows of `shards` these are."""
     galleries = _galleries(spec.root, shard_rows.drop_columns("task").to_pylist())
     queries = queries.sort_by("category").combine_chunks()
     ends = pc.run_end_encode(queries["category"].combine_chunks()).run_ends.to_pylist()
@@ -132,7 +136,7 @@ def _measure_categories(spec: EvaluationSpec, count: Count, queries: pa.Table, s
 def _measure_category(
     spec: EvaluationSpec, galleries: Mapping[str, Gallery], count: Count, table: pa.Table
 ) -> pa.Table:
-    """`measure_versions` rows of one category, whose sampled queries and their similar items `table` holds."""
+    """Rows of `evaluations` of one category, whose sampled queries and their similar items `table` holds."""
     category, version = table["category"][0].as_py(), table["version"][0].as_py()
     gallery = galleries[category]
     measured = Measured.of(gallery, table, spec)

@@ -6,7 +6,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from lookalike.spark.category_conditions import is_in_bucket_of
-from lookalike.spark.run import Run
 from lookalike.spark.tables import VERSION, VersionKey, make_local_frame
 
 _FEW = 50_000  # images that every task can be given, without their embeddings: some MB
@@ -28,10 +27,12 @@ def fingerprint(hashed: Column, *also: Column) -> Column:
     return F.substring(F.sha2(F.concat_ws(":", *parts), 256), 1, 16)
 
 
-def read_gallery(run: Run, versions: Mapping[VersionKey, int]) -> DataFrame:
-    """Every image of `versions`, each with its number of images, with its embedding."""
-    embeddings = run.tables.read("embeddings").where(F.col("model_id") == run.model_id)
-    images = select_version_images(select_live(run.tables.read("images"), run.model_id), versions)
+def select_gallery(
+    images: DataFrame, embeddings: DataFrame, model_id: str, versions: Mapping[VersionKey, int]
+) -> DataFrame:
+    """Every image of `versions`, each with its number of images, with its embedding by the model."""
+    embeddings = embeddings.where(F.col("model_id") == model_id)
+    images = select_version_images(select_live(images, model_id), versions)
     if sum(versions.values()) < _FEW:  # else all embeddings would be shuffled to meet them
         images = F.broadcast(images)
     return embeddings.select("content_hash", "embedding").join(images, "content_hash", "inner").drop("content_hash")

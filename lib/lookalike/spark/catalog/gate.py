@@ -16,7 +16,7 @@ from lookalike.errors import GateFailed, first_few
 from lookalike.kernels.evaluation.metrics import wilson_interval
 from lookalike.spark.catalog.versions import Version
 from lookalike.spark.run import Run
-from lookalike.spark.tables import VersionKey, version_key_of
+from lookalike.spark.tables import Tables, VersionKey, version_key_of
 
 Figure = Mapping[str, Any]
 """`value`, `low` and `high` of a metric, such as its row of `evaluations`."""
@@ -67,12 +67,12 @@ def check_gate(run: Run, versions: Sequence[Version], force: bool = False) -> li
 
     With `force` it need not be measured against live: evaluate leaves out what was rolled back from.
     """
-    measured = _figures(run, versions)
+    measured = _figures(run.tables, versions)
     missing = [v.category for v in versions if not _needed(v, force) <= measured.get(v.key, {}).keys()]
     if missing:
         raise GateFailed(f"nothing was published, {first_few(missing)} was not evaluated: run evaluate first")
     gate = run.settings.gate
-    checks = [GateCheck(None, "rejected", _rejected_share(run), gate.max_rejected, at_most=True)]
+    checks = [GateCheck(None, "rejected", _rejected_share(run.tables), gate.max_rejected, at_most=True)]
     replacing = []
     for version in versions:
         figures = measured[version.key]
@@ -90,12 +90,12 @@ def _needed(version: Version, force: bool) -> set[str]:
     return _NEEDED | {"churn"} if version.live_version and not force else _NEEDED
 
 
-def _figures(run: Run, versions: Sequence[Version]) -> dict[VersionKey, dict[str, Figure]]:
+def _figures(tables: Tables, versions: Sequence[Version]) -> dict[VersionKey, dict[str, Figure]]:
     """Figures of `versions` and of those that they are to replace."""
     live = {v.category: v.live_version for v in versions}
     keys = [v.key for v in versions] + [(category, version) for category, version in live.items() if version]
     figures: dict[VersionKey, dict[str, Figure]] = {}
-    for row in run.tables.rows_of("evaluations", keys):
+    for row in tables.rows_of("evaluations", keys):
         if row["against"] in (None, live[row["category"]]):
             figures.setdefault(version_key_of(row), {})[row["metric"]] = row
     return figures
@@ -152,7 +152,7 @@ def _least_drop(live: Figure, new: Figure) -> float | None:
     return float(live["value"] - new["value"] - spread)
 
 
-def _rejected_share(run: Run) -> float:
+def _rejected_share(tables: Tables) -> float:
     share = F.avg((F.col("status") == "rejected").cast("double")).alias("share")
-    row = run.tables.read("images").where("NOT deleted").agg(share).first()
+    row = tables.read("images").where("NOT deleted").agg(share).first()
     return float(row["share"] or 0.0) if row else 0.0

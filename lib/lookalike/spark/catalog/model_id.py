@@ -25,7 +25,7 @@ def check_embedded_by_run_model(run: Run, of_all: bool = False) -> None:
 
 def read_live_model_id(run: Run) -> str:
     """Model of all that is live. Raises NotPublished where nothing is, ModelMismatch where models differ."""
-    models = sorted(row["model_id"] for row in read_live(run).select("model_id").distinct().collect())
+    models = sorted(row["model_id"] for row in read_live(run.tables).select("model_id").distinct().collect())
     if not models:
         raise NotPublished(f"nothing is published under {run.settings.root}: run the pipeline first")
     if len(models) > 1:

@@ -44,8 +44,8 @@ def publish(run: Run, versions: Sequence[Version], force: str | None = None) -> 
             for v in versions
         ]
         withdrawn = _emptied(run)
-        complete_audit(run)
-        with safe_from_cleanup(run, [v.key for v in versions]):
+        complete_audit(run.tables)
+        with safe_from_cleanup(run.tables, [v.key for v in versions]):
             checks = _hold_against_gate(run, versions, force is not None)
             if rows or withdrawn:
                 run.check_manifest()
@@ -90,7 +90,7 @@ def switch(run: Run, rows: Sequence[Pointer], origin: Origin, forced: bool = Fal
         raise PublishConflict(
             f"another job changed what is live of {changed} meanwhile, so nothing was changed here: run this again"
         ) from None
-    complete_audit(run)
+    complete_audit(run.tables)
     for row in rows:
         log.event(row["action"], category=row["category"], version=row["version"], replaced=row["replaced_version"])
 
@@ -117,7 +117,7 @@ def _emptied(run: Run) -> list[Pointer]:
     left = run.tables.read("images").where("NOT deleted").select("category").distinct().collect()
     categories = {row["category"] for row in left}
     restored = "action <=> 'rollback' AND replaced_version IS NULL"
-    from_before = read_live(run).where(f"NOT ({restored})").where(is_selected(run.selection)).collect()
+    from_before = read_live(run.tables).where(f"NOT ({restored})").where(is_selected(run.selection)).collect()
     return [
         make_pointer(row["category"], row["version"], row["version"], row["run_id"], "withdraw", row["model_id"])
         for row in sorted(from_before, key=lambda row: row["category"])

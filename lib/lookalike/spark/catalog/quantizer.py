@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lookalike import FORMAT_VERSION
@@ -19,8 +20,7 @@ from lookalike.kernels.index.search import SearchSpec
 from lookalike.kernels.index.shards import Float32s
 from lookalike.kernels.index.spec import IndexSpec
 from lookalike.spark.category_conditions import is_among
-from lookalike.spark.run import Run
-from lookalike.spark.tables import version_key_of
+from lookalike.spark.tables import VersionKey, version_key_of
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,21 @@ class Former:
 TRAINING = ("trained_version", "trained_error", "trained_nprobe", "trained_candidates", "trained_recall")
 
 
-def find_formers(run: Run, wanted: Collection[tuple[str, str, int]]) -> dict[str, Former]:
+def find_formers(
+    shards: DataFrame, live: Collection[VersionKey], model_id: str, wanted: Collection[tuple[str, str, int]]
+) -> dict[str, Former]:
     """By category, its live version's index, or else its latest one, where that suits.
 
-    `wanted` are categories with the factory string and dim of the index that is to be filled.
+    `shards` are rows of that table, `live` the live versions; `wanted` are categories with the factory string and dim
+    of the index that is to be filled.
     """
-    if not wanted:
-        return {}
     usable = (F.col("format_version") == FORMAT_VERSION) & (F.col("shard") == 0) & F.col("trained_version").isNotNull()
-    trained = run.tables.read("shards").where(usable & (F.col("model_id") == run.model_id))
+    trained = shards.where(usable & (F.col("model_id") == model_id))
     rows = [
         row
         for row in trained.where(is_among({category for category, _, _ in wanted})).collect()
         if (row["category"], row["factory"], row["dim"]) in wanted
     ]
-    live = {version_key_of(row) for row in run.tables.read("publications").collect()}
     rows.sort(key=lambda row: (version_key_of(row) in live, row["run_id"]))
     return {row["category"]: Former(row.asDict()) for row in rows}  # the last of each
 

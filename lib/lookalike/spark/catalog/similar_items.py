@@ -41,7 +41,7 @@ def similar_items(run: Run, versions: Sequence[Version]) -> None:
         run.tables.create("similar_items")  # services read it, also where no product has a similar one
         lacking_at = run.tables.delta_version("similar_items")
         # A lone product has no similar items: its version would be missing for ever.
-        todo = [v.key for v in find_missing(run, "similar_items", versions) if v.several_products]
+        todo = [v.key for v in find_missing(run.tables, "similar_items", versions) if v.several_products]
         rows = [Row(**row) for row in run.tables.rows_of("shards", todo)]
         figures.images = sum(row["ntotal"] for row in rows)
         with progress_bar(run.console, run.spark.sparkContext, "similar_items", figures.images) as count:

@@ -14,7 +14,7 @@ from lookalike.spark.catalog.audit import read_live, read_live_moves
 from lookalike.spark.catalog.gallery import fingerprint, select_live
 from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.run import Run
-from lookalike.spark.tables import VersionKey, select_versions, version_key_of
+from lookalike.spark.tables import Tables, VersionKey, select_versions, version_key_of
 
 _NUMBER = "-[0-9]+$"  # at the end of a version
 
@@ -59,15 +59,15 @@ def find_unpublished(run: Run, force: bool = False) -> list[Version]:
     A version that was rolled back from is none, unless `force`.
     """
     rows = run.tables.read("images").where(is_selected(run.selection))
-    moves = read_live_moves(run)
+    moves = read_live_moves(run.tables)
     candidates = number_versions(
-        run, name_candidates(rows, run.model_id, run.settings), moves, ahead=int(run.selection.full)
+        run.tables, name_candidates(rows, run.model_id, run.settings), moves, ahead=int(run.selection.full)
     )
     held = set() if force else find_rolled_back(moves)
     return [v for v in candidates if v.version != v.live_version and v.key not in held]
 
 
-def number_versions(run: Run, candidates: DataFrame, moves: DataFrame, ahead: int = 0) -> list[Version]:
+def number_versions(tables: Tables, candidates: DataFrame, moves: DataFrame, ahead: int = 0) -> list[Version]:
     """`candidates` by category, with the number of its full builds, and `ahead`, behind the version: `-1`.
 
     So a full build of what is live is another version. The number is that of the highest that ever was live and stays
@@ -76,7 +76,7 @@ def number_versions(run: Run, candidates: DataFrame, moves: DataFrame, ahead: in
     built: dict[str, int] = {}
     for category, version in moves.where(F.col("version").rlike(_NUMBER)).select("category", "version").collect():
         built[category] = max(built.get(category, 0), int(version.rpartition("-")[2]))
-    now = {row["category"]: (row["version"], row["run_id"]) for row in read_live(run).collect()}
+    now = {row["category"]: (row["version"], row["run_id"]) for row in read_live(tables).collect()}
     versions = []
     for row in sorted(candidates.collect()):
         category = row["category"]
@@ -96,9 +96,9 @@ def find_rolled_back(moves: DataFrame) -> set[VersionKey]:
     return left_at.keys() - {version_key_of(row) for row in came if row["at"] > left_at[version_key_of(row)]}
 
 
-def find_missing(run: Run, table: str, versions: Collection[Version]) -> list[Version]:
+def find_missing(tables: Tables, table: str, versions: Collection[Version]) -> list[Version]:
     """Those of `versions` that have no row in `table`: what a stage has still to do, also after a crash."""
-    lacking = set(run.tables.lacking(table, schemas.VERSION_KEY, [v.key for v in versions]))
+    lacking = set(tables.lacking(table, schemas.VERSION_KEY, [v.key for v in versions]))
     return [v for v in versions if v.key in lacking]
 
 

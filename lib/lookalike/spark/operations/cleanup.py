@@ -25,7 +25,7 @@ from lookalike.formats import size
 from lookalike.spark.catalog.audit import complete_audit, read_live_moves, record
 from lookalike.spark.operations.pins import find_pinned
 from lookalike.spark.run import Run, console
-from lookalike.spark.tables import VERSION, VersionKey, make_local_frame, version_key_of
+from lookalike.spark.tables import VERSION, Tables, VersionKey, make_local_frame, version_key_of
 
 # Evaluations first: so no gate lets pass what a killed cleanup left in part. Shards last: they name the files.
 _TABLES = ("evaluations", "similar_items", "shards")
@@ -58,7 +58,7 @@ def _delete(run: Run, before: datetime, retention_days: float) -> Leftovers:
     """Announce, then remove what can go, and see to the files of the tables themselves; returns what went."""
     with run.stage("cleanup") as figures:
         leftovers = find_leftovers(run, before)
-        complete_audit(run)
+        complete_audit(run.tables)
         gone: list[dict[str, str | None]] = [
             {"action": "cleanup", "category": c, "version": v} for c, v in sorted(leftovers.versions)
         ]
@@ -82,23 +82,25 @@ def find_leftovers(run: Run, before: datetime) -> Leftovers:
     """What nobody needs of all that is older than `before`."""
     # Files first: what is written while the tables are read is not among them.
     there = _files(run.settings.root)
-    named = _named_files(run)
+    named = _named_files(run.tables)
     young = {key for key, paths in named.items() if any(p in there and there[p].modified >= before for p in paths)}
-    kept = _kept(run, before) | young
-    versions = frozenset(_versions(run) - kept)
-    predictors, predictors_kept = _predictors(run, before, versions)
+    kept = _kept(run.tables, before) | young
+    versions = frozenset(_versions(run.tables) - kept)
+    predictors, predictors_kept = _predictors(run.tables, before, versions)
     needed = {path for key in named.keys() - versions for path in named[key]} | predictors_kept
     ours = {path for key in versions for path in named.get(key, ())} | predictors
     gone = {p: f for p, f in there.items() if p not in needed and (p in ours or f.modified < before)}
     return Leftovers(versions, gone, predictors)
 
 
-def _predictors(run: Run, before: datetime, versions: Collection[VersionKey]) -> tuple[frozenset[str], frozenset[str]]:
+def _predictors(
+    tables: Tables, before: datetime, versions: Collection[VersionKey]
+) -> tuple[frozenset[str], frozenset[str]]:
     """Paths of the predictors that nobody needs once `versions` are gone, and of the others."""
-    rows = run.tables.read("shards").select("category", "version", "model_id").distinct().collect()
+    rows = tables.read("shards").select("category", "version", "model_id").distinct().collect()
     models = {row["model_id"] for row in rows if version_key_of(row) not in versions}
     by_model: dict[str, list[Row]] = {}
-    for row in run.tables.read("category_predictors").select("path", "model_id", "fitted_at").collect():
+    for row in tables.read("category_predictors").select("path", "model_id", "fitted_at").collect():
         by_model.setdefault(row["model_id"], []).append(row)
     gone: set[str] = set()
     kept: set[str] = set()
@@ -127,25 +129,25 @@ def _files(root: str) -> dict[str, files.ListedFile]:
     return listed | {p: f for p, f in loose if p.endswith(".tmp") or p.startswith(".writable-")}
 
 
-def _named_files(run: Run) -> dict[VersionKey, set[str]]:
+def _named_files(tables: Tables) -> dict[VersionKey, set[str]]:
     named: dict[VersionKey, set[str]] = {}
-    for row in run.tables.read("shards").select("category", "version", "path", "vectors_path").collect():
+    for row in tables.read("shards").select("category", "version", "path", "vectors_path").collect():
         paths = {path for path in (row["path"], row["vectors_path"]) if path}
         named.setdefault(version_key_of(row), set()).update(paths)
     return named
 
 
-def _kept(run: Run, before: datetime) -> set[VersionKey]:
+def _kept(tables: Tables, before: datetime) -> set[VersionKey]:
     """Versions that are live or pinned, or were live after `before`."""
-    moves = read_live_moves(run).where(F.col("at") >= F.lit(before))
+    moves = read_live_moves(tables).where(F.col("at") >= F.lit(before))
     recent = moves.select("category", F.col("replaced_version").alias("version")).where("version IS NOT NULL")
-    live = run.tables.read("publications").select("category", "version")
-    return _keys(live.union(recent).union(find_pinned(run)))
+    live = tables.read("publications").select("category", "version")
+    return _keys(live.union(recent).union(find_pinned(tables)))
 
 
-def _versions(run: Run) -> set[VersionKey]:
+def _versions(tables: Tables) -> set[VersionKey]:
     """Every version of which a row is left anywhere."""
-    evaluations, similar_items, shards = (run.tables.read(name).select("category", "version") for name in _TABLES)
+    evaluations, similar_items, shards = (tables.read(name).select("category", "version") for name in _TABLES)
     return _keys(evaluations.union(similar_items).union(shards))
 
 
@@ -155,9 +157,9 @@ def _keys(rows: DataFrame) -> set[VersionKey]:
 
 def _remove(run: Run, leftovers: Leftovers, before: datetime) -> Leftovers:
     """Rows, then files, of what still can go; returns it."""
-    versions = leftovers.versions - _kept(run, before)
-    spared = _named_files(run)
-    predictors, predictors_kept = _predictors(run, before, versions)
+    versions = leftovers.versions - _kept(run.tables, before)
+    spared = _named_files(run.tables)
+    predictors, predictors_kept = _predictors(run.tables, before, versions)
     predictors &= leftovers.predictors
     needed = {path for key in spared.keys() - versions for path in spared[key]} | predictors_kept
     if predictors:

@@ -9,7 +9,8 @@ from lookalike.formats import NOTHING
 from lookalike.selection import Selection
 from lookalike.spark.catalog.audit import read_actions
 from lookalike.spark.category_conditions import is_selected
-from lookalike.spark.run import Run, console
+from lookalike.spark.run import console
+from lookalike.spark.tables import Tables
 
 COLUMNS = (
     "when",
@@ -28,9 +29,9 @@ COLUMNS = (
 _WHOLE = ("run", "version", "replaced")  # to be copied from here
 
 
-def print_history(run: Run, category: str | None = None) -> None:
+def print_history(tables: Tables, category: str | None = None) -> None:
     """A line for each action on `category` and those below it; without one, a line for what each run did to all."""
-    rows = read_actions(run)
+    rows = read_actions(tables)
     if category is not None:
         rows = rows.where(is_selected(Selection((category,))))
     lines = summarise_actions(rows, by_run=category is None).collect()

@@ -28,7 +28,7 @@ from lookalike.spark.catalog.publish import Pointer, make_pointer, switch
 from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.origin import Origin
 from lookalike.spark.run import Run
-from lookalike.spark.tables import VersionKey, select_versions, version_key_of
+from lookalike.spark.tables import Tables, VersionKey, select_versions, version_key_of
 from lookalike.spark.tasks import run_tasks
 
 _PROBLEM = pa.schema({"problem": pa.string()})
@@ -70,11 +70,11 @@ def rollback(run: Run, category: str, version: str | None = None) -> tuple[str, 
     PublishConflict.
     """
     with run.stage("rollback") as figures:
-        moves = read_live_moves(run).where(F.col("category") == category)
+        moves = read_live_moves(run.tables).where(F.col("category") == category)
         if moves.isEmpty():
-            raise NotPublished(_never_live(run, category))
-        now = read_live(run).where(F.col("category") == category).first()
-        complete_audit(run)
+            raise NotPublished(_never_live(run.tables, category))
+        now = read_live(run.tables).where(F.col("category") == category).first()
+        complete_audit(run.tables)
         target = version or _replaced(moves, category, now)
         if now and now["version"] == target:
             raise VersionUnusable(f"{category} version {target} is live already: name another one with --to")
@@ -94,12 +94,14 @@ def rollback_run(run: Run, run_id: str) -> RunUndone:
     Raises NotPublished where that leaves nothing to do, VersionUnusable and PublishConflict.
     """
     with run.stage("rollback") as figures:
-        ours = read_live_moves(run).where(F.col("run_id") == run_id)
+        ours = read_live_moves(run.tables).where(F.col("run_id") == run_id)
         if ours.isEmpty():
             raise NotPublished(f"run {run_id} changed nothing that is live: history shows the runs that did")
-        now = read_live(run).select("category", F.col("version").alias("live"), F.col("run_id").alias("live_run_id"))
+        now = read_live(run.tables).select(
+            "category", F.col("version").alias("live"), F.col("run_id").alias("live_run_id")
+        )
         rows = ours.where(is_selected(run.selection)).join(now, "category", "left").orderBy("category").collect()
-        complete_audit(run)
+        complete_audit(run.tables)
         back, new, moved_on = [], [], []
         for row in rows:
             if row["live_run_id"] != (None if row["action"] == "withdraw" else run_id):
@@ -118,8 +120,9 @@ def rollback_run(run: Run, run_id: str) -> RunUndone:
     return RunUndone(tuple(b.category for b in back), tuple(new), tuple(moved_on), model_id)
 
 
-def _never_live(run: Run, category: str) -> str:
-    below = read_live(run).where(is_selected(Selection.of([category]))).select("category").orderBy("category").collect()
+def _never_live(tables: Tables, category: str) -> str:
+    live_below = read_live(tables).where(is_selected(Selection.of([category])))
+    below = live_below.select("category").orderBy("category").collect()
     if below:
         named = first_few([row["category"] for row in below])
         return f"{category} is no category but has some below it: name one ({named}), or a run with --run"
@@ -129,9 +132,9 @@ def _never_live(run: Run, category: str) -> str:
 def _go_back(run: Run, wanted: Sequence[Back]) -> str:
     """Make them live in one commit, once all are found whole; gives the model of the first."""
     versions = [(back.category, back.version) for back in wanted]
-    with safe_from_cleanup(run, versions):
+    with safe_from_cleanup(run.tables, versions):
         models = check_whole(run, versions)
-        origins = _origins(run, versions)
+        origins = _origins(run.tables, versions)
         rows: list[Pointer] = [
             make_pointer(b.category, b.version, b.live_version, b.live_run_id, "rollback", models[b.category])
             | origins.get((b.category, b.version), {})
@@ -154,7 +157,8 @@ def check_whole(run: Run, versions: Sequence[VersionKey]) -> dict[str, str]:
     for row in shards:
         images[version_key_of(row)] = images.get(version_key_of(row), 0) + row["ntotal"]
     problems = []
-    removed = {version_key_of(row) for row in read_removals(run, versions)} if len(images) < len(versions) else set()
+    removals = read_removals(run.tables, versions) if len(images) < len(versions) else []
+    removed = {version_key_of(row) for row in removals}
     for key in versions:
         if key in removed and key not in images:
             problems.append(f"{_named(key)} was removed by cleanup")
@@ -199,9 +203,9 @@ def _replaced(moves: DataFrame, category: str, now: Row | None) -> str:
     return str(last["replaced_version"])
 
 
-def _origins(run: Run, versions: Sequence[VersionKey]) -> dict[VersionKey, dict[str, str | None]]:
+def _origins(tables: Tables, versions: Sequence[VersionKey]) -> dict[VersionKey, dict[str, str | None]]:
     """The manifest that each version was last published from."""
-    published = select_versions(read_actions(run).where("action = 'publish'"), versions)
+    published = select_versions(read_actions(tables).where("action = 'publish'"), versions)
     last = F.max_by(F.struct("manifest", "manifest_checksum"), "at").alias("last")
     rows = published.groupBy(*schemas.VERSION_KEY).agg(last).collect()
     return {version_key_of(row): row["last"].asDict() for row in rows}

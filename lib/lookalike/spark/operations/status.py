@@ -16,7 +16,7 @@ from lookalike.spark.catalog.versions import find_rolled_back, name_candidates, 
 from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.operations.pins import find_pinned
 from lookalike.spark.run import Run, console
-from lookalike.spark.tables import make_local_frame
+from lookalike.spark.tables import Tables, make_local_frame
 
 _METRICS = ("images", "products", "knn_recall@10", "recall@10")
 _ALWAYS = ("category", "live", "since", "age", "model", *_METRICS)
@@ -68,8 +68,8 @@ def read_status(run: Run) -> DataFrame:
         F.array_sort(F.collect_list(F.struct((-F.col("count")).alias("less"), "reason"))).alias("rejected")
     )
     waiting = images.where("status IS NULL AND NOT deleted").groupBy("category").agg(F.count("*").alias("waiting"))
-    pins = find_pinned(run).where(chosen).groupBy("category").agg(F.count("*").alias("pins"))
-    parts = [_measured(run, live), _next(run, images), waiting, reasons, pins]
+    pins = find_pinned(run.tables).where(chosen).groupBy("category").agg(F.count("*").alias("pins"))
+    parts = [_measured(run.tables, live), _next(run, images), waiting, reasons, pins]
     joined = reduce(lambda left, right: left.join(_named(right), "category", "full"), parts, _named(live))
     return joined.withColumn("category", F.nullif("category", F.lit("")))
 
@@ -79,8 +79,8 @@ def _named(rows: DataFrame) -> DataFrame:
     return rows.withColumn("category", F.coalesce("category", F.lit("")))
 
 
-def _measured(run: Run, live: DataFrame) -> DataFrame:
-    figures = run.tables.read("evaluations").join(F.broadcast(live), ["category", "version"], "left_semi")
+def _measured(tables: Tables, live: DataFrame) -> DataFrame:
+    figures = tables.read("evaluations").join(F.broadcast(live), ["category", "version"], "left_semi")
     return figures.groupBy("category").agg(
         *(F.max(F.when(F.col("metric") == metric, F.col("value"))).alias(metric) for metric in _METRICS)
     )
@@ -90,8 +90,10 @@ def _next(run: Run, images: DataFrame) -> DataFrame:
     """(category, next, held): the candidate that is not live, of the model of most images; held after a rollback."""
     embedded = images.where("status IN ('embedded', 'reused')").groupBy("model_id").count()
     model = embedded.orderBy(F.desc("count")).first()
-    moves = read_live_moves(run)
-    versions = number_versions(run, name_candidates(images, model["model_id"] if model else "", run.settings), moves)
+    moves = read_live_moves(run.tables)
+    versions = number_versions(
+        run.tables, name_candidates(images, model["model_id"] if model else "", run.settings), moves
+    )
     held = find_rolled_back(moves)
     new = [(v.category, v.version, v.key in held or None) for v in versions if v.version != v.live_version]
     return make_local_frame(run.spark, new, _NEXT)

@@ -11,13 +11,14 @@ from lookalike import fetch
 from lookalike.config import IngestSettings
 from lookalike.spark.run import Run
 from lookalike.spark.secrets import WITHHELD
+from lookalike.spark.tables import Tables
 
 _READ_THREADS = 8
 
 
-def read_images(run: Run, image_ids: Collection[str]) -> dict[str, Row]:
+def read_images(tables: Tables, image_ids: Collection[str]) -> dict[str, Row]:
     """Rows of the ledger, of those that it has."""
-    rows = run.tables.read("images").where("occurrence = 0").where(F.col("image_id").isin(*image_ids))
+    rows = tables.read("images").where("occurrence = 0").where(F.col("image_id").isin(*image_ids))
     return {row["image_id"]: row for row in rows.collect()}
 
 

@@ -92,7 +92,7 @@ def _failures(run: Run, evaluation: Row) -> tuple[pages.Failure, ...]:
     if not rows:
         return ()
     images = read_images(
-        run, {m["image_id"] for row in rows for m in row["found"]} | {row["right_image_id"] for row in rows}
+        run.tables, {m["image_id"] for row in rows for m in row["found"]} | {row["right_image_id"] for row in rows}
     )
     contents = read_contents(run, images)
     photos = _photos(run, evaluation["queries_uri"], [row["query_id"] for row in rows])
@@ -102,7 +102,7 @@ def _failures(run: Run, evaluation: Row) -> tuple[pages.Failure, ...]:
 def _photos(run: Run, uri: str, query_ids: Sequence[str]) -> dict[str, bytes]:
     """Bytes by query_id, of those that can still be read."""
     try:
-        rows = query_contents(run, uri, query_ids)
+        rows = query_contents(run.spark, uri, query_ids)
     except ManifestInvalid:  # it is gone since
         return {}
     carried = {row["query_id"]: bytes(row["content"]) for row in rows if row["content"] is not None}

@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from lookalike.spark.run import Run
-from lookalike.spark.tables import VersionKey, version_key_of
+from lookalike.spark.tables import Tables, VersionKey, version_key_of
 
 
 @dataclass(frozen=True)
@@ -18,16 +17,16 @@ class Replaced:
     model_id: str  # of what is replaced
 
 
-def find_replaced(run: Run, shown: Collection[VersionKey], model_id: str) -> list[Replaced]:
+def find_replaced(tables: Tables, shown: Collection[VersionKey], model_id: str) -> list[Replaced]:
     """Those of `shown` that replace another model's, by category.
 
     Where several models are replaced, only the one of most categories: the page shows two side by side.
     """
-    churns = (row for row in run.tables.rows_of("evaluations", shown) if row["metric"] == "churn")
+    churns = (row for row in tables.rows_of("evaluations", shown) if row["metric"] == "churn")
     compared = {(row["category"], row["against"]): row["version"] for row in churns}
     candidates = [
         Replaced(row["category"], compared[version_key_of(row)], row["version"], row["model_id"])
-        for row in sorted(run.tables.rows_of("shards", compared), key=version_key_of)
+        for row in sorted(tables.rows_of("shards", compared), key=version_key_of)
         if row["shard"] == 0 and row["model_id"] != model_id
     ]
     sizes = Counter(replaced.model_id for replaced in candidates)

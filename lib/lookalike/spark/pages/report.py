@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from rich.table import Table
 
 from lookalike import files
+from lookalike.config import Settings
 from lookalike.formats import count, rate, share
 from lookalike.report import page as pages
 from lookalike.report.thumbnails import make_thumbnail
@@ -20,7 +21,7 @@ from lookalike.spark.pages.pictures import read_contents, read_images
 from lookalike.spark.pages.query_report import gather_query_evaluation
 from lookalike.spark.pages.replaced_versions import Replaced, find_replaced
 from lookalike.spark.run import Run, console
-from lookalike.spark.tables import VersionKey, select_versions, version_key_of
+from lookalike.spark.tables import Tables, VersionKey, select_versions, version_key_of
 
 _QUERY_PX = 560
 _MATCH_PX = 360
@@ -59,19 +60,19 @@ class RunSummary:
 def write_report(run: Run, summary: RunSummary) -> None:
     """Show the published catalog, or the candidates that failed the gate, as `<root>/report.html` and as a table."""
     page = gather_page(run, summary)
-    _print(page, _save(run, page))
+    _print(page, _save(run.settings, page))
 
 
 def update_report(run: Run, summary: RunSummary) -> None:
     """Write `<root>/report.html` anew after a run that built nothing; nothing happens where nothing is live."""
     if not run.tables.read("publications").isEmpty():
         page = gather_page(run, summary)
-        console().print(f"report: {_save(run, page)}", soft_wrap=True)
+        console().print(f"report: {_save(run.settings, page)}", soft_wrap=True)
 
 
-def _save(run: Run, page: pages.ReportPage) -> str:
+def _save(settings: Settings, page: pages.ReportPage) -> str:
     """Where it is, without secrets."""
-    uri = files.join(run.settings.root, "report.html")
+    uri = files.join(settings.root, "report.html")
     with files.write_atomically(uri) as path:
         path.write_text(pages.render(page), encoding="utf-8")
     return files.redact(uri)
@@ -81,11 +82,11 @@ def gather_page(run: Run, summary: RunSummary) -> pages.ReportPage:
     """Everything on the page."""
     model_id = summary.live_model_id or run.model_id
     is_configured = not (summary.live_model_id or run.given_dim)
-    shown = [v.key for v in summary.versions] if summary.state == "gate failed" else _live(run)
+    shown = [v.key for v in summary.versions] if summary.state == "gate failed" else _live(run.tables)
     evaluations = run.tables.rows_of("evaluations", shown)
     new = {v.version for v in summary.versions}
-    categories = gather_category_figures(run, shown, evaluations, new, summary.state)
-    replaced = find_replaced(run, shown, model_id)
+    categories = gather_category_figures(run.tables, shown, evaluations, new, summary.state)
+    replaced = find_replaced(run.tables, shown, model_id)
     return pages.ReportPage(
         catalog=files.filesystem(run.settings.root)[1].rstrip("/").rpartition("/")[2] or "catalog",
         root=run.settings.root,
@@ -97,9 +98,9 @@ def gather_page(run: Run, summary: RunSummary) -> pages.ReportPage:
         gate=pages.Gate(
             summary.state, _nearest(summary.checks) if summary.versions else (), withdrawn=summary.withdrawn
         ),
-        comparison=_comparison(run, replaced),
+        comparison=_comparison(run.tables, replaced),
         queries=choose_query_rows(run, replaced, categories),
-        training=_training(run) if is_configured else None,
+        training=_training(run.settings) if is_configured else None,
         evaluation=gather_query_evaluation(run, model_id),
         categories=tuple(categories[:_CATEGORIES]),
         rejects=count_rejections(run.tables.read("images")),
@@ -107,8 +108,8 @@ def gather_page(run: Run, summary: RunSummary) -> pages.ReportPage:
     )
 
 
-def _live(run: Run) -> list[VersionKey]:
-    return [version_key_of(row) for row in run.tables.read("publications").collect()]
+def _live(tables: Tables) -> list[VersionKey]:
+    return [version_key_of(row) for row in tables.read("publications").collect()]
 
 
 def _nearest(checks: Sequence[GateCheck]) -> tuple[pages.GateCheck, ...]:
@@ -124,12 +125,12 @@ def _nearest(checks: Sequence[GateCheck]) -> tuple[pages.GateCheck, ...]:
 
 
 def gather_category_figures(
-    run: Run, shown: Collection[VersionKey], evaluations: Iterable[TableRow], new: set[str], state: pages.State
+    tables: Tables, shown: Collection[VersionKey], evaluations: Iterable[TableRow], new: set[str], state: pages.State
 ) -> list[pages.CategoryFigures]:
     """A line for each category of `shown`, by category. `evaluations` are theirs."""
     measured = _estimates(evaluations)
     shards: dict[VersionKey, list[TableRow]] = {}
-    for row in run.tables.rows_of("shards", shown):
+    for row in tables.rows_of("shards", shown):
         shards.setdefault(version_key_of(row), []).append(row)
     rows = []
     for (category, version), built in sorted(shards.items()):
@@ -175,7 +176,7 @@ def _headline(
     categories: Sequence[pages.CategoryFigures],
     evaluations: Sequence[TableRow],
 ) -> pages.Headline:
-    rows = _ledger_rows(run) if rows_of_run is None else rows_of_run
+    rows = _ledger_rows(run.tables) if rows_of_run is None else rows_of_run
     return pages.Headline(
         images=sum(category.images for category in categories),
         products=sum(category.products for category in categories),
@@ -189,9 +190,9 @@ def _headline(
     )
 
 
-def _ledger_rows(run: Run) -> dict[str, int]:
+def _ledger_rows(tables: Tables) -> dict[str, int]:
     """Rows of the whole ledger by status."""
-    statuses = run.tables.read("images").where("status IS NOT NULL").groupBy("status").count()
+    statuses = tables.read("images").where("status IS NOT NULL").groupBy("status").count()
     return {row["status"]: row["count"] for row in statuses.collect()}
 
 
@@ -201,24 +202,24 @@ def _overall(evaluations: Sequence[TableRow]) -> pages.Quality:
     return _quality({metric: pages.Estimate(f["value"], f["low"], f["high"]) for metric, f in figures.items()})
 
 
-def _comparison(run: Run, replaced: Sequence[Replaced]) -> pages.Comparison | None:
+def _comparison(tables: Tables, replaced: Sequence[Replaced]) -> pages.Comparison | None:
     """Of the categories of `replaced`; see `find_replaced`."""
     if not replaced:
         return None
     before, now = (
-        _overall(run.tables.rows_of("evaluations", keys))
+        _overall(tables.rows_of("evaluations", keys))
         for keys in ([(r.category, r.replaced) for r in replaced], [(r.category, r.version) for r in replaced])
     )
     return pages.Comparison(replaced[0].model_id, len(replaced), before, now)
 
 
-def _training(run: Run) -> pages.Training | None:
+def _training(settings: Settings) -> pages.Training | None:
     """How the shop's model was fine-tuned, where it is a file that says so."""
-    if not run.settings.model.is_file:
+    if not settings.model.is_file:
         return None
     from lookalike.kernels.models import model_file  # here, as torch takes ten seconds to import
 
-    figures = model_file.resolve(run.settings.model).figures
+    figures = model_file.resolve(settings.model).figures
     if "epochs" not in figures:
         return None
     epochs = (pages.Epoch(epoch["epoch"], epoch.get("loss"), epoch["recall@1"]) for epoch in figures["epochs"])
@@ -254,7 +255,7 @@ def choose_query_rows(
     near = near.where(F.col("product_id").isin(*(product_id for _, product_id in chosen)))
     by_rank = sorted(near.collect(), key=lambda row: row["rank"])
     rows = [row for row in by_rank if (row["category"], row["product_id"]) in chosen]
-    images = read_images(run, {row["image_id"] for row in rows} | {row["similar_image_id"] for row in rows})
+    images = read_images(run.tables, {row["image_id"] for row in rows} | {row["similar_image_id"] for row in rows})
     contents = read_contents(run, images)
     by_query: dict[tuple[str, str], tuple[list[Row], list[Row]]] = {query: ([], []) for query in chosen}
     for row in rows:

@@ -66,7 +66,10 @@ def compare_models(run: Run, uri: str, models: Sequence[str]) -> None:
             raise ManifestInvalid(f"{uri}: some queries bring embeddings, which are of one model: give photos instead")
         images = select_embedded(run.tables.read("images")).where(is_selected(run.selection)).localCheckpoint()
         figures.counts = {f"embedded: {c.name}": _embed_missing(c, images) for c in candidates}
-        gallery = select_searchable(_embedded_by_all(run, images, candidates)).localCheckpoint()
+        common = _embedded_by_all(images, run.tables.read("embeddings"), candidates)
+        gallery = select_searchable(common).localCheckpoint()
+        if gallery.isEmpty():
+            raise RootUnusable(f"{run.settings.root} holds no image in the selected categories: run the pipeline first")
         evaluations = [load_or_measure(c.run, queries, gallery) for c in candidates]
         figures.counts["queries"] = queries.count
     _print(run, queries, candidates, evaluations)
@@ -114,18 +117,14 @@ def _embed_missing(candidate: Candidate, images: DataFrame) -> int:
     return embedded
 
 
-def _embedded_by_all(run: Run, images: DataFrame, candidates: Sequence[Candidate]) -> DataFrame:
-    """Those `images` that all models embedded, so that all search the same gallery. Raises RootUnusable for none."""
-    embeddings = run.tables.read("embeddings")
+def _embedded_by_all(images: DataFrame, embeddings: DataFrame, candidates: Sequence[Candidate]) -> DataFrame:
+    """Those `images` that all models embedded, so that all search the same gallery."""
 
     def only(rows: DataFrame, candidate: Candidate) -> DataFrame:
         known = embeddings.where(F.col("model_id") == candidate.model_id).select("content_hash")
         return rows.join(known, "content_hash", "left_semi")
 
-    common = reduce(only, candidates, images)
-    if common.isEmpty():
-        raise RootUnusable(f"{run.settings.root} holds no image in the selected categories: run the pipeline first")
-    return common
+    return reduce(only, candidates, images)
 
 
 def _print(run: Run, queries: Queries, candidates: Sequence[Candidate], evaluations: Sequence[Evaluation]) -> None:
@@ -141,7 +140,7 @@ def _print(run: Run, queries: Queries, candidates: Sequence[Candidate], evaluati
         {(row["relevant"], row["metric"]): row for row in evaluation.figures if row["grouped_by"] == ALL}
         for evaluation in evaluations
     ]
-    answers = [read_answers(run, evaluation) for evaluation in evaluations]
+    answers = [read_answers(run.tables, evaluation) for evaluation in evaluations]
     for relevant in RELEVANT:
         if not all((relevant, METRICS[0]) in figures_of_model for figures_of_model in figures):
             continue

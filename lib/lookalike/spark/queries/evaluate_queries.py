@@ -24,7 +24,7 @@ from lookalike.spark.queries import exact_search
 from lookalike.spark.queries.query_figures import compute_figures, print_figures
 from lookalike.spark.queries.query_manifest import Queries, embed_queries, read_queries
 from lookalike.spark.run import Run, console
-from lookalike.spark.tables import make_local_frame, write_and_read
+from lookalike.spark.tables import Tables, make_local_frame, write_and_read
 
 _KEY = schemas.QUERY_EVALUATION_KEY
 
@@ -102,7 +102,7 @@ def load_or_measure(run: Run, queries: Queries, images: DataFrame) -> Evaluation
         skipped = _answer(run, queries, images, gallery["images"], evaluation, search)
     finally:
         files.remove(staging)
-    answers = read_answers(run, evaluation)
+    answers = read_answers(run.tables, evaluation)
     if answers.empty:
         raise ManifestInvalid(
             f"{queries.uri}: nothing could be measured: no image of the gallery is of the product or category of any "
@@ -165,9 +165,9 @@ def _store_answers(run: Run, queries: Queries, ranked: DataFrame, evaluation: Ev
     run.tables.insert("query_answers", rows, [*_KEY, "relevant", "query_id"])
 
 
-def read_answers(run: Run, evaluation: Evaluation) -> pd.DataFrame:
+def read_answers(tables: Tables, evaluation: Evaluation) -> pd.DataFrame:
     """What each query found, by relevance and query: at most two rows a query, without the images."""
-    rows = run.tables.read("query_answers").where(evaluation.chosen)
+    rows = tables.read("query_answers").where(evaluation.chosen)
     columns = ["relevant", "query_id", "product_id", "category", "attributes", "rank", "`map@r`", "`ndcg@10`"]
     answers: pd.DataFrame = (
         rows.select(*columns).orderBy("relevant", "query_id").toArrow().to_pandas(maps_as_pydicts="lossy")

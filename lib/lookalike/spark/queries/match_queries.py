@@ -20,7 +20,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from lookalike import delta_log, files, reasons, schemas
-from lookalike.config import IngestSettings
+from lookalike.config import IngestSettings, Settings
 from lookalike.errors import ConfigInvalid, ManifestInvalid, ModelMismatch, NotPredictable
 from lookalike.kernels.categories.predictor import Predictor, count_most_probable, open_predictor, predict_among
 from lookalike.spark.catalog.audit import read_live
@@ -33,7 +33,7 @@ from lookalike.spark.parquet_input import ParquetInput, read_input
 from lookalike.spark.queries.category_search import matrix, search_categories
 from lookalike.spark.queries.query_photos import embed_given, embed_photos, uncounted
 from lookalike.spark.run import Run, console
-from lookalike.spark.tables import conform, make_local_frame, select_versions, to_spark_schema, version_key_of
+from lookalike.spark.tables import Tables, conform, make_local_frame, select_versions, to_spark_schema, version_key_of
 
 File = tuple[tuple[str, Any], ...]
 """What `open_predictor` needs of a row of `category_predictors`, hashable."""
@@ -116,7 +116,7 @@ def check_replaceable(out: str) -> None:
 
 def _live(run: Run) -> Live:
     model_id = read_live_model_id(run)
-    versions = read_live(run).select("category", "version").localCheckpoint()
+    versions = read_live(run.tables).select("category", "version").localCheckpoint()
     keys = [version_key_of(row) for row in versions.collect()]
     shards = select_versions(run.tables.read("shards"), keys).localCheckpoint()
     sizes = shards.groupBy("category", "dim").agg(F.sum("ntotal").alias("images")).collect()
@@ -188,17 +188,17 @@ def _embedded(run: Run, queries: DataFrame, accepted: DataFrame, here: Live) -> 
     if photos.isEmpty():
         yield brought
         return
-    _check_model(run, here)
+    _check_model(run.settings, here)
     carried = queries.where("content IS NOT NULL").select("key", "content")
     with embed_photos(run, photos, carried, here.model_id) as rows:
         yield rows.unionByName(brought)
 
 
-def _check_model(run: Run, here: Live) -> None:
+def _check_model(settings: Settings, here: Live) -> None:
     # Here, as torch takes ten seconds to import.
     from lookalike.kernels.models.load import load_model
 
-    ours = load_model(run.settings.model).model_id
+    ours = load_model(settings.model).model_id
     if ours != here.model_id:
         raise ModelMismatch(
             f"what is live has embeddings of model {here.model_id}, the settings' model is {ours}: give the model "
@@ -230,7 +230,7 @@ def _pairs(run: Run, rows: DataFrame, vectors: DataFrame, here: Live) -> DataFra
     )
     unnamed = accepted.where("category IS NULL").drop("category")
     if not unnamed.isEmpty():
-        row = read_latest_predictor(run, here.model_id)
+        row = read_latest_predictor(run.tables, here.model_id)
         file = tuple((name, row[name]) for name in ("path", "sha256", "size_bytes", "format_version"))
         predict = partial(_predict, run.settings.root, file, frozenset(here.images), run.settings.match.category_share)
         asked = vectors.join(unnamed.select("key"), "key", "left_semi")
@@ -274,8 +274,8 @@ def rank_products(run: Run, matches: DataFrame, rows: DataFrame, pairs: DataFram
     best = matches.withColumn("place", F.row_number().over(per_product)).where("place = 1").drop("place")
     best = best.withColumn("rank", F.row_number().over(per_query)).where(F.col("rank") <= run.settings.match.k)
     why = pairs.select("query_id", "category", "category_given", "category_probability")
-    equal = _equal_content(run, rows, here).withColumn("equal", F.lit(True))
-    probability = _exact_probability(run, here)
+    equal = _equal_content(run.tables, rows, here).withColumn("equal", F.lit(True))
+    probability = _exact_probability(run.tables, here)
     exact = F.col("equal").isNotNull() | F.coalesce(probability >= run.settings.match.exact_probability, F.lit(False))
     return (
         best.join(why, ["query_id", "category"])
@@ -286,17 +286,17 @@ def rank_products(run: Run, matches: DataFrame, rows: DataFrame, pairs: DataFram
     )
 
 
-def _equal_content(run: Run, rows: DataFrame, here: Live) -> DataFrame:
+def _equal_content(tables: Tables, rows: DataFrame, here: Live) -> DataFrame:
     """(query_id, product_id) of queries whose very content is an image of the product."""
     accepted = rows.where("reason IS NULL").select("query_id", "content_hash")
-    images = select_live(run.tables.read("images"), here.model_id).select("content_hash", "product_id")
+    images = select_live(tables.read("images"), here.model_id).select("content_hash", "product_id")
     return images.join(accepted, "content_hash").select("query_id", "product_id").distinct()
 
 
-def _exact_probability(run: Run, here: Live) -> Column:
+def _exact_probability(tables: Tables, here: Live) -> Column:
     """By `score`; null where nothing was fitted, or nothing could be learnt."""
     try:
-        row = read_latest_predictor(run, here.model_id)
+        row = read_latest_predictor(tables, here.model_id)
     except NotPredictable:
         return F.lit(None).cast("double")
     if row["same_product_slope"] is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
-from pyspark.sql import DataFrame, Row, Window
+from pyspark.sql import DataFrame, Row, SparkSession, Window
 from pyspark.sql import functions as F
 
 from lookalike import files, schemas
@@ -88,9 +88,9 @@ def _check(rows: DataFrame, uri: str, needs_embedding: bool) -> int:
     return count
 
 
-def query_contents(run: Run, uri: str, query_ids: Sequence[str]) -> list[Row]:
+def query_contents(spark: SparkSession, uri: str, query_ids: Sequence[str]) -> list[Row]:
     """(query_id, uri, content) of a few queries. Raises ManifestInvalid where the query manifest can't be read."""
-    rows = read_input(run.spark, uri, _QUERIES).where(F.col("query_id").isin(*query_ids))
+    rows = read_input(spark, uri, _QUERIES).where(F.col("query_id").isin(*query_ids))
     return rows.select("query_id", "uri", "content").collect()
 
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame, Window, WindowSpec
+from pyspark.sql import Column, DataFrame, SparkSession, Window, WindowSpec
 from pyspark.sql import functions as F
 from pyspark.sql.types import FloatType
 
 from lookalike import files, reasons, schemas
-from lookalike.config import FineTuneSettings
+from lookalike.config import FineTuneSettings, Settings
 from lookalike.errors import ClicksInvalid, TrainingImpossible
 from lookalike.reasons import Reason
 from lookalike.spark.contents.embed_pictures import EmbedJob, Pictures, embed_apart, task_count
@@ -80,9 +80,9 @@ def write_triplets(
         return write_and_read(rows, files.join(staging, name))
 
     whole = _whole(log)
-    images = stored(_images(run, judged, folder), "images")
+    images = stored(_images(run.spark, judged, folder), "images")
     shown = stored(select_seen(whole, judged, images, spec), "shown")
-    asked = stored(_asked(run, whole, shown), "asked")
+    asked = stored(_asked(run.settings, whole, shown), "asked")
     brought = _brought(run, asked, preprocessing, files.join(staging, "queries"))
     vectors = _vectors(run, brought, files.join(staging, "vectors"))
     scored = stored(_scored(shown, _queries(asked, brought, images), images, vectors), "scored")
@@ -94,12 +94,12 @@ def write_triplets(
     return _counted(log, whole, triplets, _outcomes(cleaned, triplets))
 
 
-def _images(run: Run, judged: DataFrame, folder: str) -> DataFrame:
+def _images(spark: SparkSession, judged: DataFrame, folder: str) -> DataFrame:
     """(image_id, product_id, category, words, content_hash, kept_image_id, split) of every image that can be named.
 
     `kept_image_id`: the image of that content that stands in `pictures`.
     """
-    pictures = run.spark.read.schema(to_spark_schema(schemas.TRAINING_PICTURES)).parquet(files.join(folder, "pictures"))
+    pictures = spark.read.schema(to_spark_schema(schemas.TRAINING_PICTURES)).parquet(files.join(folder, "pictures"))
     stored = pictures.where("split IS NOT NULL").select(F.col("image_id").alias("kept_image_id"), "split")
     hashes = judged.select(F.col("image_id").alias("kept_image_id"), "content_hash")
     usable = judged.where(F.col("reason").isNull() | (F.col("reason") == reasons.COPY.text)).drop("split")
@@ -167,7 +167,7 @@ def _skip_useless(rows: DataFrame) -> DataFrame:
     return rows.drop("some_clicked", "all_clicked")
 
 
-def _asked(run: Run, whole: DataFrame, shown: DataFrame) -> DataFrame:
+def _asked(settings: Settings, whole: DataFrame, shown: DataFrame) -> DataFrame:
     """(query_id, uri, content, query_image_id, refused): queries that have rows left, or why one can't be used."""
     names = ("uri", "content", "query_image_id")
     wanted = shown.where(_left()).select("query_id").distinct()
@@ -179,7 +179,7 @@ def _asked(run: Run, whole: DataFrame, shown: DataFrame) -> DataFrame:
     refused = (
         F.when(F.col("least").isNull(), reasons.NO_QUERY.text)
         .when(F.col("least") != F.col("most"), reasons.SEVERAL_QUERIES.text)
-        .when(F.length("content") > run.settings.ingest.max_image_bytes, f"{reasons.OF_QUERY}{reasons.TOO_LARGE.text}")
+        .when(F.length("content") > settings.ingest.max_image_bytes, f"{reasons.OF_QUERY}{reasons.TOO_LARGE.text}")
     )
     return rows.select("query_id", *names, refused.alias("refused"))
 

@@ -5,8 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 from pyspark.ml.torch.distributor import TorchDistributor
+from pyspark.sql import SparkSession
 
 from lookalike import config, files
+from lookalike.config import Settings
 from lookalike.errors import LookalikeError
 from lookalike.kernels.models.load import load_model
 from lookalike.kernels.training.fine_tune import Progress, Training, checkpoint_uri, train
@@ -37,7 +39,7 @@ def fine_tune(run: Run, out: str) -> str:
         files.remove(folder)
     model_id = load_model(config.ModelSettings(name=out)).model_id
     with files.write_atomically(out.removesuffix(config.MODEL_FILE_SUFFIX) + ".md") as path:
-        path.write_text(_card(run, model_id, model.model_id, counts, progress), encoding="utf-8")
+        path.write_text(_card(run.settings, model_id, model.model_id, counts, progress), encoding="utf-8")
     files.remove(checkpoint_uri(out))
     if not progress.best:
         console().print("no epoch found more than the model before training, so that is what was written")
@@ -46,7 +48,7 @@ def fine_tune(run: Run, out: str) -> str:
 
 def _trained(run: Run, training: Training) -> Progress:
     settings = run.settings.fine_tune
-    is_local = _is_local(run)
+    is_local = _is_local(run.spark)
     uses_gpus = not is_local and run.spark.conf.get("spark.executor.resource.gpu.amount", "0") != "0"
     distributor = TorchDistributor(num_processes=settings.processes, local_mode=is_local, use_gpu=uses_gpus)
     ended: Any = distributor.run(_ended, training)
@@ -66,22 +68,22 @@ def _ended(training: Training) -> Progress | LookalikeError:
 
 def _threads(run: Run) -> int:
     """CPU threads of each process."""
-    if _is_local(run):
+    if _is_local(run.spark):
         return max(1, (os.cpu_count() or 1) // run.settings.fine_tune.processes)
     return int(run.spark.conf.get("spark.task.cpus", "1") or 1)
 
 
-def _is_local(run: Run) -> bool:
-    return str(run.spark.sparkContext.master).startswith("local")
+def _is_local(spark: SparkSession) -> bool:
+    return str(spark.sparkContext.master).startswith("local")
 
 
-def _card(run: Run, model_id: str, base: str, counts: TrainingCounts, progress: Progress) -> str:
+def _card(settings: Settings, model_id: str, base: str, counts: TrainingCounts, progress: Progress) -> str:
     origin = Origin.here()
     return render_model_card(
         model_id=model_id,
         base=base,
-        settings=run.settings.fine_tune.model_dump(mode="json"),
-        manifest=files.redact(run.settings.manifest or ""),
+        settings=settings.fine_tune.model_dump(mode="json"),
+        manifest=files.redact(settings.manifest or ""),
         code_version=origin.code_version or "",
         counts={
             "ledger rows": counts.rows,

@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from rich.table import Table
 
 from lookalike import FORMAT_VERSION, files, schemas
-from lookalike.config import CategoriesSettings
+from lookalike.config import CategoriesSettings, Settings
 from lookalike.errors import NotPredictable, PredictorDamaged
 from lookalike.kernels.categories import same_product
 from lookalike.kernels.categories.predictor import open_predictor, write_predictor
@@ -75,32 +75,33 @@ def fit_categories(run: Run) -> None:
     """
     with run.stage("fit_categories") as figures:
         model_id = read_live_model_id(run)
-        versions = read_live(run).select("category", "version")
+        versions = read_live(run.tables).select("category", "version")
         images = select_live(run.tables.read("images"), model_id)
         images = images.join(F.broadcast(versions.select("category")), "category", "left_semi")
-        inputs = _inputs(run, images, versions, model_id)
+        inputs = _inputs(run.settings, images, versions, model_id)
         row = _fitted_before(run, model_id, inputs)
         figures.counts = {"fitted": int(row is None)}
         if row is None:
-            pairs = draw_pairs(run, versions, PAIRS, run.settings.index.seed)
+            pairs = draw_pairs(run.tables.read("shards"), versions, PAIRS, run.settings.root, run.settings.index.seed)
             order = Order(
                 run.settings.root, run.run_id, model_id, inputs, run.settings.categories.neighbours,
                 run.settings.index.seed, pairs,
             )  # fmt: skip
-            row = _fit(run, sample_images(run, images, model_id), order)
+            ours = run.tables.read("embeddings").where(F.col("model_id") == model_id)
+            row = _fit(run, sample_images(images, ours, run.settings.categories), order)
             figures.counts |= {"images": row["images"], "pairs": len(pairs)}
             figures.images = row["images"]
         figures.counts |= {"categories": row["categories"], "voted_only": row["voted_only"]}
     _print(row, fitted=bool(figures.counts["fitted"]))
 
 
-def _inputs(run: Run, images: DataFrame, versions: DataFrame, model_id: str) -> str:
+def _inputs(settings: Settings, images: DataFrame, versions: DataFrame, model_id: str) -> str:
     """Fingerprint of all that decides what is fitted."""
     parts = [
         str(FORMAT_VERSION),
         model_id,
-        run.settings.categories.model_dump_json(),
-        str(run.settings.index.seed),
+        settings.categories.model_dump_json(),
+        str(settings.index.seed),
         _of_all(images, F.xxhash64("image_id", "product_id", "category", "content_hash")),
         _of_all(versions, F.xxhash64("category", "version")),
     ]
@@ -116,7 +117,7 @@ def _of_all(rows: DataFrame, hashed: Column) -> str:
 def _fitted_before(run: Run, model_id: str, inputs: str) -> PredictorRow | None:
     """The predictor that serves, where it is of these inputs and whole."""
     try:
-        row = read_latest_predictor(run, model_id)
+        row = read_latest_predictor(run.tables, model_id)
         if row["inputs"] != inputs:
             return None
         open_predictor(run.settings.root, row)
@@ -125,15 +126,14 @@ def _fitted_before(run: Run, model_id: str, inputs: str) -> PredictorRow | None:
     return row
 
 
-def sample_images(run: Run, images: DataFrame, model_id: str) -> DataFrame:
+def sample_images(images: DataFrame, embeddings: DataFrame, settings: CategoriesSettings) -> DataFrame:
     """(category, product_id, image_id, embedding) of random products' images, at most as the settings say."""
     sizes = [row["count"] for row in images.groupBy("category").count().collect()]
     by_hash = Window.partitionBy("category").orderBy(F.xxhash64("product_id"), "product_id", "image_id")
-    most = limit_per_category(sizes, run.settings.categories)
+    most = limit_per_category(sizes, settings)
     chosen = images.withColumn("place", F.row_number().over(by_hash)).where(F.col("place") <= most)
     chosen = chosen.select("category", "product_id", "image_id", "content_hash")
-    ours = run.tables.read("embeddings").where(F.col("model_id") == model_id).select("content_hash", "embedding")
-    return ours.join(F.broadcast(chosen), "content_hash").drop("content_hash")
+    return embeddings.select("content_hash", "embedding").join(F.broadcast(chosen), "content_hash").drop("content_hash")
 
 
 def limit_per_category(sizes: Sequence[int], settings: CategoriesSettings) -> int:
@@ -149,14 +149,14 @@ def limit_per_category(sizes: Sequence[int], settings: CategoriesSettings) -> in
     return low
 
 
-def draw_pairs(run: Run, versions: DataFrame, count: int, seed: int) -> list[Pair]:
-    """Pairs of up to `count` random images of the live `versions`, found by searching their whole shards."""
-    rows = select_versions(run.tables.read("shards"), [version_key_of(row) for row in versions.collect()])
+def draw_pairs(shards: DataFrame, versions: DataFrame, count: int, root: str, seed: int) -> list[Pair]:
+    """Pairs of up to `count` random images of the live `versions`, found by searching their whole `shards`."""
+    rows = select_versions(shards, [version_key_of(row) for row in versions.collect()])
     draws = _draws(rows.collect(), count, seed)
     tasks = list(group_by_size(draws, lambda draw: sum(row["ntotal"] for row in draw.shards), TASK_IMAGES))
     if not tasks:
         return []
-    drawn = run_tasks(run.spark, tasks, partial(_draw_task_pairs, run.settings.root, seed), _PAIRS)
+    drawn = run_tasks(shards.sparkSession, tasks, partial(_draw_task_pairs, root, seed), _PAIRS)
     return [Pair(*row) for row in drawn.collect()]
 
 

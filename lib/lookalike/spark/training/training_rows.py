@@ -12,8 +12,6 @@ from pyspark.sql import functions as F
 
 from lookalike import reasons
 from lookalike.config import FineTuneSettings
-from lookalike.spark.category_conditions import is_selected
-from lookalike.spark.run import Run
 from lookalike.spark.tables import make_local_frame
 
 OWN_LABELS = {"product": "product_id", "category": "category"}
@@ -26,19 +24,17 @@ _STARTS = pa.schema({"kind": pa.string(), "unseen": pa.bool_(), "bucket": pa.int
 _SHARED_BY = 10
 
 
-def judge_images(run: Run) -> DataFrame:
-    """Ledger rows of the run's selection and manifest, each with its `labels`, its `unit`, and the `reason` to skip it.
+def judge_images(images: DataFrame, manifest: DataFrame, model_id: str, spec: FineTuneSettings) -> DataFrame:
+    """Those ledger rows `images` that are in the manifest, each with `labels`, `unit`, and the `reason` to skip it.
 
     `labels`: kind -> value. `unit`: the product, or the value of the attribute to split by.
     """
-    spec = run.settings.fine_tune
-    ids = run.manifest.select(F.col("image_id").alias("of_manifest")).distinct()
-    rows = run.tables.read("images").where(is_selected(run.selection))
-    rows = rows.join(ids, F.col("image_id").eqNullSafe(F.col("of_manifest")), "left_semi")
+    ids = manifest.select(F.col("image_id").alias("of_manifest")).distinct()
+    rows = images.join(ids, F.col("image_id").eqNullSafe(F.col("of_manifest")), "left_semi")
     kinds = F.create_map(*[part for kind in spec.labels for part in (F.lit(kind), _label(kind))])
     rows = rows.withColumn("labels", F.map_filter(kinds, lambda _, value: value.isNotNull()))
     rows = rows.withColumn("unit", _attribute(spec.split_by) if spec.split_by else F.col("product_id"))
-    embedded = F.col("status").isin("embedded", "reused") & (F.col("model_id") == run.model_id)
+    embedded = F.col("status").isin("embedded", "reused") & (F.col("model_id") == model_id)
     reason = (
         F.when(F.col("deleted"), reasons.DELETED.text)
         .when(F.col("status") == "rejected", reasons.REJECTED_BEFORE.text)

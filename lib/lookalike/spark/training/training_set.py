@@ -55,7 +55,9 @@ def write_training_set(run: Run, preprocessing: "Preprocessing", folder: str) ->
         for name in ("staging", "pictures", "queries", "triplets"):  # of another run
             files.remove(files.join(folder, name))
         try:
-            judged = attach_splits(judge_images(run), run.settings.fine_tune)
+            spec = run.settings.fine_tune
+            images = run.tables.read("images").where(is_selected(run.selection))
+            judged = attach_splits(judge_images(images, run.manifest, run.model_id, spec), spec)
             judged = write_and_read(judged, files.join(staging, "judged"))
             counts = _write_pictures(run, judged, preprocessing, folder)
             figures.counts = {"rows": counts.rows, **counts.pictures, **counts.skipped}
