@@ -55,12 +55,13 @@ class ModelSettings(Section):
     name: str = Field(
         DEFAULT_MODEL,
         description="`default`, `efficientnet_lite0` (the network of `default`, not fine-tuned), `torchvision/NAME`, "
-        "`timm/NAME`, "
-        "`open_clip/NAME`, or the path or URI of a `.safetensors` file that fit_pca or fine_tune wrote",
+        "`timm/NAME`, `open_clip/NAME`, or the path or URI of a `.safetensors` file that fit_pca or fine_tune wrote. "
+        "Beside `default` and a file, only `model.precision` may be set",
     )
     weights: str = Field(
         "official",
-        description="`official` (the architecture's own, downloaded on first use) or the path or URI of a state dict",
+        description="`official` (the architecture's own; those of `efficientnet_lite0` come with the packages, others "
+        "are downloaded on first use) or the path or URI of a state dict",
     )
     layer: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
         ("features",),
@@ -132,12 +133,14 @@ class IndexSettings(Section):
         64, description="size of the random training sample, images per coarse centroid"
     )
     knn_recall_target: Fraction = Field(
-        0.98, description="knn_recall@10 that the search must reach; nprobe is chosen for it"
+        0.98,
+        description="knn_recall@10 that the search aims at: nprobe and candidates are chosen for it. What a version "
+        "must reach is `gate.min_knn_recall`",
     )
     candidates: int = Field(
         50,
         ge=10,
-        description="images of each shard that the exact re-rank scores, per image of the product; "
+        description="images of each shard that the exact re-rank scores, for each image that a product has on average; "
         "up to 8 times as many if recall needs it",
     )
     retrain_error_growth: float = Field(
@@ -151,7 +154,7 @@ class IndexSettings(Section):
         "more "
         "than this",
     )
-    seed: int = Field(0, description="seed of every random choice")
+    seed: int = Field(0, description="seed of the random choices of index training, evaluation and `fit_categories`")
 
 
 class FineTuneSettings(Section):
@@ -218,7 +221,7 @@ class FineTuneSettings(Section):
     patience: Count = Field(
         5, description="training ends after this many epochs without a better recall@1 on held-out pictures"
     )
-    seed: int = Field(0, description="seed of every random choice")
+    seed: int = Field(0, description="seed of the random choices of `fine_tune`")
 
 
 class SimilarItemsSettings(Section):
@@ -246,7 +249,9 @@ class MatchSettings(Section):
 
 
 class EvaluateSettings(Section):
-    queries: Count = Field(1_000, description="random queries per category")
+    queries: Count = Field(
+        1_000, description="random products and images of each category that the stage `evaluate` measures"
+    )
 
 
 class GateSettings(Section):
@@ -306,7 +311,11 @@ class Settings(Section):
     gate: GateSettings = GateSettings()
     cleanup: CleanupSettings = CleanupSettings()
     report: ReportSettings = ReportSettings()
-    spark: dict[str, str] = Field({}, description="Spark's own settings, which spark-submit.sh passes on with --conf")
+    spark: dict[str, str] = Field(
+        {},
+        description="Spark's own settings, which spark-submit.sh passes on with --conf; on the command line they go "
+        "after `--`, not with --set",
+    )
 
 
 def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Settings:

@@ -11,8 +11,8 @@ from enum import Enum
 class Retried(Enum):
     """When a run tries again what was rejected; the value says it in words."""
 
-    AT_ONCE = "three times in the run, then by each run"
-    EACH_RUN = "by each run"
+    AT_ONCE = "three times in the run, then by each run whose manifest has the row"
+    EACH_RUN = "by each run whose manifest has the row"
     ON_REQUEST = "when the image changes, or with `--retry-rejected all`"
     ON_CHANGE = "when the row changes"
     EACH_JOB = "each time the job runs"

@@ -21,7 +21,8 @@ _SECTIONS: tuple[tuple[str, str, tuple[Reason, ...]], ...] = (
     (
         "Queries",
         "`match_queries` writes a row with the status `rejected` for each such query. `evaluate --queries` and "
-        "`compare_models` refuse a query manifest that has such rows, with all problems at once.",
+        "`compare_models` stop if a query manifest has such rows, and name all problems at once. There `category` is "
+        "the right answer, so the last reason does not occur.",
         reasons.QUERIES,
     ),
     (
@@ -46,9 +47,12 @@ def reasons_page() -> str:
 def _lines() -> Iterator[str]:
     yield "# Reasons for rejection"
     yield ""
-    yield "A bad image, row or query never fails a job: it is rejected with one of these reasons, and counted."
+    yield "A bad image, manifest row or query is rejected with one of these reasons, and counted. It does not"
+    yield "stop the job, except as said under [Queries](#queries)."
     yield "`./spark-submit.sh status --rejected` lists the images of a catalog with their reasons."
-    yield "`./spark-submit.sh pipeline --retry-rejected` tries those again whose uri could not be read."
+    yield "Each run tries again what it could not read; `./spark-submit.sh pipeline --retry-rejected` works"
+    yield "on these images only."
+    yield "Rows with a `uri`, but with neither `updated_at` nor `content_hash`, are read and judged anew by each run."
     for title, about, group in _SECTIONS:
         yield ""
         yield f"## {title}"

@@ -22,7 +22,8 @@ def settings_page() -> str:
 _HEAD = (
     "# Settings",
     "",
-    "Write settings in a TOML file (`--config FILE`), or on the command line (`--set index.seed=1`), which wins.",
+    "Write settings in a TOML file: `index.seed` is the key `seed` in the table `[index]`. Give `--config FILE`;",
+    "default: `conf/local.toml`, or `conf/cluster.toml` with `--master` of a cluster. `--set index.seed=1` wins.",
     "A job lists every unknown key and bad value, and refuses them before any work.",
 )
 
