@@ -41,6 +41,10 @@ NOT_HERE = {
         "the set of pictures is not here"
     ),
     ("operations.md", "node_exporter --collector.textfile.directory=/var/lib/node_exporter"): "no node exporter here",
+    (
+        "operations.md",
+        "./spark-submit.sh pipeline --config shop.toml --set metrics_file=/var/lib/node_exporter/shop.prom",
+    ): "no node exporter here",
     ("scale.md", "PYTHONPATH=lib:. .venv/bin/python tests/bench/operation.py"): "takes half an hour",
 }
 """Blocks that do not run here, by page and first line, and why."""
