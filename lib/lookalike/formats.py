@@ -1,6 +1,7 @@
-"""How the page writes numbers, times and addresses. None, and what is not a number, becomes an en dash."""
+"""How pages and messages write numbers, times and addresses. None, and what is not a number, becomes an en dash."""
 
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 NOTHING = "\u2013"
@@ -16,6 +17,11 @@ def shorten(text: str, length: int = 72) -> str:
 
 def count(value: int | None) -> str:
     return NOTHING if value is None else f"{value:,}"
+
+
+def reason_counts(counts: Iterable[tuple[str, int]]) -> str:
+    """How many there are of each (reason, count), in their order; empty for none."""
+    return "; ".join(f"{n:,} {reason}" for reason, n in counts)
 
 
 def share(value: float | None, digits: int = 3) -> str:

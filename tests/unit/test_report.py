@@ -126,6 +126,11 @@ def test_no_secret_reaches_the_page() -> None:
         (formats.size(None), formats.NOTHING),
         (formats.moment(datetime(2026, 11, 21, 10, 14, tzinfo=timezone(timedelta(hours=2)))), "2026-11-21 08:14 UTC"),
         (formats.moment(datetime(2026, 11, 21, 10, 14)), "2026-11-21 10:14 UTC"),
+        (
+            formats.reason_counts([("truncated or damaged", 1_200), ("deleted", 1)]),
+            "1,200 truncated or damaged; 1 deleted",
+        ),
+        (formats.reason_counts([]), ""),
         (formats.iso(datetime(2026, 11, 21, 10, 14, 5, 7, tzinfo=UTC)), "2026-11-21T10:14:05+00:00"),
     ],
 )

@@ -56,17 +56,15 @@ def evaluate(run: Run, versions: Sequence[Version]) -> None:
             sizes[row["category"]] = sizes.get(row["category"], 0) + row["ntotal"]
         todo = {key for key in lacking if key[0] in sizes}
         compared = find_uncompared(run.tables, [v for v in versions if v.key not in lacking or v.key in todo])
+        spec = EvaluationSpec(run.settings.root, run.run_id, run.settings.evaluate.queries, run.settings.index.seed)
         ledger = select_live(run.tables.read("images"), run.model_id)
         images = select_version_images(ledger, {*todo, *(v.key for v in compared)})
-        products = sample_products(images, run.settings.evaluate.queries).persist(StorageLevel.DISK_ONLY)
+        products = sample_products(images, spec.queries).persist(StorageLevel.DISK_ONLY)
         total = sum(sizes.values())
         try:
             with progress_bar(run.console, run.spark.sparkContext, "evaluate", total) as count:
                 if todo:
                     similar_items = select_versions(run.tables.read("similar_items"), todo)
-                    spec = EvaluationSpec(
-                        run.settings.root, run.run_id, run.settings.evaluate.queries, run.settings.index.seed
-                    )
                     answers = attach_similar_items(select_versions(products, todo), similar_items)
                     rows = measure_versions(spec, answers, shard_rows, sizes, count)
                     run.tables.append_new_rows("evaluations", rows, schemas.VERSION_KEY)

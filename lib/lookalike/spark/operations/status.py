@@ -10,7 +10,7 @@ from rich.console import JustifyMethod
 from rich.markup import escape
 from rich.table import Column, Table
 
-from lookalike.formats import NOTHING, count, duration, share
+from lookalike.formats import NOTHING, count, duration, reason_counts, share
 from lookalike.spark.catalog.audit import read_live_moves
 from lookalike.spark.catalog.versions import find_rolled_back, name_candidates, number_versions
 from lookalike.spark.category_conditions import is_selected
@@ -116,7 +116,7 @@ def _line(row: Row) -> dict[str, str]:
         "pins": count(row["pins"]),
         "next": f"{row['next'] or NOTHING}{held}",
         "waiting": count(row["waiting"]),
-        "rejected": "; ".join(f"{-reason['less']:,} {reason['reason']}" for reason in row["rejected"] or []) or NOTHING,
+        "rejected": reason_counts((reason["reason"], -reason["less"]) for reason in row["rejected"] or []) or NOTHING,
     }
 
 

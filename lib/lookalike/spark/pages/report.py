@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lookalike import files
 from lookalike.config import Settings
-from lookalike.formats import count, rate, share
+from lookalike.formats import count, rate, reason_counts, share
 from lookalike.report import page as pages
 from lookalike.report.thumbnails import make_thumbnail
 from lookalike.spark.catalog.gate import GateCheck, pool_figures
@@ -322,7 +322,7 @@ def _print(page: pages.ReportPage, uri: str) -> None:
     accounted = " + ".join(f"{name} {rows:,}" for name, rows in parts.items())
     out.print(f"manifest rows {sum(parts.values()):,} = {accounted}")
     if page.rejects:
-        reasons = "; ".join(f"{reject.count:,} {reject.reason}" for reject in page.rejects)
+        reasons = reason_counts((reject.reason, reject.count) for reject in page.rejects)
         out.print(f"rejected images of the catalog: {reasons}", highlight=False, markup=False, soft_wrap=True)
     if page.comparison:
         out.print(

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from lookalike import files, reasons, schemas
 from lookalike.errors import ManifestInvalid, RootUnusable
+from lookalike.formats import reason_counts
 from lookalike.spark.catalog.gallery import fingerprint, select_live
 from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.progress import progress_bar
@@ -130,7 +131,7 @@ def _answer(
         rejected = photos.where("reason IS NOT NULL").groupBy("reason").count().orderBy("reason").collect()
         skipped = {row["reason"]: row["count"] for row in rejected}
         if sum(skipped.values()) == queries.count:
-            raise ManifestInvalid(f"{queries.uri}: no query has a usable photo: {_reason_counts(skipped)}")
+            raise ManifestInvalid(f"{queries.uri}: no query has a usable photo: {reason_counts(skipped.items())}")
         labels = queries.rows.select("query_id", "product_id", "category", "image_id")
         good = photos.where("reason IS NULL").drop("reason").join(labels, "query_id", "inner")
         probes = exact_search.write_queries(good, files.join(staging, "queries"))
@@ -151,11 +152,7 @@ def describe_counts(queries: int, evaluation: Evaluation) -> str:
 
 
 def _reasons(skipped: Mapping[str, int]) -> str:
-    return f", {sum(skipped.values()):,} of which were left out: {_reason_counts(skipped)}" if skipped else ""
-
-
-def _reason_counts(skipped: Mapping[str, int]) -> str:
-    return "; ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+    return f", {sum(skipped.values()):,} of which were left out: {reason_counts(skipped.items())}" if skipped else ""
 
 
 def _store_answers(run: Run, queries: Queries, ranked: DataFrame, evaluation: Evaluation) -> None:

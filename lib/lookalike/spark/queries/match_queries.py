@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 from lookalike import delta_log, files, reasons, schemas
 from lookalike.config import IngestSettings, Settings
 from lookalike.errors import ConfigInvalid, ManifestInvalid, ModelMismatch, NotPredictable
+from lookalike.formats import reason_counts
 from lookalike.kernels.categories.predictor import Predictor, count_most_probable, open_predictor, predict_among
 from lookalike.spark.catalog.audit import read_live
 from lookalike.spark.catalog.category_predictors import read_latest_predictor
@@ -337,4 +338,4 @@ def _counts(written: DataFrame) -> dict[str, int]:
 def _reasons(written: DataFrame) -> str:
     """Why how many queries were rejected, the most frequent reason first."""
     counts = written.where("status = 'rejected'").groupBy("reason").count().orderBy(F.desc("count"), "reason").collect()
-    return "; ".join(f"{row['count']:,} {row['reason']}" for row in counts)
+    return reason_counts((row["reason"], row["count"]) for row in counts)

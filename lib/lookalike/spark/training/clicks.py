@@ -24,6 +24,7 @@ from pyspark.sql.types import FloatType
 from lookalike import files, reasons, schemas
 from lookalike.config import FineTuneSettings, Settings
 from lookalike.errors import ClicksInvalid, TrainingImpossible
+from lookalike.formats import reason_counts
 from lookalike.reasons import Reason
 from lookalike.spark.contents.embed_pictures import EmbedJob, Pictures, embed_apart, task_count
 from lookalike.spark.parquet_input import ParquetInput, read_input
@@ -387,7 +388,7 @@ def _counted(log: DataFrame, whole: DataFrame, triplets: DataFrame, outcomes: Da
         triplets={split: row["triplets"] for split, row in by_split.items()},
     )
     if "train" not in by_split:
-        left_out = "; ".join(f"{n:,} {reason}" for reason, n in sorted(skipped.items()))
+        left_out = reason_counts(sorted(skipped.items()))
         raise TrainingImpossible(
             f"the click log gives no triplet to train with; of its {total:,} rows {used:,} are in the validation, left "
             f"out are: {left_out}"

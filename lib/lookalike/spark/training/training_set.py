@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from lookalike import files, reasons, schemas
 from lookalike.errors import TrainingImpossible
+from lookalike.formats import reason_counts
 from lookalike.spark.catalog.manifest_pictures import with_content
 from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.contents.embed_pictures import task_count
@@ -107,7 +108,7 @@ def _check(run: Run, chosen: DataFrame, skipped: Mapping[str, int]) -> None:
     """Raise TrainingImpossible where these pictures, with `labels` and `split`, are no training set."""
     spec = run.settings.fine_tune
     sides, by_kind = _by(chosen, "split"), _count_classes(chosen)
-    left_out = "; ".join(f"{count:,} {reason}" for reason, count in sorted(skipped.items())) or "none"
+    left_out = reason_counts(sorted(skipped.items())) or "none"
     if not sides and reasons.NOT_EMBEDDED.text in skipped:
         raise TrainingImpossible(f"no picture can be used, left out are: {left_out}; run the pipeline first")
     about = f"{sum(sides.values()):,} pictures can be used, left out are: {left_out}"
