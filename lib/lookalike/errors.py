@@ -1,6 +1,8 @@
 """One class per failure. Each message says what is wrong, where, and how to mend it."""
 
+import re
 from collections.abc import Sequence
+from urllib.parse import unquote
 
 _NAMED = 5
 
@@ -31,6 +33,12 @@ class ManifestInvalid(LookalikeError):
 
 class ManifestChanged(LookalikeError):
     """The manifest is not what the run, or the last `ingest`, began with, so nothing was published."""
+
+    exit_code = 2
+
+
+class FileDamaged(LookalikeError):
+    """A Parquet file of the input, or of a table, can't be read to its end."""
 
     exit_code = 2
 
@@ -128,6 +136,11 @@ def foreseen(error: BaseException) -> LookalikeError | None:
         return LookalikeError(
             "no space left on the device: free some below the root and in Spark's local folder (spark.local.dir), then"
             " run the same command again"
+        )
+    if unread := re.search(r"\[FAILED_READ_FILE[^]]*\] Encountered error while reading file (\S+?)\.?\s", text):
+        return FileDamaged(
+            f"{unquote(unread[1])} can't be read: it is damaged, or was changed meanwhile; write it anew, and run the"
+            " same command again"
         )
     for kind in LookalikeError.__subclasses__():
         # Raised in a Python worker, it comes back as text: "...lookalike.errors.ModelMismatch: message".

@@ -6,15 +6,14 @@ from pyspark.sql import functions as F
 from lookalike import schemas
 from lookalike.errors import ManifestInvalid
 from lookalike.spark.parquet_input import ParquetInput, read_input
-from lookalike.spark.tables import to_spark_schema
 
 _MANIFEST = ParquetInput(
     name="manifest",
-    required=to_spark_schema(schemas.MANIFEST_REQUIRED),
-    optional=to_spark_schema(schemas.MANIFEST_OPTIONAL),
+    required=schemas.MANIFEST_REQUIRED,
+    optional=schemas.MANIFEST_OPTIONAL,
     one_of=((("uri", "content", "embedding"), "uri, content: both missing; an image needs one of them"),),
     a_row="a row per image",
-    not_parquet="not a Parquet file; of a CSV or a folder of images, make_manifest makes a manifest",
+    not_parquet="no Parquet file, or a damaged one; of a CSV or a folder of images, make_manifest makes a manifest",
     invalid=ManifestInvalid,
 )
 

@@ -28,10 +28,11 @@ class Origin:
 
     def with_manifest(self, run: Run) -> "Origin":
         """With the manifest of `run`, where it has one."""
-        uri = run.settings.manifest
-        if uri is None:
+        if run.settings.manifest is None:
             return self
-        return Origin(self.who, self.why, files.redact(uri), run.manifest_files.checksum, self.code_version)
+        return Origin(
+            self.who, self.why, files.redact(run.manifest_uri), run.manifest_files.checksum, self.code_version
+        )
 
 
 def _user() -> str:

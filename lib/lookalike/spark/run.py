@@ -17,6 +17,7 @@ from lookalike.errors import ManifestChanged, foreseen
 from lookalike.selection import EVERYTHING, Selection
 from lookalike.spark.input_files import InputFiles, inspect_files
 from lookalike.spark.manifest import read_given_dim, read_manifest
+from lookalike.spark.parquet_input import pin_version
 from lookalike.spark.tables import Tables, make_arrow_rows
 
 
@@ -56,8 +57,13 @@ class Run:
     @cached_property
     def manifest(self) -> DataFrame:
         """The whole manifest, whatever the selection. Raises ManifestInvalid."""
+        return read_manifest(self.spark, self.manifest_uri)
+
+    @cached_property
+    def manifest_uri(self) -> str:
+        """The manifest's address; of a Delta table with the version that it had when the run began, as in `path@v3`."""
         assert self.settings.manifest is not None
-        return read_manifest(self.spark, self.settings.manifest)
+        return pin_version(self.settings.manifest)
 
     @cached_property
     def manifest_files(self) -> InputFiles:

@@ -15,6 +15,14 @@ def session(app: str) -> SparkSession:
         .config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
         .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
         .config("spark.sql.session.timeZone", "UTC")
+        # Manifests bring columns whose names differ by case alone, times in nanoseconds, and years before 1582.
+        .config("spark.sql.caseSensitive", "true")
+        .config("spark.sql.legacy.parquet.nanosAsLong", "true")
+        .config("spark.sql.parquet.datetimeRebaseModeInRead", "CORRECTED")
+        .config("spark.sql.parquet.int96RebaseModeInRead", "CORRECTED")
+        .config("spark.sql.parquet.datetimeRebaseModeInWrite", "CORRECTED")
+        # INT96, Spark's default, can't hold every year in other readers.
+        .config("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
         # Else cleanup would add commits of its own to every table, and outside the lock that a local disk needs.
         .config("spark.databricks.delta.vacuum.logging.enabled", "false")
         .getOrCreate()

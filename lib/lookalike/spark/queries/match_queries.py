@@ -42,11 +42,11 @@ File = tuple[tuple[str, Any], ...]
 _PROBE = ("uri", "content", "embedding")
 _QUERIES = ParquetInput(
     name="query manifest",
-    required=to_spark_schema(schemas.MATCH_QUERY_REQUIRED),
-    optional=to_spark_schema(schemas.MATCH_QUERY_OPTIONAL),
+    required=schemas.MATCH_QUERY_REQUIRED,
+    optional=schemas.MATCH_QUERY_OPTIONAL,
     one_of=((_PROBE, "uri, content, embedding: all missing; a query needs one of them"),),
     a_row="a row for each query",
-    not_parquet="not a Parquet file; write the queries as Parquet",
+    not_parquet="no Parquet file, or a damaged one; write the queries as Parquet",
     invalid=ManifestInvalid,
 )
 _PATHS = pa.schema({"path": pa.string(), "live_category": pa.string()})

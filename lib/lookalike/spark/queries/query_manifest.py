@@ -17,7 +17,6 @@ from lookalike.spark.input_files import inspect_files
 from lookalike.spark.parquet_input import ParquetInput, read_input
 from lookalike.spark.queries.query_photos import embed_given, embed_photos, uncounted
 from lookalike.spark.run import Run
-from lookalike.spark.tables import to_spark_schema
 
 MAX_QUERIES = 100_000
 """Each task holds all queries, so that the gallery is read once: at most this many."""
@@ -26,14 +25,14 @@ _PROBE = ("uri", "content", "embedding")
 _RIGHT = ("product_id", "category")
 _QUERIES = ParquetInput(
     name="query manifest",
-    required=to_spark_schema(schemas.QUERY_REQUIRED),
-    optional=to_spark_schema(schemas.QUERY_OPTIONAL),
+    required=schemas.QUERY_REQUIRED,
+    optional=schemas.QUERY_OPTIONAL,
     one_of=(
         (_PROBE, "uri, content, embedding: all missing; a query needs one of them"),
         (_RIGHT, "product_id, category: both missing; a query needs one of them, to say what is right"),
     ),
     a_row="a row for each query photo",
-    not_parquet="not a Parquet file; write the queries as Parquet",
+    not_parquet="no Parquet file, or a damaged one; write the queries as Parquet",
     invalid=ManifestInvalid,
 )
 

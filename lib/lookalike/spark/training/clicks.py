@@ -38,13 +38,13 @@ if TYPE_CHECKING:  # its module loads torch, of which the driver has no need
 
 _CLICKS = ParquetInput(
     name="click log",
-    required=to_spark_schema(schemas.CLICKS_REQUIRED),
-    optional=to_spark_schema(schemas.CLICKS_OPTIONAL),
+    required=schemas.CLICKS_REQUIRED,
+    optional=schemas.CLICKS_OPTIONAL,
     one_of=(
         (("uri", "content", "query_image_id"), "uri, content, query_image_id: all missing; a query needs one of them"),
     ),
     a_row="a row for each product shown",
-    not_parquet="not a Parquet file; write the log as Parquet",
+    not_parquet="no Parquet file, or a damaged one; write the log as Parquet",
     invalid=ClicksInvalid,
 )
 
