@@ -68,7 +68,7 @@ def test_a_delta_table_is_known_by_its_log(tmp_path: Path) -> None:
     assert not is_delta_table(str(tmp_path / "t"))
     (tmp_path / "t" / "_delta_log").mkdir()
     assert is_delta_table(str(tmp_path / "t"))
-    with pytest.raises(InputUnusable, match="is a Delta table; give its own address"):
+    with pytest.raises(InputUnusable, match="t: is a Delta table; give its own address"):
         list_parquet_files(f"{tmp_path}/*")
 
 

@@ -56,7 +56,7 @@ def read_input(spark: SparkSession, uri: str, contract: ParquetInput) -> DataFra
             return _read_delta(spark, uri if _AT_VERSION.search(uri) else pin_version(uri), contract)
         return _read_files(spark, uri, contract)
     except InputUnusable as error:
-        raise contract.invalid(f"{uri}: {error}") from None
+        raise contract.invalid(str(error)) from None
     except OSError as error:
         raise contract.invalid(f"{uri}: can't be read: {error}") from None
 
@@ -66,9 +66,9 @@ def _read_delta(spark: SparkSession, uri: str, contract: ParquetInput) -> DataFr
     present = [f.name for f in table.schema if not isinstance(f.dataType, NullType)]
     rows = table.select(*[F.col(f"`{name}`") for name in present if name in contract.columns.names])
     types = {field.name: field.type for field in to_arrow_schema(rows.schema)}
-    _check([FileColumns(uri, types, frozenset(table.columns), 1)], {}, contract)
+    _check(uri, [FileColumns(uri, types, frozenset(table.columns), 1)], {}, contract)
     if rows.isEmpty():
-        raise InputUnusable(f"the {contract.name} has no rows; give one with {contract.a_row}")
+        raise InputUnusable(f"{uri}: the {contract.name} has no rows; give one with {contract.a_row}")
     return rows.select(_converted(types, contract))
 
 
@@ -77,9 +77,9 @@ def _read_files(spark: SparkSession, uri: str, contract: ParquetInput) -> DataFr
     names = frozenset(contract.columns.names)
     columns = read_columns(uris, names, contract.not_parquet)
     folders = {one: _partition_names(one, uri, names) for one in uris}
-    _check(columns, folders, contract)
+    _check(uri, columns, folders, contract)
     if not sum(one.rows for one in columns):
-        raise InputUnusable(f"the {contract.name} has no rows; give one with {contract.a_row}")
+        raise InputUnusable(f"{uri}: the {contract.name} has no rows; give one with {contract.a_row}")
     alike: dict[tuple[Any, ...], list[FileColumns]] = {}
     for one in columns:
         types = tuple(sorted((name, str(kind)) for name, kind in one.types.items()))
@@ -121,7 +121,7 @@ def _visible(uri: str) -> str:
     if not name.startswith(("_", ".")):
         return uri
     if not files.is_local(uri):
-        raise InputUnusable("Spark reads no file whose name begins with _ or a dot; rename it")
+        raise InputUnusable(f"{uri}: Spark reads no file whose name begins with _ or a dot; rename it")
     link = Path(tempfile.mkdtemp(prefix="lookalike-")) / f"link{name}"
     link.symlink_to(files.filesystem(uri)[1])
     return f"file://{link}"
@@ -166,7 +166,9 @@ def _widen_halves(halves: pa.Array) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, pa.array(values), mask=halves.is_null())
 
 
-def _check(columns: Sequence[FileColumns], folders: Mapping[str, Sequence[str]], contract: ParquetInput) -> None:
+def _check(
+    uri: str, columns: Sequence[FileColumns], folders: Mapping[str, Sequence[str]], contract: ParquetInput
+) -> None:
     """Raises InputUnusable with every problem of the columns."""
     present = {name for one in columns for name in (*one.names, *folders.get(one.uri, ()))}
     unknown = sorted(present - set(contract.columns.names))
@@ -178,7 +180,7 @@ def _check(columns: Sequence[FileColumns], folders: Mapping[str, Sequence[str]],
     problems += [said for field in contract.columns if (said := _type_problem(field, columns, folders))]
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
-        raise InputUnusable(f"the {contract.name}'s columns are not as they must be:\n{lines}")
+        raise InputUnusable(f"{uri}: the {contract.name}'s columns are not as they must be:\n{lines}")
 
 
 def _similar(name: str, unknown: Sequence[str]) -> str:

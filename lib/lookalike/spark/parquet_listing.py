@@ -14,7 +14,7 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 class InputUnusable(Exception):
-    """An input that can't be read; the message says why, to stand behind the input's address."""
+    """An input that can't be read; the message says where and why."""
 
 
 def list_parquet_files(uri: str) -> list[str]:
@@ -24,10 +24,10 @@ def list_parquet_files(uri: str) -> list[str]:
         return [uri]
     if fs.isdir(path):
         _refuse_other_tables(fs, path)
-        return _of_folder(fs, path, uri) or _refuse("the folder holds no file")
+        return _of_folder(fs, path, uri) or _refuse(uri, "the folder holds no file; give one with Parquet files")
     if not _GLOB.search(uri):
-        _refuse("no such file or folder; give a Parquet file, a folder or a glob")
-    return _of_glob(uri) or _refuse("no file is like this pattern; give a Parquet file, a folder or a glob")
+        _refuse(uri, "no such file or folder; give a Parquet file, a folder or a glob")
+    return _of_glob(uri) or _refuse(uri, "no file is like this pattern; give a Parquet file, a folder or a glob")
 
 
 def is_delta_table(uri: str) -> bool:
@@ -35,16 +35,18 @@ def is_delta_table(uri: str) -> bool:
     return bool(fs.isdir(posixpath.join(path, "_delta_log")))
 
 
-def _refuse(message: str) -> Any:
-    raise InputUnusable(message)
+def _refuse(uri: str, message: str) -> Any:
+    raise InputUnusable(f"{uri}: {message}")
 
 
 def _refuse_other_tables(fs: Any, folder: str) -> None:
     if fs.isdir(posixpath.join(folder, ".hoodie")):
-        _refuse("is a Hudi table, whose files are not all its rows; export it as Parquet or as a Delta table")
+        _refuse(folder, "is a Hudi table, whose files are not all its rows; export it as Parquet or as a Delta table")
     metadata = posixpath.join(folder, "metadata")
     if fs.isdir(metadata) and any(name.endswith(".metadata.json") for name in fs.ls(metadata, detail=False)):
-        _refuse("is an Iceberg table, whose files are not all its rows; export it as Parquet or as a Delta table")
+        _refuse(
+            folder, "is an Iceberg table, whose files are not all its rows; export it as Parquet or as a Delta table"
+        )
 
 
 def _of_folder(fs: Any, folder: str, uri: str) -> list[str]:
@@ -70,7 +72,7 @@ def _of_glob(uri: str) -> list[str]:
             if fs.isdir(path):
                 _refuse_other_tables(fs, path)
                 if is_delta_table(there):
-                    _refuse(f"{there} is a Delta table; give its own address")
+                    _refuse(there, "is a Delta table; give its own address")
                 listed.update(_of_folder(fs, path, there))
             elif not _is_ignored(posixpath.basename(path)):
                 listed.add(there)
