@@ -11,7 +11,7 @@ EXAMPLE = "./spark-submit.sh ingest --set root=/data/catalog --set manifest=/dat
 
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.parse_arguments(__doc__, argv, EXAMPLE, full=False)
+    options = cli.parse_arguments(__doc__, argv, EXAMPLE, full=False, complete=True)
 
     def job() -> None:
         run = start(cli.load_settings(options), "ingest", cli.read_selection(options))

@@ -11,7 +11,7 @@ EXAMPLE = "./spark-submit.sh pipeline --set root=/data/catalog --set manifest=/d
 
 
 def main(argv: Sequence[str]) -> int:
-    options = cli.parse_arguments(__doc__, argv, EXAMPLE)
+    options = cli.parse_arguments(__doc__, argv, EXAMPLE, complete=True)
 
     def job() -> None:
         run = start(cli.load_settings(options), "pipeline", cli.read_selection(options))

@@ -16,15 +16,15 @@ INTERRUPTED = 130
 
 
 def parse_arguments(
-    doc: str | None, argv: Sequence[str], example: str, full: bool = True, retry: bool = True
+    doc: str | None, argv: Sequence[str], example: str, full: bool = True, retry: bool = True, complete: bool = False
 ) -> argparse.Namespace:
     """Parse the options of a job that works on the catalog: its settings, and what part of the catalog it is for.
 
-    `full`, `retry`: whether the job takes `--full`, `--retry-rejected`.
+    `full`, `retry`, `complete`: whether the job takes `--full`, `--retry-rejected`, `--complete`.
     """
     options = create_parser(doc, example)
     add_settings_options(options)
-    add_selection_options(options, full, retry)
+    add_selection_options(options, full, retry, complete)
     return options.parse_args(argv)
 
 
@@ -56,8 +56,8 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_selection_options(parser: argparse.ArgumentParser, full: bool, retry: bool) -> None:
-    parser.set_defaults(full=False, retry=None)
+def add_selection_options(parser: argparse.ArgumentParser, full: bool, retry: bool, complete: bool = False) -> None:
+    parser.set_defaults(full=False, retry=None, complete=False)
     parser.add_argument(
         "--category",
         action="append",
@@ -80,11 +80,18 @@ def add_selection_options(parser: argparse.ArgumentParser, full: bool, retry: bo
             help="work only on images that were rejected because their uri could not be read; all: on every rejected "
             "image",
         )
+    if complete:
+        parser.add_argument(
+            "--complete",
+            action="store_true",
+            help="the manifest is the whole catalog, or all of the categories given: images that it leaves out are "
+            "treated as deleted",
+        )
 
 
 def read_selection(options: argparse.Namespace) -> Selection:
     """Return the part of the catalog that the options select."""
-    return Selection.of(options.categories, options.full, options.retry)
+    return Selection.of(options.categories, options.full, options.retry, options.complete)
 
 
 def load_settings(options: argparse.Namespace) -> Settings:

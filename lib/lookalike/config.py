@@ -39,6 +39,9 @@ class IngestSettings(Section):
     connect_timeout_s: Seconds = Field(10.0, description="longest wait for a connection to an http(s) server, seconds")
     read_timeout_s: Seconds = Field(20.0, description="longest wait for the next bytes of an http(s) server, seconds")
     image_timeout_s: Seconds = Field(120.0, description="longest time to read one image, all tries together, seconds")
+    max_left_out: Fraction = Field(
+        0.2, description="largest share of the catalog's images that a manifest may leave out with --complete"
+    )
 
 
 def _as_tuple(value: Any) -> Any:

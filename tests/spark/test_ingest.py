@@ -18,6 +18,7 @@ from lookalike.errors import ManifestInvalid
 from lookalike.selection import Selection
 from lookalike.spark.catalog.ingest import KEY, ingest
 from lookalike.spark.manifest import read_manifest
+from lookalike.spark.run import Run
 
 MODEL = "model-1"
 
@@ -250,3 +251,33 @@ def test_truncated_parquet_is_refused(spark: Any, tmp_path: Path) -> None:
     (tmp_path / "m.parquet").write_bytes(buffer.getvalue()[:-20])
     with pytest.raises(ManifestInvalid, match=r"m\.parquet"):
         read_manifest(spark, str(tmp_path / "m.parquet"))
+
+
+def complete_run(spark: Any, tmp_path: Path, rows: list[dict[str, Any]], *categories: str, most: float = 1.0) -> Run:
+    manifest = manifest_file(tmp_path / f"{len(rows)}.parquet", rows)
+    selection = Selection.of(categories, complete=True)
+    return run_of(spark, tmp_path / "root", manifest, selection, ingest={"max_left_out": most})
+
+
+def test_what_a_complete_manifest_leaves_out_is_deleted(spark: Any, tmp_path: Path) -> None:
+    rows = [image(name, category=category) for name, category in zip("abcde", "xxxyz", strict=True)]
+    ingest(run_of(spark, tmp_path / "root", manifest_file(tmp_path / "all.parquet", rows)))
+    moved = [rows[0], {**rows[1], "category": "y"}]
+
+    run = complete_run(spark, tmp_path, moved, "x")
+    ingest(run)
+    assert {row["image_id"]: row["deleted"] for row in ledger(run)} == {
+        "a": False, "b": False, "c": True, "d": False, "e": False,
+    }, "`b` moved away, and the other categories are not selected"  # fmt: skip
+    assert run.stages[-1].counts["left_out"] == 1
+
+    with pytest.raises(ManifestInvalid, match=r"leaves out 2 of the 4 images .* a share of 0\.4: .*max_left_out=1"):
+        ingest(complete_run(spark, tmp_path, moved, most=0.4))
+    assert sum(row["deleted"] for row in ledger(run)) == 1
+
+    ingest(complete_run(spark, tmp_path, moved, most=0.5))
+    assert [row["image_id"] for row in ledger(run) if not row["deleted"]] == ["a", "b"]
+    again = complete_run(spark, tmp_path, moved, most=0.0)
+    before = again.tables.delta_version("images")
+    ingest(again)
+    assert again.tables.delta_version("images") == before, "what is gone is told once"

@@ -15,6 +15,7 @@ from lookalike import files, reasons, schemas
 from lookalike.config import IngestSettings
 from lookalike.errors import ManifestChanged, ManifestInvalid
 from lookalike.selection import Retry, Selection
+from lookalike.spark.catalog.left_out import check_left_out, find_left_out
 from lookalike.spark.category_conditions import is_selected, to_bucket
 from lookalike.spark.contents.given_embeddings import hash_embeddings
 from lookalike.spark.contents.read_pictures import carried_reason
@@ -60,7 +61,11 @@ def ingest(run: Run) -> Compared:
         figures.manifest_checksum = run.manifest_files.checksum
         ledger_version = run.tables.delta_version("images")
         with progress_bar(run.console, run.spark.sparkContext, "ingest", run.manifest.count()) as count:
-            rows = compared_rows(run, count)
+            ledger = run.tables.read("images")
+            left_out = find_left_out(run.manifest, ledger, run.selection) if run.selection.complete else None
+            if left_out is not None:
+                gone = check_left_out(left_out, ledger, run.selection, run.settings.ingest)
+            rows = compared_rows(run, count, left_out)
             sizes = rows.groupBy("outcome", "changed", "new", "bucket", "old_bucket").count().collect()
             if not sizes and run.selection.categories:
                 check_selection(run.tables.read("images"), run.selection)
@@ -72,6 +77,8 @@ def ingest(run: Run) -> Compared:
                 buckets = {s["bucket"] for s in changed} | {s["old_bucket"] for s in changed if not s["new"]}
                 run.tables.upsert("images", rows.where("changed"), KEY, partitions=known_partitions(buckets))
         figures.counts = _counts(sizes)
+        if left_out is not None:
+            figures.counts["left_out"] = gone
         figures.images = figures.counts["rows"]
     return Compared(rows, figures.counts)
 
@@ -113,10 +120,12 @@ def check_selection(ledger: DataFrame, selection: Selection) -> None:
         raise ManifestInvalid(f"no manifest row and no image is in {named}: give categories as the manifest does")
 
 
-def compared_rows(run: Run, count: Count) -> DataFrame:
-    """The rows of `Compared`; `count` is told the embeddings that the manifest brings."""
+def compared_rows(run: Run, count: Count, left_out: DataFrame | None = None) -> DataFrame:
+    """The rows of `Compared`, with those of `left_out`; `count` is told the embeddings that the manifest brings."""
     ledger = run.tables.read("images")
     chosen, others = selected_rows(run.manifest, ledger, run.selection)
+    if left_out is not None:
+        chosen = chosen.unionByName(left_out)
     if dim := run.given_dim:
         given = chosen.withColumn("carries_image", F.col("content").isNotNull()).drop("content", "content_hash")
         digested = hash_embeddings(given, dim, count)
