@@ -3,6 +3,8 @@
 import ctypes
 import io
 import random
+import struct
+import zlib
 from functools import cache
 from typing import Any
 
@@ -66,10 +68,25 @@ def mutated(kind: str, chance: random.Random) -> bytes:
     return bytes(content)
 
 
-def padded_jpeg(megabytes: int) -> bytes:
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_with(chunks: bytes) -> bytes:
+    """A good picture with more chunks in front of its pixels."""
+    content = good("PNG")[0]
+    return content[:33] + chunks + content[33:]
+
+
+def gif_with(blocks: bytes) -> bytes:
+    """A good picture with more blocks in front of its pixels."""
+    content = good("GIF")[0]
+    return content[: 13 + 3 * 256] + blocks + content[13 + 3 * 256 :]
+
+
+def padded_gif(megabytes: int) -> bytes:
     """A good picture behind padding that Pillow reads byte by byte: a second for every few megabytes."""
-    content = good("JPEG")[0]
-    return content[:2] + b"\xff" * (megabytes * 2**20) + content[2:]
+    return gif_with(bytes(megabytes * 2**20))
 
 
 def crashes_on_bad(content: bytes) -> bytes:

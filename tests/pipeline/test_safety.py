@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, PngImagePlugin
 from tests import catalogs
-from tests.hostile import FORMATS, mutated, padded_jpeg
+from tests.hostile import FORMATS, mutated, padded_gif
 
 from lookalike import reasons
 from lookalike.report.thumbnails import make_thumbnail
@@ -38,7 +38,7 @@ class Safety:
         for n in range(HOSTILE):
             content = mutated(FORMATS[n % len(FORMATS)], chance)
             rows.append({"image_id": f"h{n}", "product_id": f"h{n}", "category": "hostile", "content": content})
-        slow = {"image_id": "slow", "product_id": "slow", "category": "hostile", "content": padded_jpeg(12)}
+        slow = {"image_id": "slow", "product_id": "slow", "category": "hostile", "content": padded_gif(24)}
         rows.append(slow)
         for n in range(4):
             host = self.base.replace("http://", f"http://s3cr3t-user:s3cr3t-password{day}@")

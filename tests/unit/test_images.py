@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from tests.hostile import png_chunk
 from torchvision import transforms
 
 from lookalike import reasons
@@ -108,6 +109,64 @@ def test_grey_with_alpha_is_laid_on_white() -> None:
     image = Image.new("LA", (64, 64), (0, 255))
     image.paste((0, 0), (32, 0, 64, 64))
     assert corners(encoded(image)) == [(0, 0, 0), WHITE, (0, 0, 0), WHITE]
+
+
+def on_transparent(level: int, alpha: int = 255) -> Image.Image:
+    """A square of one grey in the middle, on transparent pixels of the same grey."""
+    image = Image.new("LA", (64, 64), (level, 0))
+    image.paste((level, alpha), (16, 16, 48, 48))
+    return image.convert("RGBA")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize(
+    ("level", "ground"), [(255, 0), (253, 0), (245, 0), (230, 255), (128, 255), (10, 255), (0, 255)]
+)
+def test_what_is_drawn_on_transparent_is_seen(kind: str, level: int, ground: int) -> None:
+    image = pixels(encoded(on_transparent(level), kind))
+    assert np.abs(image[SIDE // 2, SIDE // 2] - level).max() <= 3
+    assert np.abs(image[1, 1] - ground).max() <= 3
+
+
+def test_faint_white_and_single_dark_dots_on_transparent() -> None:
+    assert pixels(encoded(on_transparent(255, alpha=60)))[SIDE // 2, SIDE // 2].max() == 60  # on black
+    dotted = on_transparent(255)
+    dotted.putpixel((30, 30), (200, 200, 200, 255))
+    large = dotted.resize((960, 960), Image.Resampling.NEAREST)
+    large.paste((255, 255, 255, 255), (440, 440, 470, 470))
+    large.putpixel((450, 450), (0, 0, 0, 255))
+    assert pixels(encoded(large))[1, 1].max() == 0
+
+
+def test_white_on_transparent_of_other_modes() -> None:
+    palette = Image.new("P", (64, 64), 0)
+    palette.putpalette([255, 255, 255, 255, 255, 254])
+    palette.paste(1, (16, 16, 48, 48))
+    deep = np.full((64, 64), 65535, dtype=np.uint16)
+    deep[16:48, 16:48] -= 1
+    deep_png = encoded(Image.fromarray(deep))
+    deep_png = deep_png[:33] + png_chunk(b"tRNS", b"\xff\xff") + deep_png[33:]
+    for content in (encoded(palette, transparency=0), encoded(palette, "GIF", transparency=0), deep_png):
+        assert pixels(content)[SIDE // 2, SIDE // 2].min() >= 254
+        assert pixels(content)[1, 1].max() == 0
+
+
+def test_black_on_transparent_of_16_bits() -> None:
+    deep = np.zeros((64, 64), dtype=np.uint16)
+    deep[16:48, 16:48] = 1
+    content = encoded(Image.fromarray(deep))
+    content = content[:33] + png_chunk(b"tRNS", bytes(2)) + content[33:]
+    assert pixels(content)[SIDE // 2, SIDE // 2].max() == 0
+    assert pixels(content)[1, 1].min() == 255
+
+
+def test_pale_pictures_that_are_opaque_stay_on_white() -> None:
+    pale = Image.new("RGBA", (64, 64), (250, 250, 250, 255))
+    pale.paste((240, 240, 240, 255), (16, 16, 48, 48))
+    assert pixels(encoded(pale))[1, 1].min() == 250
+    nothing = Image.fromarray(np.random.default_rng(3).integers(0, 256, (64, 64, 4), dtype=np.uint8))
+    nothing.putalpha(0)  # colours that nobody sees
+    assert reason(encoded(nothing)) == reasons.ONE_COLOUR.text
 
 
 def test_palette_and_its_transparent_entry() -> None:

@@ -5,9 +5,9 @@ import io
 from functools import cache
 from urllib.parse import quote
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from lookalike.kernels.pictures.images import FORMATS
+from lookalike.kernels.pictures.images import open_picture, to_rgb
 from lookalike.kernels.pictures.isolated import IsolatedFunction, ProcessEnded
 
 MAX_PIXELS = 100_000_000
@@ -23,7 +23,7 @@ _PLACEHOLDER = (
 
 
 def make_thumbnail(content: bytes, size_px: int) -> str:
-    """The picture as a WebP data URI, its longer side at most `size_px`: upright, on white, without metadata.
+    """The picture as a WebP data URI, its longer side at most `size_px`: upright, opaque, without metadata.
 
     Bytes that can't be decoded give a neutral drawing instead, so that one bad picture never costs the page.
     """
@@ -44,7 +44,7 @@ def _get_encoder(size_px: int) -> IsolatedFunction:
 def encode_webp(content: bytes, size_px: int) -> bytes:
     """The thumbnail itself; empty where `content` can't be decoded."""
     try:
-        picture = _lay_on_white(content, size_px)
+        picture = _shrink(content, size_px)
     except Exception:  # decoders raise almost anything on damaged bytes, and the page must still be written
         return b""
     encoded = io.BytesIO()
@@ -52,15 +52,13 @@ def encode_webp(content: bytes, size_px: int) -> bytes:
     return encoded.getvalue()
 
 
-def _lay_on_white(content: bytes, size_px: int) -> Image.Image:
-    with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+def _shrink(content: bytes, size_px: int) -> Image.Image:
+    picture, turn = open_picture(content)
+    with picture:
         if picture.width * picture.height > MAX_PIXELS:
             raise ValueError(f"{picture.width}x{picture.height} pixels are more than {MAX_PIXELS}")
         picture.draft("RGB", (2 * size_px, 2 * size_px))  # a JPEG is decoded at a fraction of its size
-        upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith("I"):  # 16 bits, which Pillow would clip to white
-        upright = upright.point(lambda level: level / 256).convert("L")
-    upright = upright.convert("RGBA")
-    upright.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
-    white = Image.new("RGBA", upright.size, "white")
-    return Image.alpha_composite(white, upright).convert("RGB")
+        picture.load()
+        small = to_rgb(picture)
+    small.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
+    return small if turn is None else small.transpose(turn)

@@ -1,7 +1,6 @@
 """Pictures from strangers: encoded bytes become the upright RGB array that a model takes, or a reason for rejection."""
 
 import re
-import struct
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
@@ -9,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
 from lookalike import reasons
+from lookalike.kernels.pictures.metadata import read_orientation, strip_metadata
 
 if TYPE_CHECKING:  # its module loads torch
     from lookalike.kernels.models.networks import Preprocessing
@@ -28,6 +28,9 @@ _MAGIC = re.compile(
 REDUCED_MARGIN = 2.0
 # Largest spread of a channel, of 255, in a picture of one colour: what JPEG adds to a plain one stays below.
 ONE_COLOUR_SPREAD = 4
+# A transparent picture of no more spread than this on white, of 255, shows next to nothing there; at _FAINT_PX a side.
+_FAINT_SPREAD = 16
+_FAINT_PX = 64
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,7 +41,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
+_SWAPPING = (_UPRIGHT[5], _UPRIGHT[6], _UPRIGHT[7], _UPRIGHT[8])
 
 # `decode` has a limit of its own, and says so in a reason.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -65,7 +68,7 @@ class Rejection:
 def decode(
     content: bytes, preprocessing: "Preprocessing", max_pixels: int, min_side_px: int
 ) -> DecodedPicture | Rejection:
-    """The picture in `content`, upright, on white where transparent, its first frame where animated.
+    """The picture in `content`, upright, its first frame where animated, opaque as `to_rgb` makes it.
 
     A picture of more than `max_pixels`, or with a side shorter than `min_side_px`, is rejected by its header. Whatever
     is wrong with `content` gives a Rejection; nothing is raised.
@@ -73,7 +76,7 @@ def decode(
     if not content:
         return Rejection(reasons.ZERO_BYTES.text)
     try:
-        image = Image.open(BytesIO(content), formats=FORMATS)
+        image, turn = open_picture(content)
     except Image.DecompressionBombError:
         return Rejection(reasons.TOO_MANY_PIXELS.text)
     except MemoryError:
@@ -82,57 +85,79 @@ def decode(
         return Rejection(reasons.TRUNCATED.text if _MAGIC.match(content) else reasons.NOT_AN_IMAGE.text)
     with image:
         width, height = image.size
+        if turn in _SWAPPING:
+            width, height = height, width
         if width * height > max_pixels:
             return Rejection(reasons.TOO_MANY_PIXELS.text, width, height)
         if min(width, height) < min_side_px:
             return Rejection(reasons.TOO_SMALL.text, width, height)
         try:
-            small, turn = _load_small(image, preprocessing)
+            small = _load_small(image, preprocessing)
         except MemoryError:
             return Rejection(reasons.BEYOND_LIMITS.text, width, height)
         except Exception:
             return Rejection(reasons.TRUNCATED.text, width, height)
     if turn is not None:  # the box is centred and square, so turning the small picture is turning the large one
         small = small.transpose(turn)
-        if turn not in (_UPRIGHT[2], _UPRIGHT[3], _UPRIGHT[4]):
-            width, height = height, width
     pixels = np.asarray(small)
     if np.ptp(pixels, axis=(0, 1)).max() <= ONE_COLOUR_SPREAD:
         return Rejection(reasons.ONE_COLOUR.text, width, height)
     return DecodedPicture(pixels, width, height)
 
 
-def _load_small(image: Image.Image, preprocessing: "Preprocessing") -> tuple[Image.Image, Image.Transpose | None]:
-    """Decode `image` at the least scale that will do, and resize it; and the turn that makes it upright, if any."""
+def open_picture(content: bytes) -> tuple[Image.Image, Image.Transpose | None]:
+    """Open the picture by its header; with it comes the turn that makes it upright once it is loaded, if it needs one.
+
+    As in browsers, EXIF says how a picture is turned, and XMP does not. Raises whatever Pillow's plugins run into.
+    """
+    pixels, exif = strip_metadata(content)
+    image = Image.open(BytesIO(pixels), formats=FORMATS)
+    # Pillow gives an AVIF's own turn as EXIF, and turns a TIFF itself.
+    return image, _UPRIGHT.get(read_orientation(exif or image.info.get("exif", b"")))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a picture of any mode; a transparent one is laid on white, or on black if white leaves nothing to see."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _scale_deep_grey(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")  # Pillow has undone Adobe's inverted CMYK in a JPEG
+    rgba = image.convert("RGBA")
+    on_white = _lay_on("white", rgba)
+    contrast = _measure_contrast(on_white)
+    if contrast > _FAINT_SPREAD:
+        return on_white
+    on_black = _lay_on("black", rgba)
+    return on_black if _measure_contrast(on_black) > contrast else on_white
+
+
+def _lay_on(colour: str, rgba: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, colour), rgba).convert("RGB")
+
+
+def _measure_contrast(image: Image.Image) -> int:
+    """Largest spread of a channel, of 255; averaged over areas, as single odd pixels show nothing."""
+    areas = image.resize((_FAINT_PX, _FAINT_PX), Image.Resampling.BOX)
+    return int(np.ptp(np.asarray(areas), axis=(0, 1)).max())
+
+
+def _load_small(image: Image.Image, preprocessing: "Preprocessing") -> Image.Image:
+    """Decode `image` at the least scale that will do, and resize it."""
     needed_px = round(preprocessing.size_px / preprocessing.crop_fraction * REDUCED_MARGIN)
     image.draft(None, (needed_px, needed_px))
     image.load()
-    turn = _UPRIGHT.get(_read_orientation(image))
-    return _resize(_to_rgb(image), preprocessing), turn
-
-
-def _read_orientation(image: Image.Image) -> int:
-    """Read after loading: a TIFF is upright by then, and says so. Broken EXIF says nothing about the pixels."""
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except (SyntaxError, ValueError, TypeError, KeyError, struct.error, OSError):
-        return 1
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _scale_deep_grey(image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")  # Pillow has undone Adobe's inverted CMYK in a JPEG
+    return _resize(to_rgb(image), preprocessing)
 
 
 def _scale_deep_grey(image: Image.Image) -> Image.Image:
     """16 bits are scaled, as Pillow would clip them. 32 bits have no agreed white: their largest value becomes it."""
     values = np.asarray(image, dtype=np.float32)
     white = 65535.0 if image.mode.startswith("I;16") else max(float(values.max()), 1e-9)
-    return Image.fromarray(np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8)).convert("RGB")
+    grey = Image.fromarray(np.rint(values.clip(0, white) * (255 / white)).astype(np.uint8))
+    transparent = image.info.get("transparency")  # the one value that a PNG may leave out
+    if transparent is not None:
+        grey.putalpha(Image.fromarray(values != transparent).convert("L"))
+    return grey
 
 
 def _resize(image: Image.Image, preprocessing: "Preprocessing") -> Image.Image:
