@@ -1,4 +1,4 @@
-"""Embed the images that have no embedding yet."""
+"""Embed the images that have no embedding yet, and look for placeholders."""
 
 import sys
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from lookalike import cli
 from lookalike.spark.catalog.embed import embed
 from lookalike.spark.catalog.ingest import check_ingested, compare_manifest
+from lookalike.spark.catalog.placeholders import find_placeholders
 from lookalike.spark.start import start
 
 EXAMPLE = "./spark-submit.sh embed --set root=/data/catalog --retry-rejected"
@@ -18,6 +19,7 @@ def main(argv: Sequence[str]) -> int:
         run = start(cli.load_settings(options), "embed", cli.read_selection(options))
         check_ingested(run)
         embed(run, compare_manifest(run))
+        find_placeholders(run)
 
     return cli.run_job(job)
 

@@ -16,6 +16,9 @@ from lookalike.report.page import (
     GateCheck,
     Headline,
     Match,
+    Placeholder,
+    PlaceholderProduct,
+    Placeholders,
     Quality,
     QueryEvaluation,
     QueryFigures,
@@ -39,7 +42,9 @@ def picture_count(page: ReportPage) -> int:
     failures = page.evaluation.failures if page.evaluation else ()
     rows = [*page.queries, *(failure.query for failure in failures)]
     curves = 1 if page.training else 0
-    return sum(1 + len(row.matches) + len(row.before) for row in rows) + len(failures) + curves
+    placeholders = page.placeholders.shown if page.placeholders else ()
+    similar = sum(1 + len(row.matches) + len(row.before) for row in rows)
+    return similar + len(failures) + curves + len(placeholders)
 
 
 QUALITY = Quality(
@@ -66,6 +71,16 @@ ORDINARY = ReportPage(
         CategoryFigures("gear/bags", 1_600, 900, QUALITY, "IVF64,SQ8", 1, 9_300_000, "8534f45738d048ec", "published"),
     ),
     rejects=(RejectReason("not an image", 14, (RejectExample("b7.jpg", "s3a://media/incoming/b7.jpg"),)),),
+    placeholders=Placeholders(
+        2,
+        1_207,
+        (
+            Placeholder(
+                picture("silver"), 1_200, (PlaceholderProduct("B7", "Track tote"), PlaceholderProduct("B8", None))
+            ),
+            Placeholder(picture("gold"), 7, (PlaceholderProduct("S1", "Sun hat"),)),
+        ),
+    ),
     stages=(StageFigures("ingest", 3.14, 12_509, 3_984.0), StageFigures("publish", 1.7, None, None)),
 )
 
@@ -115,6 +130,7 @@ EMPTY = replace(
     queries=(),
     categories=(CategoryFigures("gear/bags", 0, 0, Quality(), None, None, None, None, "empty"),),
     rejects=(),
+    placeholders=None,
     stages=(StageFigures("ingest", None, 0, None),),
 )
 

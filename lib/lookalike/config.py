@@ -42,6 +42,11 @@ class IngestSettings(Section):
     max_left_out: Fraction = Field(
         0.2, description="largest share of the catalog's images that a manifest may leave out with --complete"
     )
+    placeholder_products: int = Field(
+        5,
+        ge=2,
+        description="a picture is a placeholder if it is the only one of so many products of different titles",
+    )
 
 
 def _as_tuple(value: Any) -> Any:
@@ -229,6 +234,10 @@ class FineTuneSettings(Section):
 
 class SimilarItemsSettings(Section):
     k: Count = Field(20, description="similar products per product")
+    leave_out_placeholders: bool = Field(
+        False,
+        description="whether products whose only picture is a placeholder have no similar items, and are in no result",
+    )
 
 
 class CategoriesSettings(Section):
@@ -264,6 +273,9 @@ class GateSettings(Section):
         0.99, description="least share of products with similar items, of those whose category has another product"
     )
     max_rejected: Fraction = Field(0.5, description="largest share of rejected rows in the ledger")
+    max_placeholders: Fraction = Field(
+        1.0, description="largest share of the products whose only picture is a placeholder"
+    )
     max_churn: Fraction = Field(
         0.7,
         description="largest churn: the mean share of a product's 10 nearest in the live version that are no longer "

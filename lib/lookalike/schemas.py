@@ -94,6 +94,14 @@ EMBEDDINGS = pa.schema(
     ]
 )
 
+PLACEHOLDERS = pa.schema(
+    [
+        _key("product_id", pa.string(), "key: a product whose only picture is a placeholder"),
+        _key("placeholder", pa.string(), "content_hash of the placeholder, or of one nearly identical to its picture"),
+        _key("run_id", pa.string(), "run that recognised it"),
+    ]
+)
+
 VERSION_KEY = ("category", "version")
 
 SHARDS = pa.schema(
@@ -339,8 +347,8 @@ RUNS = pa.schema(
         _key(
             "stage",
             pa.string(),
-            "ingest, embed, build_index, similar_items, evaluate, evaluate_queries, compare_models, publish, "
-            "rollback, cleanup, training_set, fine_tune, fit_pca, "
+            "ingest, embed, placeholders, build_index, similar_items, evaluate, evaluate_queries, compare_models, "
+            "publish, rollback, cleanup, training_set, fine_tune, fit_pca, "
             "fit_categories, match_queries",
         ),
         _key("started_at", TIMESTAMP, "when the stage started"),
@@ -350,7 +358,8 @@ RUNS = pa.schema(
         _field(
             "decisions",
             pa.map_(pa.string(), pa.string()),
-            "build_index: by category with a trained index, whether its quantizer was reused, with the figures",
+            "build_index: by category with a trained index, whether its quantizer was reused, with the figures; "
+            "placeholders: what they were looked for in",
         ),
         _field("manifest", pa.string(), "ingest: the manifest that it took in, without secrets"),
         _field("manifest_checksum", pa.string(), "of its files' names, sizes and Parquet footers: sha256, hex"),
@@ -414,6 +423,7 @@ CLICKS_OPTIONAL = pa.schema(
 TABLES = {
     "images": IMAGES,
     "embeddings": EMBEDDINGS,
+    "placeholders": PLACEHOLDERS,
     "shards": SHARDS,
     "similar_items": SIMILAR_ITEMS,
     "category_predictors": CATEGORY_PREDICTORS,

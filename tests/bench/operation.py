@@ -166,7 +166,7 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-STAGES = ("ingest", "embed", "build_index", "similar_items", "evaluate", "publish")
+STAGES = ("ingest", "embed", "placeholders", "build_index", "similar_items", "evaluate", "publish")
 
 
 def measure(name: str, spark: SparkSession, root: Path, manifest: Path, memory: Memory) -> tuple[str, list[str]]:

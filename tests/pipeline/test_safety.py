@@ -145,7 +145,7 @@ def test_the_log_has_a_line_for_each_event(safety: Safety) -> None:
     first = [line for line in lines if line["run_id"] == lines[0]["run_id"]]
     assert [first[0]["event"], first[-1]["event"], first[-1]["exit_code"]] == ["run started", "run ended", 0]
     stages = {line["stage"]: line for line in first if line["event"] == "stage ended"}
-    assert list(stages) == ["ingest", "embed", "build_index", "similar_items", "evaluate", "publish"]
+    assert list(stages) == ["ingest", "embed", "placeholders", "build_index", "similar_items", "evaluate", "publish"]
     assert stages["ingest"]["counts"]["rows"] == 6 + HOSTILE + 1 + 6
     assert {line["category"] for line in first if line["event"] == "publish"} >= {"plain", "signed"}
     assert {"time", "event", "run_id"} <= set.intersection(*(set(line) for line in lines))

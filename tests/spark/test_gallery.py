@@ -71,7 +71,14 @@ def test_swapped_contents_are_a_change(spark: Any) -> None:
 def test_settings_that_decide_the_index_make_a_new_version(spark: Any) -> None:
     rows = [image(i) for i in range(4)]
     other = Settings.model_validate({"index": {"candidates": 60}})
-    unrelated = Settings.model_validate({"report": {"queries": 3}})
+    # Placeholders that are left out show in their images' availability.
+    unrelated = Settings.model_validate(
+        {
+            "report": {"queries": 3},
+            "similar_items": {"leave_out_placeholders": True},
+            "ingest": {"placeholder_products": 9},
+        }
+    )
     assert versions(spark, rows, other)["a"]["version"] != versions(spark, rows)["a"]["version"]
     assert versions(spark, rows, unrelated) == versions(spark, rows)
 

@@ -16,7 +16,16 @@ from tests.report_pages import EMPTY, LONG, MEASURED, MODEL_ID, ORDINARY, RETRAI
 
 import lookalike
 from lookalike import formats
-from lookalike.report.page import Gate, GateCheck, RejectExample, RejectReason, render
+from lookalike.report.page import (
+    Gate,
+    GateCheck,
+    Placeholder,
+    PlaceholderProduct,
+    Placeholders,
+    RejectExample,
+    RejectReason,
+    render,
+)
 from lookalike.report.thumbnails import make_thumbnail
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -70,14 +79,15 @@ def test_everything_shown_is_escaped() -> None:
         queries=(query,),
         categories=(category,),
         rejects=(RejectReason(HOSTILE, 1, (RejectExample(HOSTILE, HOSTILE),)),),
+        placeholders=Placeholders(1, 5, (Placeholder(HOSTILE, 5, (PlaceholderProduct(HOSTILE, HOSTILE),)),)),
         stages=(replace(ORDINARY.stages[0], stage=HOSTILE),),
     )
     html = render(page)
     outline = Outline(html)
     assert "<script" not in html
-    assert [image["src"] for image in outline.all("img")] == [HOSTILE, HOSTILE]
+    assert [image["src"] for image in outline.all("img")] == [HOSTILE] * 3
     assert not any(name.startswith("on") for _, attributes in outline.tags for name in attributes)
-    assert outline.text.count("<script>alert(1)") >= 15
+    assert outline.text.count("<script>alert(1)") >= 17
 
 
 def test_no_secret_reaches_the_page() -> None:
@@ -324,3 +334,17 @@ def test_a_new_model_stands_beside_the_one_before_and_its_training() -> None:
     for section in ("Before and after", "Training"):
         assert section in text
         assert section not in render(ORDINARY)
+
+
+def test_placeholders_are_shown_with_picture_count_and_products() -> None:
+    text = " ".join(render(ORDINARY).split())
+    section = text[text.index('id="placeholders"') : text.index('id="rejects-title"')]
+    assert "2 pictures stand for 1,207 products" in section
+    assert section.count("<img src=") == 2
+    for words in ("1,200 products", "B7", "Track tote", "B8", "7 products", "Sun hat"):
+        assert words in section
+    assert "leaves them out" in section
+    assert ORDINARY.placeholders
+    left_out = replace(ORDINARY, placeholders=replace(ORDINARY.placeholders, left_out=True))
+    assert "are left out of similar items" in render(left_out)
+    assert 'id="placeholders"' not in render(replace(ORDINARY, placeholders=None))

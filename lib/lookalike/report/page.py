@@ -196,6 +196,31 @@ class RejectReason:
 
 
 @dataclass(frozen=True)
+class PlaceholderProduct:
+    product_id: str
+    title: str | None
+
+
+@dataclass(frozen=True)
+class Placeholder:
+    """A picture, as a data URI, of how many `products` it is the only one, and a few of them."""
+
+    picture: str
+    products: int
+    examples: tuple[PlaceholderProduct, ...] = ()
+
+
+@dataclass(frozen=True)
+class Placeholders:
+    """How many pictures stand for how many products, and those for the most; `left_out`: of similar items."""
+
+    pictures: int
+    products: int
+    shown: tuple[Placeholder, ...]
+    left_out: bool = False
+
+
+@dataclass(frozen=True)
 class StageFigures:
     stage: str
     seconds: float | None
@@ -221,6 +246,7 @@ class ReportPage:
     evaluation: QueryEvaluation | None = None
     categories: tuple[CategoryFigures, ...] = ()
     rejects: tuple[RejectReason, ...] = ()
+    placeholders: Placeholders | None = None
     stages: tuple[StageFigures, ...] = ()
 
 

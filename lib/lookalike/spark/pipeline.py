@@ -6,6 +6,7 @@ from lookalike.spark.catalog.embed import embed
 from lookalike.spark.catalog.evaluate import evaluate
 from lookalike.spark.catalog.gate import check_gate
 from lookalike.spark.catalog.ingest import ingest
+from lookalike.spark.catalog.placeholders import find_placeholders
 from lookalike.spark.catalog.plan import print_plan
 from lookalike.spark.catalog.publish import publish
 from lookalike.spark.catalog.similar_items import similar_items
@@ -21,6 +22,7 @@ def pipeline(run: Run) -> None:
     """
     compared = ingest(run)
     embedded = embed(run, compared)
+    find_placeholders(run)
     rows = {status: count + compared.counts.get(status, 0) for status, count in embedded.items()}
     versions = find_unpublished(run)
     planned = plan_versions(run, versions)

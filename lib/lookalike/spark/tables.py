@@ -264,6 +264,15 @@ class Tables:
         rows.write.format("delta").mode("overwrite").option("replaceWhere", written_anew).save(self.path(name))
 
     @_retried
+    def replace(self, name: str, rows: DataFrame) -> None:
+        """Put `rows` in place of all that the table holds, in one commit. `rows` must be cheap to read twice."""
+        with self._only_writer(name):
+            if rows.isEmpty() and self.read(name).isEmpty():
+                return
+            self.create(name)
+            conform(rows, schemas.TABLES[name]).write.format("delta").mode("overwrite").save(self.path(name))
+
+    @_retried
     def insert(self, name: str, rows: DataFrame, key: Sequence[str], lacking_at: int | None = None) -> None:
         """Insert those of `rows` whose key is new, in one commit: no file is written anew.
 

@@ -29,6 +29,7 @@ from lookalike.kernels.index.build import (
 )
 from lookalike.kernels.index.spec import PACKED, IndexSpec, choose_index
 from lookalike.spark.catalog.gallery import select_gallery
+from lookalike.spark.catalog.placeholders import mark_unavailable
 from lookalike.spark.catalog.quantizer import (
     Former,
     Outcome,
@@ -110,7 +111,8 @@ def build_index(run: Run, planned: Sequence[Plan]) -> None:
         figures.counts = {"categories": len(planned), "shards": 0, "images": figures.images}
         with progress_bar(run.console, run.spark.sparkContext, "build_index", figures.images) as count:
             if planned:
-                images, embeddings = run.tables.read("images"), run.tables.read("embeddings")
+                images = mark_unavailable(run, run.tables.read("images"))
+                embeddings = run.tables.read("embeddings")
                 gallery = select_gallery(images, embeddings, run.model_id, sizes)
                 built = build_shards(gallery, build, count)
                 run.tables.append_new_rows("shards", built.shards, schemas.VERSION_KEY)

@@ -22,10 +22,11 @@ from lookalike.kernels.evaluation import metrics
 from lookalike.kernels.index.search import Gallery, open_galleries
 from lookalike.spark.catalog.gallery import select_live, select_version_images
 from lookalike.spark.catalog.measure_churn import CHURN_KEY, find_uncompared, measure_churn
+from lookalike.spark.catalog.placeholders import leave_out
 from lookalike.spark.catalog.versions import Version, find_missing
 from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.run import Run
-from lookalike.spark.tables import make_local_frame, select_versions, to_spark_schema
+from lookalike.spark.tables import VersionKey, make_local_frame, select_versions, to_spark_schema
 from lookalike.spark.tasks import assign_tasks
 
 KNN_K = 10
@@ -58,7 +59,7 @@ def evaluate(run: Run, versions: Sequence[Version]) -> None:
         compared = find_uncompared(run.tables, [v for v in versions if v.key not in lacking or v.key in todo])
         spec = EvaluationSpec(run.settings.root, run.run_id, run.settings.evaluate.queries, run.settings.index.seed)
         ledger = select_live(run.tables.read("images"), run.model_id)
-        images = select_version_images(ledger, {*todo, *(v.key for v in compared)})
+        images = leave_out(run, select_version_images(ledger, {*todo, *(v.key for v in compared)}))
         products = sample_products(images, spec.queries).persist(StorageLevel.DISK_ONLY)
         total = sum(sizes.values())
         try:
@@ -122,21 +123,25 @@ def attach_similar_items(queries: DataFrame, similar_items: DataFrame) -> DataFr
 
 def _measure_categories(spec: EvaluationSpec, count: Count, queries: pa.Table, shard_rows: pa.Table) -> pa.Table:
     """Rows of `evaluations` of the categories of a task, whose sampled queries and rows of `shards` these are."""
-    galleries = _galleries(spec.root, shard_rows.drop_columns("task").to_pylist())
+    rows = shard_rows.drop_columns("task").to_pylist()
+    galleries = _galleries(spec.root, rows)
+    versions = {row["category"]: row["version"] for row in rows}
     queries = queries.sort_by("category").combine_chunks()
-    ends = pc.run_end_encode(queries["category"].combine_chunks()).run_ends.to_pylist()
+    ends = pc.run_end_encode(queries["category"].combine_chunks())
+    slices = zip(ends.values.to_pylist(), [0, *ends.run_ends.to_pylist()], ends.run_ends.to_pylist(), strict=False)
+    by_category = {category: queries.slice(start, end - start) for category, start, end in slices}
+    none = queries.slice(0, 0)  # of a category whose products are all left out
     return pa.concat_tables(
-        _measure_category(spec, galleries, count, queries.slice(start, end - start))
-        for start, end in zip([0, *ends], ends, strict=False)
+        _measure_category(spec, key, galleries[key[0]], count, by_category.get(key[0], none))
+        for key in sorted(versions.items())
     )
 
 
 def _measure_category(
-    spec: EvaluationSpec, galleries: Mapping[str, Gallery], count: Count, table: pa.Table
+    spec: EvaluationSpec, key: VersionKey, gallery: Gallery, count: Count, table: pa.Table
 ) -> pa.Table:
-    """Rows of `evaluations` of one category, whose sampled queries and their similar items `table` holds."""
-    category, version = table["category"][0].as_py(), table["version"][0].as_py()
-    gallery = galleries[category]
+    """Rows of `evaluations` of one category's version, whose sampled queries and their similar items `table` holds."""
+    category, version = key
     measured = Measured.of(gallery, table, spec)
     rows = [
         {"category": category, "version": version, "run_id": spec.run_id, **row}

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from lookalike.config import GateSettings
 from lookalike.errors import GateFailed, first_few
 from lookalike.kernels.evaluation.metrics import wilson_interval
+from lookalike.spark.catalog.gallery import select_embedded
 from lookalike.spark.catalog.versions import Version
 from lookalike.spark.run import Run
 from lookalike.spark.tables import Tables, VersionKey, version_key_of
@@ -72,7 +73,10 @@ def check_gate(run: Run, versions: Sequence[Version], force: bool = False) -> li
     if missing:
         raise GateFailed(f"nothing was published, {first_few(missing)} was not evaluated: run evaluate first")
     gate = run.settings.gate
-    checks = [GateCheck(None, "rejected", _rejected_share(run.tables), gate.max_rejected, at_most=True)]
+    checks = [
+        GateCheck(None, "rejected", _rejected_share(run.tables), gate.max_rejected, at_most=True),
+        GateCheck(None, "placeholders", _placeholder_share(run.tables), gate.max_placeholders, at_most=True),
+    ]
     replacing = []
     for version in versions:
         figures = measured[version.key]
@@ -156,3 +160,12 @@ def _rejected_share(tables: Tables) -> float:
     share = F.avg((F.col("status") == "rejected").cast("double")).alias("share")
     row = tables.read("images").where("NOT deleted").agg(share).first()
     return float(row["share"] or 0.0) if row else 0.0
+
+
+def _placeholder_share(tables: Tables) -> float:
+    """Of the products with an embedded image."""
+    placeholders = tables.read("placeholders").count()
+    if not placeholders:
+        return 0.0
+    products = select_embedded(tables.read("images")).agg(F.count_distinct("product_id")).first()
+    return placeholders / products[0] if products and products[0] else 0.0

@@ -16,6 +16,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from lookalike import schemas
 from lookalike.kernels.index import search
 from lookalike.kernels.index.search import Gallery
+from lookalike.spark.catalog.placeholders import leave_out
 from lookalike.spark.catalog.versions import Version, find_missing
 from lookalike.spark.open_galleries import keep_galleries_open
 from lookalike.spark.progress import Count, progress_bar
@@ -47,7 +48,7 @@ def similar_items(run: Run, versions: Sequence[Version]) -> None:
         with progress_bar(run.console, run.spark.sparkContext, "similar_items", figures.images) as count:
             items = find_similar_products(run.spark, rows, run.settings.root, run.settings.similar_items.k, count)
             if rows:
-                run.tables.append_new("similar_items", items, schemas.VERSION_KEY, lacking_at)
+                run.tables.append_new("similar_items", leave_out(run, items), schemas.VERSION_KEY, lacking_at)
         figures.counts = {"images": figures.images}
 
 

@@ -12,6 +12,7 @@ from lookalike import FORMAT_VERSION, schemas
 from lookalike.config import Settings
 from lookalike.spark.catalog.audit import read_live, read_live_moves
 from lookalike.spark.catalog.gallery import fingerprint, select_live
+from lookalike.spark.catalog.placeholders import mark_unavailable
 from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.run import Run
 from lookalike.spark.tables import Tables, VersionKey, select_versions, version_key_of
@@ -58,7 +59,7 @@ def find_unpublished(run: Run, force: bool = False) -> list[Version]:
 
     A version that was rolled back from is none, unless `force`.
     """
-    rows = run.tables.read("images").where(is_selected(run.selection))
+    rows = mark_unavailable(run, run.tables.read("images").where(is_selected(run.selection)))
     moves = read_live_moves(run.tables)
     candidates = number_versions(
         run.tables, name_candidates(rows, run.model_id, run.settings), moves, ahead=int(run.selection.full)
@@ -103,5 +104,7 @@ def find_missing(tables: Tables, table: str, versions: Collection[Version]) -> l
 
 
 def _settings_fingerprint(model_id: str, settings: Settings) -> str:
-    parts = [str(FORMAT_VERSION), model_id, settings.index.model_dump_json(), settings.similar_items.model_dump_json()]
+    # Placeholders that are left out show in the images' availability: so the setting changes only what it concerns.
+    similar_items = settings.similar_items.model_dump_json(exclude={"leave_out_placeholders"})
+    parts = [str(FORMAT_VERSION), model_id, settings.index.model_dump_json(), similar_items]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -12,6 +12,8 @@ from rich.table import Column, Table
 
 from lookalike.formats import NOTHING, count, duration, reason_counts, share
 from lookalike.spark.catalog.audit import read_live_moves
+from lookalike.spark.catalog.gallery import select_embedded
+from lookalike.spark.catalog.placeholders import mark_unavailable
 from lookalike.spark.catalog.versions import find_rolled_back, name_candidates, number_versions
 from lookalike.spark.category_conditions import is_selected
 from lookalike.spark.operations.pins import find_pinned
@@ -20,8 +22,8 @@ from lookalike.spark.tables import Tables, make_local_frame
 
 _METRICS = ("images", "products", "knn_recall@10", "recall@10")
 _ALWAYS = ("category", "live", "since", "age", "model", *_METRICS)
-_SELDOM = ("pins", "next", "waiting", "rejected")
-_NUMBERS = (*_METRICS, "pins", "waiting")
+_SELDOM = ("pins", "next", "waiting", "placeholders", "rejected")
+_NUMBERS = (*_METRICS, "pins", "waiting", "placeholders")
 _REJECTED = 200  # lines
 _NEXT = pa.schema({"category": pa.string(), "next": pa.string(), "held": pa.bool_()})
 
@@ -55,7 +57,7 @@ def print_rejected(run: Run) -> None:
 
 
 def read_status(run: Run) -> DataFrame:
-    """(category, version, since, model_id, pins, next, held, waiting, rejected, figures); null where none.
+    """(category, version, since, model_id, pins, next, held, waiting, placeholders, rejected, figures), or null.
 
     See `print_status`.
     """
@@ -69,7 +71,9 @@ def read_status(run: Run) -> DataFrame:
     )
     waiting = images.where("status IS NULL AND NOT deleted").groupBy("category").agg(F.count("*").alias("waiting"))
     pins = find_pinned(run.tables).where(chosen).groupBy("category").agg(F.count("*").alias("pins"))
-    parts = [_measured(run.tables, live), _next(run, images), waiting, reasons, pins]
+    products = select_embedded(images).join(run.tables.read("placeholders"), "product_id", "left_semi")
+    placeholders = products.groupBy("category").agg(F.count_distinct("product_id").alias("placeholders"))
+    parts = [_measured(run.tables, live), _next(run, images), waiting, placeholders, reasons, pins]
     joined = reduce(lambda left, right: left.join(_named(right), "category", "full"), parts, _named(live))
     return joined.withColumn("category", F.nullif("category", F.lit("")))
 
@@ -92,7 +96,9 @@ def _next(run: Run, images: DataFrame) -> DataFrame:
     model = embedded.orderBy(F.desc("count")).first()
     moves = read_live_moves(run.tables)
     versions = number_versions(
-        run.tables, name_candidates(images, model["model_id"] if model else "", run.settings), moves
+        run.tables,
+        name_candidates(mark_unavailable(run, images), model["model_id"] if model else "", run.settings),
+        moves,
     )
     held = find_rolled_back(moves)
     new = [(v.category, v.version, v.key in held or None) for v in versions if v.version != v.live_version]
@@ -116,6 +122,7 @@ def _line(row: Row) -> dict[str, str]:
         "pins": count(row["pins"]),
         "next": f"{row['next'] or NOTHING}{held}",
         "waiting": count(row["waiting"]),
+        "placeholders": count(row["placeholders"]),
         "rejected": reason_counts((reason["reason"], -reason["less"]) for reason in row["rejected"] or []) or NOTHING,
     }
 

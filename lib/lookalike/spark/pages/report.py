@@ -18,6 +18,7 @@ from lookalike.spark.catalog.gate import GateCheck, pool_figures
 from lookalike.spark.catalog.publish import Published
 from lookalike.spark.catalog.versions import Version
 from lookalike.spark.pages.pictures import read_contents, read_images
+from lookalike.spark.pages.placeholders import gather_placeholders
 from lookalike.spark.pages.query_report import gather_query_evaluation
 from lookalike.spark.pages.replaced_versions import Replaced, find_replaced
 from lookalike.spark.run import Run, console
@@ -104,6 +105,7 @@ def gather_page(run: Run, summary: RunSummary) -> pages.ReportPage:
         evaluation=gather_query_evaluation(run, model_id),
         categories=tuple(categories[:_CATEGORIES]),
         rejects=count_rejections(run.tables.read("images")),
+        placeholders=gather_placeholders(run),
         stages=tuple(pages.StageFigures(s.stage, s.seconds, s.images, s.images_per_s) for s in run.stages),
     )
 
