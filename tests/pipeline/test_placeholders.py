@@ -88,6 +88,8 @@ def test_placeholders_are_told_and_left_out_by_a_setting(
     (line,) = (line for line in status.out.splitlines() if "shop/b" in line)
     assert "placeholders" in status.out
     assert line.split("│")[-2].strip() == "2"
+    (line,) = (line for line in status.out.splitlines() if "soon-0, soon-5" in line)
+    assert line.split("│")[1].strip() == "6"
     assert ("soon-0", "soon-1") in similar(root)
 
     before, built = catalogs.live(root), catalogs.versions(root)

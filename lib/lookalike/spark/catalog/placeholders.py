@@ -41,12 +41,13 @@ def find_placeholders(run: Run) -> None:
         }
         if figures.decisions != _read_last_inputs(run.tables):
             _store(run)
-        found = run.tables.read("placeholders").agg(F.count_distinct("placeholder"), F.count("*")).first()
-        assert found
-        figures.counts = {"placeholders": found[0], "products": found[1]}
-        if found[0]:
-            pictures = "one picture stands" if found[0] == 1 else f"{found[0]:,} pictures stand"
-            console().print(f"placeholders: {pictures} for {found[1]:,} products, see the report", highlight=False)
+        totals = run.tables.read("placeholders").agg(F.count_distinct("placeholder"), F.count("*")).first()
+        assert totals
+        pictures, products = totals
+        figures.counts = {"placeholders": pictures, "products": products}
+        if pictures:
+            stand = "one picture stands" if pictures == 1 else f"{pictures:,} pictures stand"
+            console().print(f"placeholders: {stand} for {products:,} products, see the report", highlight=False)
 
 
 def mark_unavailable(run: Run, images: DataFrame) -> DataFrame:

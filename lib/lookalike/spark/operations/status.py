@@ -10,6 +10,7 @@ from rich.console import JustifyMethod
 from rich.markup import escape
 from rich.table import Column, Table
 
+from lookalike.files import redact
 from lookalike.formats import NOTHING, count, duration, reason_counts, share
 from lookalike.spark.catalog.audit import read_live_moves
 from lookalike.spark.catalog.gallery import select_embedded
@@ -25,6 +26,7 @@ _ALWAYS = ("category", "live", "since", "age", "model", *_METRICS)
 _SELDOM = ("pins", "next", "waiting", "placeholders", "rejected")
 _NUMBERS = (*_METRICS, "pins", "waiting", "placeholders")
 _REJECTED = 200  # lines
+_PLACEHOLDERS = 20  # lines
 _NEXT = pa.schema({"category": pa.string(), "next": pa.string(), "held": pa.bool_()})
 
 
@@ -41,6 +43,29 @@ def print_status(run: Run) -> None:
         table.add_column(name, justify=justify, overflow="fold", no_wrap=name == "live")
     for line in lines:
         table.add_row(*(escape(line[name]) for name in said))
+    console().print(table)
+    _print_placeholders(run)
+
+
+def _print_placeholders(run: Run) -> None:
+    """A line for each placeholder of the selection, those of most products first; nothing where there is none."""
+    images = select_embedded(run.tables.read("images").where(is_selected(run.selection)))
+    by_placeholder = images.join(run.tables.read("placeholders"), "product_id").groupBy("placeholder")
+    lines = by_placeholder.agg(
+        F.count_distinct("product_id").alias("products"),
+        F.min_by(F.coalesce("uri", "image_id"), "image_id").alias("picture"),
+        F.min("product_id").alias("first"),
+        F.max("product_id").alias("last"),
+    )
+    rows = lines.orderBy(F.desc("products"), "placeholder").limit(_PLACEHOLDERS).collect()
+    if not rows:
+        return
+    table = Table(
+        Column("products", justify="right"), "such as", title="placeholders, each the only picture of products"
+    )
+    table.add_column("picture", overflow="fold")
+    for row in rows:
+        table.add_row(count(row["products"]), escape(f"{row['first']}, {row['last']}"), escape(redact(row["picture"])))
     console().print(table)
 
 
