@@ -11,8 +11,8 @@ BODY = bytes(range(256)) * 40
 class Server(http.server.ThreadingHTTPServer):
     """Answers by path, as `answers` says; counts what it was asked for."""
 
-    def __init__(self, address: str) -> None:
-        super().__init__((address, 0), Handler)
+    def __init__(self, address: str, port: int = 0) -> None:
+        super().__init__((address, port), Handler)
         self.address = address
         self.asked: list[str] = []
         self.answers: dict[str, Callable[[Any], object]] = {}
@@ -40,9 +40,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def serving(address: str) -> Iterator[Server]:
-    found = Server(address)
-    threading.Thread(target=found.serve_forever, daemon=True).start()
-    yield found
-    found.shutdown()
-    found.server_close()
+def serving(address: str, port: int = 0) -> Iterator[Server]:
+    """A server that answers while its caller is at work; `port` 0: any that is free."""
+    server = Server(address, port)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from lookalike import __version__
+from lookalike.allowed import check_folders, check_hosts, check_schemes
 from lookalike.errors import ConfigInvalid
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -24,21 +26,20 @@ class IngestSettings(Section):
     max_image_bytes: Count = Field(
         64 * 2**20, description="largest image that is read, bytes; a larger one is rejected"
     )
-    schemes: tuple[str, ...] = Field(
+    schemes: Annotated[tuple[str, ...], AfterValidator(check_schemes)] = Field(
         ("file", "http", "https", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "hdfs"),
         description="schemes of the uris from which images are read; `file` includes paths without a scheme",
     )
-    hosts: tuple[str, ...] = Field(
+    hosts: Annotated[tuple[str, ...], AfterValidator(check_hosts)] = Field(
         (),
         description="hosts and buckets from which images are read, such as `*.shop.example`; "
         "empty: any, but over http(s) only public addresses",
     )
-    folders: tuple[str, ...] = Field(
+    folders: Annotated[tuple[str, ...], AfterValidator(check_folders)] = Field(
         (), description="absolute paths of folders; image files are read only from below them; empty: any folder"
     )
     connect_timeout_s: Seconds = Field(10.0, description="longest wait for a connection to an http(s) server, seconds")
     read_timeout_s: Seconds = Field(20.0, description="longest wait for the next bytes of an http(s) server, seconds")
-    image_timeout_s: Seconds = Field(120.0, description="longest time to read one image, all tries together, seconds")
     max_left_out: Fraction = Field(
         0.2, description="largest share of the catalog's images that a manifest may leave out with --complete"
     )
@@ -46,6 +47,26 @@ class IngestSettings(Section):
         5,
         ge=2,
         description="a picture is a placeholder if it is the only one of so many products of different titles",
+    )
+    image_timeout_s: Seconds = Field(
+        120.0,
+        description="longest time to read one image, all tries together, without the wait for the two limits below, "
+        "seconds",
+    )
+    host_requests: Count = Field(
+        64, description="most requests to one http(s) host at the same time, by all tasks of an executor together"
+    )
+    host_requests_per_s: float = Field(
+        500.0,
+        gt=0.0,
+        description="most requests per second to one http(s) host, by all tasks of an executor together; "
+        "a host that answers 429 or 503 gets fewer",
+    )
+    user_agent: str = Field(
+        f"lookalike/{__version__}",
+        min_length=1,
+        pattern=r"^[\x20-\x7e]+$",
+        description="how requests over http(s) name themselves, such as `my-shop-search/1.0 (+https://shop.example/bot)`",
     )
 
 

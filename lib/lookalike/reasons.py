@@ -78,21 +78,72 @@ TIMED_OUT = Reason(
     Retried.AT_ONCE,
     "See whether the server is slow; `ingest.connect_timeout_s`, `read_timeout_s` and `image_timeout_s` set the time.",
 )
-NO_CONNECTION = Reason(f"{UNREADABLE}no connection", Retried.AT_ONCE, "See whether the server can be reached.")
+NO_CONNECTION = Reason(
+    f"{UNREADABLE}no connection",
+    Retried.AT_ONCE,
+    "See whether the host's name is right, and whether the executors can reach it.",
+)
 SERVER_ERROR = Reason(
-    f"{UNREADABLE}server error", Retried.AT_ONCE, "See the server's log: it answered 408, 425, 429 or 5xx."
+    f"{UNREADABLE}server error",
+    Retried.AT_ONCE,
+    "See the server's log: it answered 408, 425, 429 or 5xx. After 429 and 503, lower `ingest.host_requests` and "
+    "`host_requests_per_s`, or run again later.",
+)
+NO_SECURE_CONNECTION = Reason(
+    f"{UNREADABLE}no secure connection",
+    Retried.AT_ONCE,
+    "See whether the certificate has expired or its chain is not whole, and whether the port speaks TLS.",
+)
+ANSWERED = Reason(
+    f"{UNREADABLE}the server answered {{status}}",
+    Retried.EACH_RUN,
+    "Open the address in a browser, and look the HTTP status up.",
+)
+MALFORMED_ANSWER = Reason(
+    f"{UNREADABLE}the answer is not proper HTTP", Retried.EACH_RUN, "See whether the port is that of a web server."
+)
+MALFORMED_URI = Reason(
+    f"{UNREADABLE}malformed address",
+    Retried.EACH_RUN,
+    "Give an address that a browser opens, or the path of a file; host and port must be valid.",
+)
+TWO_FILES = Reason(
+    f"{UNREADABLE}there are two files, one with and one without %-escapes in its name",
+    Retried.EACH_RUN,
+    "Give the path without `file:`; it is taken as it stands.",
+)
+NO_CLIENT = Reason(
+    f"{UNREADABLE}no client for this kind of address is installed",
+    Retried.EACH_RUN,
+    "Install the package of fsspec for the scheme on all machines, such as `gcsfs` for `gs:` or `adlfs` for `abfs:`.",
+)
+NO_CREDENTIALS = Reason(
+    f"{UNREADABLE}no credentials for the store",
+    Retried.EACH_RUN,
+    "Give the keys of the store in the environment of the executors.",
 )
 BYTES_OF_OTHER_HASH = Reason(
     f"{UNREADABLE}its bytes are not those of content_hash",
     Retried.EACH_RUN,
     "Give the sha256 of the image as the server answers it, or leave `content_hash` empty.",
 )
-NOT_FOUND = Reason(f"{UNREADABLE}not found", Retried.EACH_RUN, "Give the address at which the image is.")
+NOT_FOUND = Reason(
+    f"{UNREADABLE}not found",
+    Retried.EACH_RUN,
+    "Give the address at which the image is; one without `https://` is taken for a path on the executors' disks.",
+)
 PERMISSION_DENIED = Reason(
-    f"{UNREADABLE}permission denied", Retried.EACH_RUN, "Let the executors read it, or give an address that they may."
+    f"{UNREADABLE}permission denied",
+    Retried.EACH_RUN,
+    "Let the executors read it. A signed address may have expired; a host may want another `ingest.user_agent`.",
+)
+FAILED = Reason(
+    f"{UNREADABLE}the system says: {{error}}", Retried.EACH_RUN, "See whether disk and address are in order."
 )
 OTHERWISE_UNREADABLE = Reason(
-    f"{UNREADABLE}{{error}}", Retried.EACH_RUN, "Look the error of the store's client up by its name."
+    f"{UNREADABLE}the store's client failed with {{error}}",
+    Retried.EACH_RUN,
+    "Look the error up in the documentation of the store's client. Older ledgers have the error's name alone.",
 )
 SCHEME_NOT_ALLOWED = Reason(f"{NOT_ALLOWED}scheme", Retried.ON_REQUEST, "Add the scheme to `ingest.schemes`.")
 HOST_NOT_ALLOWED = Reason(f"{NOT_ALLOWED}host", Retried.ON_REQUEST, "Add the host or bucket to `ingest.hosts`.")
@@ -200,7 +251,8 @@ ROWS = (
     NO_SHA256, CONTENT_OF_OTHER_HASH, DELETED, NO_EMBEDDING, EMBEDDING_UNUSABLE, EMBEDDING_OF_OTHER_SIZE,
 )  # fmt: skip
 READING = (
-    TIMED_OUT, NO_CONNECTION, SERVER_ERROR, BYTES_OF_OTHER_HASH, NOT_FOUND, PERMISSION_DENIED, OTHERWISE_UNREADABLE,
+    TIMED_OUT, NO_CONNECTION, NO_SECURE_CONNECTION, SERVER_ERROR, ANSWERED, MALFORMED_ANSWER, BYTES_OF_OTHER_HASH,
+    NOT_FOUND, PERMISSION_DENIED, MALFORMED_URI, TWO_FILES, NO_CLIENT, NO_CREDENTIALS, FAILED, OTHERWISE_UNREADABLE,
     SCHEME_NOT_ALLOWED, HOST_NOT_ALLOWED, FOLDER_NOT_ALLOWED, PRIVATE_ADDRESS, CHAINED_URI, NOT_A_FILE,
     TOO_MANY_REDIRECTS, TOO_LARGE,
 )  # fmt: skip

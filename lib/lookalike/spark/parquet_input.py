@@ -22,6 +22,7 @@ from lookalike.errors import LookalikeError
 from lookalike.spark.parquet_columns import FileColumns, read_columns, spark_type
 from lookalike.spark.parquet_listing import InputUnusable, is_delta_table, list_parquet_files
 from lookalike.spark.tables import to_spark_schema
+from lookalike.spark.uri_columns import clean_uris
 
 _AT_VERSION = re.compile(r"@v\d+$")
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
@@ -50,15 +51,17 @@ def pin_version(uri: str) -> str:
 
 
 def read_input(spark: SparkSession, uri: str, contract: ParquetInput) -> DataFrame:
-    """All columns of `contract`, absent ones as null. Raises its error naming every problem of the schema."""
+    """All columns of `contract`, absent ones null, uris clean. Raises its error naming all problems of the schema."""
     try:
         if is_delta_table(_AT_VERSION.sub("", uri)):
-            return _read_delta(spark, uri if _AT_VERSION.search(uri) else pin_version(uri), contract)
-        return _read_files(spark, uri, contract)
+            rows = _read_delta(spark, uri if _AT_VERSION.search(uri) else pin_version(uri), contract)
+        else:
+            rows = _read_files(spark, uri, contract)
     except InputUnusable as error:
         raise contract.invalid(str(error)) from None
     except OSError as error:
         raise contract.invalid(f"{uri}: can't be read: {error}") from None
+    return rows.withColumn("uri", clean_uris(F.col("uri")))
 
 
 def _read_delta(spark: SparkSession, uri: str, contract: ParquetInput) -> DataFrame:

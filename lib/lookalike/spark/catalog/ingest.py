@@ -23,6 +23,7 @@ from lookalike.spark.progress import Count, progress_bar
 from lookalike.spark.run import Run
 from lookalike.spark.secrets import withhold_secrets
 from lookalike.spark.tables import to_spark_schema
+from lookalike.spark.uri_columns import clean_uris
 
 KEY = ("image_id", "occurrence")
 
@@ -294,7 +295,8 @@ def _judge(rows: DataFrame, retry: Retry | None) -> DataFrame:
     status, old_hash = F.col("old_status"), F.col("old_content_hash")
     # What ingest itself rejected has no model_id, and its content was never looked at.
     looked_at = F.col("exists") & (status.isNull() | F.col("old_model_id").isNotNull())
-    same_place = (withhold_secrets(F.col("uri")) == F.col("old_uri")) & (F.col("updated_at") == F.col("old_updated_at"))
+    old_uri = clean_uris(F.col("old_uri"))  # older releases stored what was given
+    same_place = (withhold_secrets(F.col("uri")) == old_uri) & (F.col("updated_at") == F.col("old_updated_at"))
     same_content = F.when(F.col("stated"), F.col("content_hash") == old_hash).otherwise(
         same_place & (old_hash.isNotNull() | (status == "rejected"))
     )

@@ -4,6 +4,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from lookalike.spark.secrets import is_withheld, withhold_secrets
+from lookalike.spark.uri_columns import clean_uris
 
 
 def with_whole_uris(rows: DataFrame, manifest: DataFrame) -> DataFrame:
@@ -13,9 +14,8 @@ def with_whole_uris(rows: DataFrame, manifest: DataFrame) -> DataFrame:
     """
     withheld = F.coalesce(is_withheld(F.col("uri")), F.lit(False))
     whole = manifest.where("uri IS NOT NULL").select("image_id", F.col("uri").alias("whole"))
-    by_manifest = (
-        rows.where(withheld).join(whole, "image_id", "inner").where(withhold_secrets(F.col("whole")) == F.col("uri"))
-    )
+    same = withhold_secrets(F.col("whole")) == clean_uris(F.col("uri"))  # older releases stored what was given
+    by_manifest = rows.where(withheld).join(whole, "image_id", "inner").where(same)
     by_manifest = by_manifest.withColumn("uri", F.col("whole")).select(*rows.columns)
     return rows.where(~withheld).unionByName(by_manifest)
 
