@@ -15,6 +15,7 @@ from tests.spark.rows import image, ledger, manifest_file, run_of
 from tests.uris import CLEAN, DIRTY
 
 from lookalike import throttle
+from lookalike.selection import Retry
 from lookalike.spark import parquet_input
 from lookalike.spark.catalog.ingest import _is_retried, ingest
 from lookalike.spark.manifest import read_manifest
@@ -32,10 +33,10 @@ TEXTS = [text for text, _ in DIRTY] + CLEAN
 def test_columns_are_cleaned_as_one_uri_is(spark: Any) -> None:
     rows = spark.createDataFrame([(text,) for text in [*TEXTS, None]], "text string")
     cleaned = rows.select("text", clean_uris(F.col("text")).alias("uri")).collect()
-    assert {row["text"]: row["uri"] for row in cleaned} == {
-        **{text: clean_uri(text) or None for text in TEXTS},
-        None: None,
+    assert {row["text"]: row["uri"] for row in cleaned if row["text"] is not None} == {
+        text: clean_uri(text) or None for text in TEXTS
     }
+    assert [row["uri"] for row in cleaned if row["text"] is None] == [None]
 
 
 def _of_matching(spark: Any, path: str) -> Any:
@@ -109,9 +110,10 @@ def test_reasons_of_older_ledgers_are_retried(spark: Any) -> None:
              "permission denied", "its bytes are not those of content_hash"]  # fmt: skip
     reasons = [*(f"unreadable uri: {error}" for error in older), "uri not allowed: host", "truncated or damaged"]
     rows = spark.createDataFrame([(reason,) for reason in reasons], "reason string")
-    for retry, expected in (("unreadable", reasons[:-2]), ("all", reasons)):
+    expected: dict[Retry, list[str]] = {"unreadable": reasons[:-2], "all": reasons}
+    for retry, retried in expected.items():
         kept = rows.where(_is_retried(retry, F.lit("rejected"), F.col("reason"))).collect()
-        assert [row["reason"] for row in kept] == expected
+        assert [row["reason"] for row in kept] == retried
 
 
 def test_the_tasks_of_an_executor_know_of_hosts_in_one_folder(spark: Any) -> None:
