@@ -13,7 +13,7 @@ LIB = CHECKOUT / "lib"
 LAYERS = (
     ("lookalike",),
     ("lookalike.kernels",),
-    ("lookalike.sample", "lookalike.report"),
+    ("lookalike.feeds", "lookalike.report", "lookalike.sample"),
     ("lookalike.reader",),
     ("lookalike.spark",),
     ("lookalike.spark.contents",),

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from lookalike import make_manifest, schemas
+from lookalike import schemas
 from lookalike.errors import ManifestInvalid
 
 

@@ -47,6 +47,11 @@ _SWAPPING = (_UPRIGHT[5], _UPRIGHT[6], _UPRIGHT[7], _UPRIGHT[8])
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
+def has_signature_of_picture(head: bytes) -> bool:
+    """Whether a file that begins with `head`, of 16 bytes or more, says that it is a picture of one of FORMATS."""
+    return _MAGIC.match(head) is not None
+
+
 @dataclass(frozen=True)
 class DecodedPicture:
     """`pixels`: uint8 RGB (size_px, size_px, 3). `width`, `height`: of the whole picture, upright, pixels."""

@@ -1,0 +1,1 @@
+"""Shops' exports, read record by record, and the manifest that is made of them."""
