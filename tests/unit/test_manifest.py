@@ -1,4 +1,4 @@
-"""Manifests made of CSVs and folders, checked against rows written out by hand and Python's own csv reader."""
+"""Manifests made of plain lists and folders, checked against rows written out by hand and Python's own csv reader."""
 
 import csv
 import datetime
@@ -11,6 +11,8 @@ import pytest
 
 from lookalike import schemas
 from lookalike.errors import ManifestInvalid
+from lookalike.feeds import write
+from lookalike.feeds.make_manifest import Options, Outcome, make_from_export, make_from_folder
 
 
 def made(tmp_path: Path, text: str | bytes, columns: dict[str, str] | None = None) -> list[dict[str, Any]]:
@@ -18,11 +20,15 @@ def made(tmp_path: Path, text: str | bytes, columns: dict[str, str] | None = Non
     source.write_bytes(text if isinstance(text, bytes) else text.encode())
     out = tmp_path / "out" / "manifest.parquet"
     try:
-        make_manifest.make_from_csv(str(source), str(out), columns=columns)
+        make_from_export(str(source), str(out), Options(columns=columns or {}))
     except ManifestInvalid:
         assert not out.exists()
         raise
     return pq.read_table(out).to_pylist()
+
+
+def outcome(source: Path, out: str | Path) -> Outcome:
+    return make_from_export(str(source), str(out))
 
 
 def message(tmp_path: Path, text: str | bytes, columns: dict[str, str] | None = None) -> str:
@@ -52,16 +58,15 @@ def test_images_folder_beside_the_csv_is_preferred(tmp_path: Path) -> None:
 def test_uris_stay_as_they_are(tmp_path: Path) -> None:
     rows = made(
         tmp_path,
-        "uri,image,product_id,category\nhttps://shop/x/1.jpg?w=9,,p,c\ns3a://b/2.png,,p,c\n/abs/3.jpg,,p,c\n,four.jpg,p,c\n,,p,c\n",
+        "uri,image,product_id,category\nhttps://shop/x/1.jpg?w=9,,p,c\ns3a://b/2.png,,p,c\n/abs/3.jpg,,p,c\n,four.jpg,p,c\n",
     )
     assert [row["uri"] for row in rows] == [
         "https://shop/x/1.jpg?w=9",
         "s3a://b/2.png",
         "file:///abs/3.jpg",
         f"file://{tmp_path}/four.jpg",
-        None,
     ]
-    assert [row["image_id"] for row in rows] == ["1.jpg", "2.png", "3.jpg", "four.jpg", None]
+    assert [row["image_id"] for row in rows] == ["1.jpg", "2.png", "3.jpg", "four.jpg"]
 
 
 def test_only_the_path_of_an_address_ends_at_a_question_mark_or_hash(tmp_path: Path) -> None:
@@ -100,7 +105,7 @@ def test_local_files_are_dated_where_the_csv_has_no_date(tmp_path: Path) -> None
     assert [row["content_hash"] for row in rows] == ["AB", None, None]
     rows = made(tmp_path, text.format(",updated_at", ",2020-01-01", ",", ","))
     assert [row["updated_at"] for row in rows] == [datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC), None, None]
-    make_manifest.make_from_folder(str(tmp_path / "shoes"), str(tmp_path / "m.parquet"))
+    make_from_folder(str(tmp_path / "shoes"), str(tmp_path / "m.parquet"))
     assert pq.read_table(tmp_path / "m.parquet")["updated_at"].to_pylist() == [when]
 
 
@@ -131,8 +136,8 @@ def test_columns_are_mapped(tmp_path: Path) -> None:
 
 
 def test_all_missing_columns_are_listed_with_close_names(tmp_path: Path) -> None:
-    text = message(tmp_path, "imge,Product ID,catagory\na,b,c\n")
-    assert "product_id: missing; did you mean Product ID?" in text
+    text = message(tmp_path, "imge,Produkt ID,catagory\na,b,c\n")
+    assert "product_id: missing; did you mean Produkt ID?" in text
     assert "category: missing; did you mean catagory?" in text
     assert "image, uri: both missing; one says where the image is; did you mean imge?" in text
     assert "--column product_id=NAME" in text
@@ -148,14 +153,14 @@ def test_misspelt_mapping_is_explained(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("", "empty"),
-        ("image,product_id,category\n", "no images found"),
+        ("image,product_id,category\n", "no images"),
         ("image,product_id,category\na,b,c\na,b\n", "row 3: 2 values, but the header has 3"),
         ("image,product_id,category\na,b,c,d\n", "row 2: 4 values, but the header has 3"),
         ("image,image,product_id,category\n", "stand there twice: image"),
-        ("image;product_id;category\na;b;c\n", "row 1: semicolons part the columns; save the file with commas"),
-        ("image\tproduct_id\tcategory\na\tb\tc\n", "row 1: tabs part the columns"),
-        (b"image,product_id,category\na,b,c\nb,caf\xe9,c\n", "row 3: product_id is not UTF-8"),
-        (b"image,product_id,cat\xe9gory\na,b,c\n", "row 1: not UTF-8"),
+        ("image,product_id,category\na,bé,c\n".encode() + b"b,caf\xe9,c\n", "row 3: product_id is not UTF-8"),
+        ("image,product_id,é\n".encode() + b"a,b,c\xc3\n", "category: missing"),
+        ('image,product_id,category\na,b,c\nd,"e,f\ng,h,i\n', "row 3: a quote is never closed"),
+        ('image,product_id,category\na,b,c\nd,e,"f\ng,h,i\n', "row 3: a quote is never closed"),
         ("image,product_id,category,available\na,b,c,yes\na,b,c,perhaps\n", "row 3: available is 'perhaps'"),
         ("image,product_id,category,updated_at\na,b,c,last May\n", "row 2: updated_at is 'last May'"),
         ("image,product_id,category,attributes\na,b,c,red\n", "row 2: attributes is 'red'"),
@@ -168,12 +173,12 @@ def test_bad_csv_is_one_clear_error(tmp_path: Path, text: str | bytes, said: str
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     out = str(tmp_path / "m.parquet")
     with pytest.raises(ManifestInvalid, match="no such file"):
-        make_manifest.make_from_csv(str(tmp_path / "none.csv"), out)
+        outcome(tmp_path / "none.csv", out)
     (tmp_path / "a.csv").write_text("image,product_id,category\na,b,c\n")
     with pytest.raises(ManifestInvalid, match="no such folder"):
-        make_manifest.make_from_csv(str(tmp_path / "a.csv"), out, images=str(tmp_path / "none"))
+        make_from_export(str(tmp_path / "a.csv"), out, Options(images=str(tmp_path / "none")))
     with pytest.raises(ManifestInvalid, match="no such folder"):
-        make_manifest.make_from_folder(str(tmp_path / "none"), out)
+        make_from_folder(str(tmp_path / "none"), out)
 
 
 def test_folder_of_categories(tmp_path: Path) -> None:
@@ -188,8 +193,8 @@ def test_folder_of_categories(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     out = tmp_path / "m.parquet"
-    counts = make_manifest.make_from_folder(str(tmp_path / "pics"), str(out))
-    assert counts == make_manifest.Counts(rows=4, images=4, products=4, categories=3)
+    counts = make_from_folder(str(tmp_path / "pics"), str(out)).counts
+    assert counts == write.Counts(rows=4, images=4, products=4, categories=3)
     table = pq.read_table(out)
     assert [(r["image_id"], r["product_id"], r["category"], r["uri"]) for r in table.to_pylist()] == [
         (path, stem, category, f"file://{tmp_path}/pics/{path}")
@@ -204,11 +209,11 @@ def test_folder_of_categories(tmp_path: Path) -> None:
 
 
 def test_blocks_keep_row_numbers_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(make_manifest, "BLOCK_BYTES", 2_000)
+    monkeypatch.setattr(write, "BLOCK_VALUES", 1_000)
     rows = [f'p{i}/a.jpg,p{i % 50},c{i % 3},"two\nlines {i}",{i % 2}' for i in range(1_000)]
     source, out = tmp_path / "a.csv", tmp_path / "m.parquet"
     source.write_text("image,product_id,category,note,available\n" + "\n".join(rows) + "\n")
-    counts = make_manifest.make_from_csv(str(source), str(out))
+    counts = outcome(source, out).counts
     assert (counts.rows, counts.images, counts.products, counts.categories) == (1_000, 1, 50, 3)
     assert pq.read_metadata(out).num_row_groups > 5
     assert [dict(a)["note"] for a in pq.read_table(out)["attributes"].to_pylist()] == [
@@ -216,7 +221,7 @@ def test_blocks_keep_row_numbers_and_counts(tmp_path: Path, monkeypatch: pytest.
     ]
     source.write_text("image,product_id,category,note,available\n" + "\n".join([*rows, "a,b,c,d,maybe"]) + "\n")
     with pytest.raises(ManifestInvalid, match="row 1002: available is 'maybe'"):
-        make_manifest.make_from_csv(str(source), str(out))
+        outcome(source, out)
 
 
 def test_rows_that_will_be_rejected_are_told(tmp_path: Path) -> None:
@@ -225,20 +230,20 @@ def test_rows_that_will_be_rejected_are_told(tmp_path: Path) -> None:
     rows = ["here.jpg,p,c,2026-01-01", "sub/here.jpg,p,c,2026-01-01", "gone.jpg,p,c,2026-01-01"]
     rows += ["https://h/a.jpg,p,c,2026-01-01"]
     source.write_text("image,product_id,category,updated_at\n" + "\n".join(rows))
-    (repeated,) = make_manifest.make_from_csv(str(source), out).problems()
+    (repeated,) = outcome(source, out).counts.problems()
     assert repeated.startswith("1 rows repeat an image_id, such as here.jpg, and will be rejected")
     source.write_text(source.read_text().replace("updated_at", "season"))
-    _, missing = make_manifest.make_from_csv(str(source), out).problems()
+    _, missing = outcome(source, out).counts.problems()
     assert missing == f"2 rows will be rejected, as their file is not there, such as file://{tmp_path}/sub/here.jpg"
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "a.jpg").write_bytes(b"")
-    assert not list(make_manifest.make_from_folder(str(tmp_path / "shop"), out).problems())
+    assert not list(make_from_folder(str(tmp_path / "shop"), out).counts.problems())
 
 
 def test_real_sets(shared_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.parquet"
     source = shared_data / "magento" / "images.csv"
-    counts = make_manifest.make_from_csv(str(source), str(out))
+    counts = outcome(source, out).counts
     with source.open(newline="", encoding="utf-8") as file:
         expected = list(csv.DictReader(file))
     assert counts.rows == len(expected) == 509
@@ -249,4 +254,4 @@ def test_real_sets(shared_data: Path, tmp_path: Path) -> None:
     assert all(Path(r["uri"].removeprefix("file://")).is_file() for r in rows)
     assert dict(rows[0]["attributes"])["climate"] == "All-weather|Cool|Indoor|Spring|Windy"
     clothing = str(shared_data / "clothing" / "images.csv")
-    assert make_manifest.make_from_csv(clothing, str(out), columns={"product_id": "image"}).products == 3218
+    assert make_from_export(clothing, str(out), Options(columns={"product_id": "image"})).counts.products == 3218

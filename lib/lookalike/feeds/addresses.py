@@ -68,7 +68,7 @@ class ImageFolder:
         suffix = list(_HAS_SUFFIX.finditer(before))
         if suffix and suffix[-1].end() == len(before):
             # An address may hold `photo.jpg,medium`, but no space.
-            return not _begins_address(before) or separator[-1:].isspace()
+            return not _begins_address(before) or any(map(str.isspace, separator))
         return self._find(before) is not None
 
     def to_uri(self, address: str) -> str:
@@ -77,13 +77,11 @@ class ImageFolder:
             return address
         if address.startswith("//"):
             return f"https:{address}"
-        below = files.join(self.uri, address.lstrip("/"))
-        if not self._path:
-            return below if self.holds_all or not address.startswith("/") else f"file://{address}"
-        existing = self._find(address)
-        if existing:
-            return f"file://{existing}"
-        return below if self.holds_all or not address.startswith("/") else f"file://{address}"
+        if path := self._find(address):
+            return f"file://{path}"
+        if address.startswith("/") and not self.holds_all:
+            return f"file://{address}"
+        return files.join(self.uri, address.lstrip("/"))
 
     @cached_property
     def _path(self) -> str | None:

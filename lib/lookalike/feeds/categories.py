@@ -26,9 +26,11 @@ def split_escaped(cell: str) -> list[str]:
 
 
 def split_by_root(cell: str) -> list[str]:
-    """Split where a comma is followed by the root with which the cell begins: names may hold commas themselves."""
-    root = re.match(r"[^>/]*[>/]", cell)
-    return [part.strip() for part in re.split(rf",\s*(?={re.escape(root[0])})", cell)] if root else [cell]
+    """Split where a separator is followed by the root with which the cell begins: names may hold commas themselves."""
+    if not re.search(r"[,|;]", cell):
+        return [cell]
+    root = re.escape(re.split(r"[>/,|;]", cell, maxsplit=1)[0].strip())
+    return [part.strip() for part in re.split(rf"[,|;]\s*(?={root}\s*(?:[>/,|;]|$))", cell)]
 
 
 def choose(paths: Sequence[str], every: bool) -> list[str]:

@@ -14,7 +14,7 @@ from lookalike.feeds.text import Encoding, is_escaped, open_text
 _SEPARATORS = (",", ";", "\t", "|")
 _HEAD_CHARS = 2**22  # enough for a header of a hundred thousand columns
 _LONGEST_CELL = 2**24
-_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)\1*"?\s*', re.IGNORECASE)
 
 
 def read_delimited(source: str, encoding: Encoding) -> Export:
@@ -27,7 +27,7 @@ def read_delimited(source: str, encoding: Encoding) -> Export:
     separator, has_line = _detect_separator(source, encoding)
     with open_text(source, encoding) as text:
         header = next((row for _, row in _read_rows(text, separator, has_line, source)), [])
-    names = [name.strip() for name in header]
+    names = [name.strip("\ufeff").strip() for name in header]
     if not any(names):
         raise ManifestInvalid(f"{source}: the file is empty; its first row must name the columns")
     if not all(name.isprintable() for name in _without_line_ends(names)):

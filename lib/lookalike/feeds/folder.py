@@ -30,26 +30,28 @@ class Folder:
         self._fs, self._root = files.filesystem(self._uri)
         if not self._fs.isdir(self._root):
             raise ManifestInvalid(f"{uri}: no such folder; give one that has a folder of images for each category")
-        self._left_out: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
 
     def read(self) -> Iterator[Row]:
         """A row an image, by path. The product_id is the file's name without suffix, the image_id its path."""
         for path in sorted(posixpath.relpath(path, self._root) for path in self._fs.find(self._root)):
             if any(name.startswith(".") or name in _OF_SYSTEMS for name in path.split("/")):
-                self._leave_out("hidden files, or files of a system", path)
+                self._tell("files that are hidden, or of a NAS or an operating system, were left out", path)
             elif not self._is_image(path):
-                self._leave_out("files that are no pictures", path)
+                self._tell("files that are no pictures were left out", path)
             else:
+                if "/" not in path:
+                    self._tell("pictures are in no folder, so have no category and will be rejected", path)
                 yield self._to_row(path)
 
     def notes(self) -> Iterator[str]:
-        """What was left out."""
-        for cause, count in self._left_out.items():
-            yield f"{count:,} {cause} were left out, such as {self._examples[cause]}"
+        """What was left out, or will be rejected."""
+        for cause, count in self._counts.items():
+            yield f"{count:,} {cause}, such as {self._examples[cause]}"
 
-    def _leave_out(self, cause: str, path: str) -> None:
-        self._left_out[cause] += 1
+    def _tell(self, cause: str, path: str) -> None:
+        self._counts[cause] += 1
         self._examples.setdefault(cause, path)
 
     def _is_image(self, path: str) -> bool:

@@ -56,7 +56,7 @@ class _ItemParser:
         """The records that end in `chunk`."""
         try:
             self._parser.Parse(chunk, is_last)
-        except expat.ExpatError as error:
+        except (expat.ExpatError, ValueError, LookupError) as error:  # the latter two for an encoding
             raise ManifestInvalid(
                 f"{self._source}: item {self._items + 1}: {error}; see whether a & is not written as &amp;, or the "
                 "file is cut off"

@@ -27,7 +27,7 @@ def read_json_lines(source: str, encoding: Encoding) -> Export:
 def _parse(line: str, place: str) -> dict[str, Any]:
     try:
         # Numbers stay as they are written: 0012.50 of a price, 12345678901234567890 of an id.
-        value = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
+        value = json.loads(line, parse_int=str, parse_float=str, parse_constant=str, strict=False)
     except (ValueError, RecursionError) as error:
         raise ManifestInvalid(
             f"{place}: not JSON ({error}); write one object a line, as `jq -c '.[]'` makes of an array"

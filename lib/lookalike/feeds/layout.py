@@ -32,9 +32,16 @@ class Tally:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = {}
+        self._last: dict[str, str] = {}
 
     def add(self, cause: str, record: Record, key: str = "") -> None:
-        """`cause` ends a sentence that begins with rows: `have no image`. `key` says which row is meant."""
+        """`cause` ends a sentence that begins with rows: `have no image`. `key` says which row is meant.
+
+        A record counts once for a cause.
+        """
+        if self._last.get(cause) == record.place:
+            return
+        self._last[cause] = record.place
         self._counts[cause] += 1
         examples = self._examples.setdefault(cause, [])
         if len(examples) < _EXAMPLES:

@@ -11,7 +11,7 @@ from lookalike.feeds.values import parse_boolean
 
 _ROOT = "Default Category/"
 _ALONE_INVISIBLE = "not visible individually"
-_PAIRS_COMMA = re.compile(r",(?=\"?\w+\"?=)")
+_PAIR_END = re.compile(r"[,|](?=\"?\w+\"?=)")
 _VARIANT = re.compile(r"(?:^|\|)\s*sku=([^,|]+)")
 
 
@@ -23,28 +23,24 @@ class _Links:
     titles: dict[str, str] = field(default_factory=dict)  # of those parents
     categories: dict[str, list[str]] = field(default_factory=dict)  # of those parents
     products: set[str] = field(default_factory=set)  # with a record of their own, not only one of a store view
-    with_image: set[str] = field(default_factory=set)  # products and variants that have a picture
-
-    def find_parents_with_image(self) -> set[str]:
-        return {parent for variant, parent in self.parents.items() if variant in self.with_image}
+    with_image: set[str] = field(default_factory=set)  # products that have a picture in any record
 
 
 def _read_items(reading: Reading) -> Iterator[Item]:
     links = _read_links(reading)
-    pictured = links.find_parents_with_image()
     columns = reading.columns
     for record in reading.export.read():
         sku = columns.text(record, "product_id")
         if columns.text(record, "store_view") and sku in links.products:
             reading.tally.add("are of another store view and were left out", record, sku)
         else:
-            yield _read_item(reading, record, sku, links, sku in pictured)
+            yield _read_item(reading, record, sku, links)
 
 
-def _read_item(reading: Reading, record: Record, sku: str, links: _Links, has_image_elsewhere: bool) -> Item:
+def _read_item(reading: Reading, record: Record, sku: str, links: _Links) -> Item:
     """A variant that has no page of its own shows its parent, if the file has that."""
     columns = reading.columns
-    is_visible = columns.text(record, "visibility").lower() != _ALONE_INVISIBLE
+    is_visible = _is_visible(reading, record)
     parent = None if is_visible else links.parents.get(sku)
     attributes = _read_attributes(columns.text(record, "attributes"))
     if parent:
@@ -59,8 +55,12 @@ def _read_item(reading: Reading, record: Record, sku: str, links: _Links, has_im
         links.titles.get(parent or "") or unescape(columns.text(record, "title")),
         _is_in_stock(reading, record) and (is_visible or parent is not None),
         attributes,
-        has_image_elsewhere or parent in links.with_image,
+        (parent or sku) in links.with_image,
     )
+
+
+def _is_visible(reading: Reading, record: Record) -> bool:
+    return reading.columns.text(record, "visibility").lower() != _ALONE_INVISIBLE
 
 
 def _is_in_stock(reading: Reading, record: Record) -> bool:
@@ -72,6 +72,7 @@ def _is_in_stock(reading: Reading, record: Record) -> bool:
 
 def _read_links(reading: Reading) -> _Links:
     links = _Links()
+    variants_with_image: set[str] = set()
     columns = reading.columns
     for record in reading.export.read():
         if columns.text(record, "store_view"):
@@ -79,11 +80,12 @@ def _read_links(reading: Reading) -> _Links:
         sku = columns.text(record, "product_id")
         links.products.add(sku)
         if _read_images(reading, record):
-            links.with_image.add(sku)
+            (links.with_image if _is_visible(reading, record) else variants_with_image).add(sku)
         if variants := _VARIANT.findall(columns.text(record, "variants")):
             links.parents |= dict.fromkeys(variants, sku)
             links.titles[sku] = unescape(columns.text(record, "title"))
             links.categories[sku] = _read_categories(reading, record)
+    links.with_image |= {links.parents.get(variant, variant) for variant in variants_with_image}
     return links
 
 
@@ -99,8 +101,8 @@ def _read_categories(reading: Reading, record: Record) -> list[str]:
 
 
 def _read_attributes(cell: str) -> dict[str, str]:
-    """`color=Blue,material=Lycra|Polyester`: a comma that no name and `=` follow is part of a value."""
-    pairs = (pair.partition("=") for pair in _PAIRS_COMMA.split(cell))
+    """`color=Blue,material=Lycra|Polyester`: a separator that no name and `=` follow is part of a value."""
+    pairs = (pair.partition("=") for pair in _PAIR_END.split(cell))
     return {name.strip(' "'): value.strip(' "') for name, _, value in pairs if name.strip(' "') and value.strip(' "')}
 
 

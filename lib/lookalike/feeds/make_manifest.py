@@ -82,20 +82,20 @@ def _choose_layout(export: Export, name: str | None) -> tuple[Layout, str]:
         return LAYOUTS[name], f"{export.source}: {name} layout"
     present = {fold(column) for column in export.columns}
     known = [(layout, columns) for layout in LAYOUTS.values() for columns in layout.known_by if columns <= present]
-    layouts = {layout.name for layout, _ in known}
+    if not known or ({"product_id", "category"} <= present and {"image", "uri"} & present):
+        return PLAIN, f"{export.source}: plain layout"
+    layouts = sorted({layout.name for layout, _ in known})
     if len(layouts) > 1:
         raise ManifestInvalid(
-            f"{export.source}: has columns of several layouts; say which it is: --layout {' or '.join(sorted(layouts))}"
+            f"{export.source}: has columns of several layouts; say which it is: --layout {' or '.join(layouts)}"
         )
-    if not known or {"image_id", "product_id", "category"} <= present:
-        return PLAIN, f"{export.source}: plain layout"
     layout, columns = known[0]
     return layout, f"{export.source}: {layout.name} layout, recognised by {', '.join(sorted(columns))}"
 
 
 def _check_columns(export: Export, layout: Layout, columns: Columns, chosen: Mapping[str, str]) -> None:
     """Raise ManifestInvalid with everything that is missing, misspelt, or there twice."""
-    problems = [*_find_misspelt(export, chosen), *_find_missing(export, layout, columns, chosen)]
+    problems = [*_find_misspelt(export, layout, chosen), *_find_missing(export, layout, columns, chosen)]
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise ManifestInvalid(
@@ -103,18 +103,21 @@ def _check_columns(export: Export, layout: Layout, columns: Columns, chosen: Map
             f"  the file has: {', '.join(export.columns)}; say which stands for what, such as --column product_id=NAME"
         )
     lists = {name for key in (*_IMAGE_FIELDS, *_CATEGORY_FIELDS) for name in columns.of(key) if layout is not PLAIN}
-    twice = [name for name in export.repeated if name not in lists]
+    read = {name for key in layout.columns for name in columns.of(key)} if layout is not PLAIN else {*export.columns}
+    twice = [name for name in export.repeated if name in read - lists]
     if twice:
         raise ManifestInvalid(
             f"{export.source}: row 1: columns that stand there twice: {', '.join(twice)}; rename one of each"
         )
 
 
-def _find_misspelt(export: Export, chosen: Mapping[str, str]) -> Iterator[str]:
+def _find_misspelt(export: Export, layout: Layout, chosen: Mapping[str, str]) -> Iterator[str]:
     present = {*export.columns, *map(fold, export.columns)}
     for key, name in chosen.items():
         if key not in FIELDS:
             yield f"{key}={name}: no field {key}{_suggest(key, FIELDS)}"
+        elif key == "uri" and layout is not PLAIN:
+            yield f"{key}={name}: the {layout.name} layout has one field for addresses and paths; write image={name}"
         if name not in present:
             yield f"{key}={name}: no column {name}{_suggest(name, export.columns)}"
 

@@ -77,7 +77,7 @@ def _detect_by_content(head: bytes, rest: Iterator[bytes]) -> Encoding:
 
 @contextmanager
 def open_text(source: str, encoding: Encoding) -> Iterator[TextIO]:
-    """The export's text, line ends as they are. Bytes that are not of its encoding are escaped, or raise ManifestInvalid."""
+    """The export's text, line ends as they are. Bytes not of its encoding are escaped, or raise ManifestInvalid."""
     errors = "surrogateescape" if encoding.has_errors else "strict"
     try:
         with open_bytes(source) as content, io.TextIOWrapper(content, encoding.name, errors, newline="") as text:
