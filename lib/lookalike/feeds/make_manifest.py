@@ -54,7 +54,8 @@ def make_from_export(source: str, out: str, options: Options = Options()) -> Out
     columns = Columns(export.columns, layout.columns, options.columns)
     _check_columns(export, layout, columns, options.columns)
     reading = Reading(export, columns, _find_image_folder(source, options.images, layout), Tally())
-    counts = write_manifest(out, read_rows(reading, layout, options.every_category), source, columns.has("updated_at"))
+    rows = read_rows(reading, layout, options.every_category)
+    counts = write_manifest(out, rows, source, columns.has("updated_at"), layout.merges_images)
     return Outcome(counts, (*export.notes, how, *reading.tally.lines(), *counts.problems()))
 
 

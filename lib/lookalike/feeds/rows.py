@@ -41,8 +41,8 @@ def read_rows(reading: Reading, layout: Layout, every_category: bool) -> Iterato
 
     Raises ManifestInvalid for a record that cannot be understood.
     """
-    rows = (row for item in layout.read_items(reading) for row in _to_rows(reading, layout, item, every_category))
-    return merge_images(rows) if layout.merges_images else rows
+    for item in layout.read_items(reading):
+        yield from _to_rows(reading, layout, item, every_category)
 
 
 def merge_images(rows: Iterable[Row]) -> Iterator[Row]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from lookalike import files, schemas
 from lookalike.errors import ManifestInvalid
-from lookalike.feeds.rows import Row
+from lookalike.feeds.rows import Row, merge_images
 
 SCHEMA = pa.schema(
     [
@@ -43,25 +43,65 @@ class Counts:
         if repeated := self.rows - self.images:
             yield (
                 f"{repeated:,} rows repeat an image_id, such as {self.repeated}, and will be rejected; "
-                "--column image_id=image takes the paths"
+                "take another key, such as --column image_id=image"
             )
         if self.missing:
             yield f"{self.missing:,} rows will be rejected, as their file is not there, such as {self.missing_uri}"
 
 
-def write_manifest(out: str, rows: Iterable[Row], source: str, is_dated: bool) -> Counts:
+def write_manifest(out: str, rows: Iterable[Row], source: str, is_dated: bool, merges_images: bool = False) -> Counts:
     """Write `rows` to the Parquet file `out`, a path or URI. `is_dated`: the source says when images were modified.
 
-    Raises ManifestInvalid, and writes nothing, if there are none.
+    `merges_images`: rows of one picture become one, wherever they are. Raises ManifestInvalid, and writes nothing, if
+    there are no rows.
     """
     with files.write_atomically(files.absolute(out)) as path:
-        with pq.ParquetWriter(path, SCHEMA) as writer:
-            for block in _split_blocks(rows):
-                writer.write_table(_to_table(block))
+        _write_blocks(path, merge_images(rows) if merges_images else rows)
+        if merges_images and (repeated := _find_repeated(path)):
+            _merge_distant(path, repeated)
         counts = _count(path, is_dated)
         if not counts.rows:
             raise ManifestInvalid(f"{source}: no images; give an export that says where they are, or a folder of them")
     return counts
+
+
+def _write_blocks(path: Path, rows: Iterable[Row]) -> None:
+    with pq.ParquetWriter(path, SCHEMA) as writer:
+        for block in _split_blocks(rows):
+            writer.write_table(_to_table(block))
+
+
+def _find_repeated(path: Path) -> set[str]:
+    """The image_ids that stand in several rows."""
+    times = pc.value_counts(pq.read_table(path, columns=["image_id"])["image_id"].combine_chunks())
+    repeated: Any = times.filter(pc.greater(times.field("counts"), 1)).field("values").drop_null()
+    return set(repeated.to_pylist())
+
+
+def _merge_distant(path: Path, repeated: set[str]) -> None:
+    """Write the manifest at `path` anew, with rows of one picture merged at its end. Only those are held in memory."""
+    distant: list[Row] = []
+
+    def read_others() -> Iterator[Row]:
+        for row in _read(path):
+            if row.image_id in repeated:
+                distant.append(row)
+            else:
+                yield row
+        yield from merge_images(sorted(distant, key=lambda row: row.product_id or ""))
+
+    merged = path.with_name(f"{path.name}.merged")
+    try:
+        _write_blocks(merged, read_others())
+        merged.replace(path)
+    finally:
+        merged.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Iterator[Row]:
+    for batch in pq.ParquetFile(path).iter_batches():
+        for row in batch.to_pylist():
+            yield Row(**row | {"attributes": dict(row["attributes"])})
 
 
 def _split_blocks(rows: Iterable[Row]) -> Iterator[list[Row]]:
