@@ -121,7 +121,7 @@ RSS = """<?xml version="1.0"?><rss xmlns:{p}="http://base.google.com/ns/1.0"><ch
 def test_google_xml_as_rss_and_atom(tmp_path: Path, prefix: str) -> None:
     rss = RSS.format(p=prefix)
     atom = rss.replace("<item>", "<entry>").replace("</item>", "</entry>").replace("channel", "feed")
-    for text in (rss, atom, re.sub(r' xmlns:\w+="[^"]+"', "", rss)):
+    for text in (rss, atom, re.sub(r' xmlns:\w+="[^"]+"', "", rss), f"\n\n{rss}"):
         rows, _ = take(write(tmp_path, "feed.xml", text))
         assert [r["uri"] for r in rows] == ["https://c/7.jpg?a=1&b=2", "https://c/8.jpg", "https://c/9.jpg"]
         assert {(r["product_id"], r["category"], r["title"]) for r in rows} == {("7", "Home/Mugs", "Mug & cup")}
@@ -559,6 +559,11 @@ def test_thousands_of_columns_and_odd_headers(tmp_path: Path) -> None:
     rows, _ = take(write(tmp_path, "l.csv", text))
     assert rows[0]["attributes"] == {f"attribute {i}": str(i) for i in range(5_000)}
     assert (rows[0]["product_id"], rows[0]["category"]) == ("p", "Women/Tops")
+
+
+def test_lines_above_the_header(tmp_path: Path) -> None:
+    text = f'\n"# Required, as a path","# Required"\n{LIST}# a.jpg,p,c\n'
+    assert [r["image_id"] for r in take(write(tmp_path, "l.csv", text))[0]] == ["# a.jpg"]
 
 
 def test_long_cells_and_quotes_within_lines(tmp_path: Path) -> None:

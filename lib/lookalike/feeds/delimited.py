@@ -13,6 +13,7 @@ from lookalike.feeds.text import Encoding, is_escaped, open_text
 
 _SEPARATORS = (",", ";", "\t", "|")
 _HEAD_CHARS = 2**22  # enough for a header of a hundred thousand columns
+_COMMENT = "# "  # begins lines of explanation above the header, as in Meta's template
 _LONGEST_CELL = 2**24
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)\1*"?\s*', re.IGNORECASE)
 
@@ -83,12 +84,13 @@ def _read_rows(text: TextIO, separator: str, has_line: bool, source: str) -> Ite
         yield from text
         is_at_end = True
 
-    number = 0
+    number, is_head = 0, True
     try:
         for number, row in enumerate(csv.reader(read_lines(), delimiter=separator), 1):
             if is_at_end:  # csv asks for a line after the last one only within quotes
                 raise ManifestInvalid(f"{source}: row {number}: a quote is never closed; close it, or double it")
-            if any(row):
+            is_head = is_head and (not any(row) or row[0].startswith(_COMMENT))
+            if any(row) and not is_head:
                 yield number, row
     except csv.Error as error:
         raise ManifestInvalid(f"{source}: row {number + 1}: {error}; see whether a quote is not closed") from error

@@ -18,6 +18,8 @@ def read_google_xml(source: str) -> Export:
     def read() -> Iterator[Record]:
         parser = _ItemParser(source)
         with open_bytes(source) as content:
+            # Blank lines before the declaration, as templates leave them, are an error to expat.
+            yield from parser.parse(content.read(_CHUNK_BYTES).lstrip(b" \t\r\n"))
             for chunk in iter(lambda: content.read(_CHUNK_BYTES), b""):
                 yield from parser.parse(chunk)
             yield from parser.parse(b"", is_last=True)
@@ -58,8 +60,8 @@ class _ItemParser:
             self._parser.Parse(chunk, is_last)
         except (expat.ExpatError, ValueError, LookupError) as error:  # the latter two for an encoding
             raise ManifestInvalid(
-                f"{self._source}: item {self._items + 1}: {error}; see whether a & is not written as &amp;, or the "
-                "file is cut off"
+                f"{self._source}: item {self._items + 1}: {error}; see whether a & is not written as &amp;, the "
+                "encoding is another than declared, or the file is cut off"
             ) from error
         complete, self._complete = self._complete, []
         return complete
