@@ -1,9 +1,11 @@
 """The stream of outcomes: order, bounds, one bad picture among good ones, errors of others."""
 
+import gc
 import io
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -159,15 +161,18 @@ def test_abandoning_the_stream_ends_its_threads(model: ModelSettings) -> None:
         time.sleep(0.01)
 
 
-def test_built_once_per_process_and_alive_in_a_forked_one(model: ModelSettings) -> None:
-    settings = EmbedSettings(engine="openvino", batch_images=2)
-    worker = get_embedder(model, settings, 1, "cpu")
-    assert get_embedder(model, settings, 1, "cpu") is worker
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+def test_built_once_per_process_and_alive_in_a_forked_one(model: ModelSettings, engine: str) -> None:
+    settings = EmbedSettings.model_validate({"engine": engine, "batch_images": 2})
+    torch.set_num_threads(2)
+    torch.rand(500, 500).sum()  # this thread now has threads of its own
+    worker = get_embedder(model, settings, 2, "cpu")
+    assert get_embedder(model, settings, 2, "cpu") is worker
     (expected,) = worker.embed([(0, picture(0))])
     child = os.fork()
     if child == 0:
-        (found,) = get_embedder(model, settings, 1, "cpu").embed([(0, picture(0))])
-        vectors = [np.array(outcome.embedding) for outcome in (found, expected)]
+        (outcome,) = get_embedder(model, settings, 2, "cpu").embed([(0, picture(0))])
+        vectors = [np.array(embedded.embedding) for embedded in (outcome, expected)]
         os._exit(0 if np.allclose(vectors[0], vectors[1], atol=1e-5) else 1)
     deadline = time.monotonic() + 60
     while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
@@ -177,3 +182,19 @@ def test_built_once_per_process_and_alive_in_a_forked_one(model: ModelSettings) 
             pytest.fail("the forked process hangs")
         time.sleep(0.05)
     assert ended == (child, 0)
+
+
+def test_what_a_forked_process_inherits_is_never_freed(model: ModelSettings) -> None:
+    """Freeing it joins threads that only the parent has."""
+    freed = []
+    worker = build(model)
+    weakref.finalize(worker, freed.append, True)
+    child = os.fork()
+    if child == 0:
+        del worker
+        gc.collect()
+        os._exit(len(freed))
+    assert os.waitpid(child, 0) == (child, 0)
+    del worker
+    gc.collect()
+    assert freed

@@ -1,6 +1,8 @@
 """A stream of encoded pictures becomes a stream of embeddings: threads read and decode ahead of the forward pass."""
 
+import ctypes
 import os
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +17,8 @@ from numpy.typing import NDArray
 
 from lookalike.config import EmbedSettings, ModelSettings
 from lookalike.errors import ModelMismatch
-from lookalike.kernels.models.engines import choose_engine
-from lookalike.kernels.models.load import load_model
+from lookalike.kernels.models.engines import Engine, Forward, choose_engine
+from lookalike.kernels.models.load import Model, load_model
 from lookalike.kernels.pictures.decoder import Decoder
 from lookalike.kernels.pictures.images import DecodedPicture, Rejection
 from lookalike.unreadable import reason_of
@@ -43,8 +45,7 @@ def get_embedder(
 
     Raises ModelMismatch if it is of another model than `model_id`, if that is given.
     """
-    # A forked process has lost its parent's engine threads, and a worker may live to see another model file.
-    worker = _build_embedder(os.getpid(), model_id, model_settings, embed_settings, threads, device)
+    worker = _build_embedder(model_id, model_settings, embed_settings, threads, device)
     if model_id not in (None, worker.model_id):
         raise ModelMismatch(
             f"this worker's model is {worker.model_id}, the run's is {model_id}: give all machines the same model file"
@@ -52,14 +53,9 @@ def get_embedder(
     return worker
 
 
-@lru_cache(maxsize=2)  # not 1: a forked process that drops its parent's Embedder waits for threads it does not have
+@lru_cache(maxsize=1)  # by `model_id`, too: a worker may live to see another model file
 def _build_embedder(
-    _process: int,
-    _model_id: str | None,
-    model_settings: ModelSettings,
-    embed_settings: EmbedSettings,
-    threads: int,
-    device: str,
+    _model_id: str | None, model_settings: ModelSettings, embed_settings: EmbedSettings, threads: int, device: str
 ) -> "Embedder":
     return Embedder(model_settings, embed_settings, threads, device)
 
@@ -68,17 +64,21 @@ class Embedder:
     """A loaded model with its engine: `threads` CPU threads, on `device` (`cpu`, `cuda`, `cuda:1`)."""
 
     def __init__(self, model_settings: ModelSettings, embed_settings: EmbedSettings, threads: int, device: str) -> None:
-        torch.set_num_threads(threads)  # before the model is loaded: a pool of threads, once grown, never shrinks
-        model = load_model(model_settings)
+        # OpenMP's threads belong to the thread that began them. In a forked process those of the first thread are gone,
+        # and it would wait for them; a thread of the engine's own begins new ones.
+        self._engine_thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        model, self._forward = self._engine_thread.submit(
+            _load_engine, model_settings, embed_settings.engine, threads, device
+        ).result()
         self.model_id = model.model_id
         self.dim = model.dim
         self._settings = embed_settings
         self._decode = Decoder(
             model.preprocessing, embed_settings.max_pixels, embed_settings.min_side_px, embed_settings.decode_timeout_s
         )
-        self._forward = choose_engine(model, embed_settings.engine, threads, device)
         # More than cores, as a thread also waits for remote bytes.
         self._decode_threads = embed_settings.decode_threads or 2 * threads + 2
+        _alive.add(self)
 
     def embed(self, images: Iterable[tuple[Any, Source]]) -> Iterator[Outcome]:
         """One Outcome for each (key, source), in their order.
@@ -124,9 +124,29 @@ class Embedder:
 
     def _embed_batch(self, batch: list[tuple[Any, DecodedPicture | Rejection]]) -> Iterator[Outcome]:
         pixels = [picture.pixels for _, picture in batch if isinstance(picture, DecodedPicture)]
-        embeddings = iter(self._forward(np.stack(pixels)) if pixels else ())
+        embeddings = iter(self._engine_thread.submit(self._forward, np.stack(pixels)).result() if pixels else ())
         for key, picture in batch:
             if isinstance(picture, DecodedPicture):
                 yield Outcome(key, next(embeddings), picture.width, picture.height, None)
             else:
                 yield Outcome(key, None, picture.width, picture.height, picture.reason)
+
+
+def _load_engine(settings: ModelSettings, engine: Engine, threads: int, device: str) -> tuple[Model, Forward]:
+    torch.set_num_threads(threads)  # before the model is loaded: a pool of threads, once grown, never shrinks
+    model = load_model(settings)
+    return model, choose_engine(model, engine, threads, device)
+
+
+_alive: "weakref.WeakSet[Embedder]" = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """In a forked process: build another Embedder, and never free one of the parent's, as that joins its threads."""
+    for embedder in _alive:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(embedder))
+    _alive.clear()
+    _build_embedder.cache_clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
