@@ -1,7 +1,7 @@
 """Settings: typed, frozen, from TOML and `--set key=value`. All problems are listed at once, with place and mend."""
 
 import difflib
-import tomllib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +11,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from lookalike import __version__
 from lookalike.allowed import check_folders, check_hosts, check_schemes
 from lookalike.errors import ConfigInvalid
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]

@@ -19,7 +19,9 @@ from typing import Any, BinaryIO
 
 _LENGTH = struct.Struct("<Q")
 _READY = b"\1"
-_SERVE = "from lookalike.kernels.pictures.isolated import serve; serve()"
+_SERVE = (
+    "import sys; sys.path[:] = filter(None, sys.path); from lookalike.kernels.pictures.isolated import serve; serve()"
+)
 _TIMERS = {signal.ITIMER_PROF: signal.SIGPROF, signal.ITIMER_REAL: signal.SIGALRM}
 _CLOCK_SECONDS = 10  # for each second of a processor
 # A process may also be ended by somebody else, for no fault of its input.
@@ -66,7 +68,7 @@ class _Worker:
         # One arena and one thread: each more reserves address space.
         limits = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MALLOC_ARENA_MAX": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _SERVE, order],
+            [sys.executable, "-c", _SERVE, order],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # where C libraries tell of each oddity of a picture
