@@ -3,8 +3,13 @@
 What is written here is safe from other writers only under the lock of a local disk, see `spark.tables`.
 """
 
+import os
+import pickle
 import re
-from typing import Literal
+import subprocess
+import sys
+from multiprocessing import spawn
+from typing import Any, Literal
 
 import pyarrow as pa
 from deltalake import DeltaTable, Schema, write_deltalake
@@ -12,6 +17,11 @@ from deltalake.exceptions import DeltaError
 
 from lookalike import files
 from lookalike.errors import TableDamaged
+
+Filters = list[tuple[str, str, Any]] | None
+"""Conditions (column, operator, value), all of which hold."""
+
+_READ = "import sys; sys.path[:] = filter(None, sys.path); from lookalike.delta_log import answer; answer()"
 
 
 def list_commits(table: str) -> list[int]:
@@ -37,6 +47,51 @@ def open_table(table: str, version: int | None = None) -> DeltaTable:
         return DeltaTable(_to_delta_path(table), version)
     except DeltaError as error:
         raise TableDamaged(f"the log of {table} is damaged: restore {table}/_delta_log ({error})") from error
+
+
+def read(table: str, filters: Filters = None) -> pa.Table:
+    """Rows of the table at this uri; `filters` are pushed down to the files. Raises TableDamaged."""
+    global _process
+    if _process in (None, os.getpid()):
+        _process = os.getpid()
+        try:
+            return open_table(table).to_pyarrow_table(filters=filters)
+        except BaseException as error:  # Rust's panic is no Exception
+            if "Forked process" not in str(error):
+                raise
+            _process = _NONE  # others used delta-rs before the fork
+    return _read_elsewhere(table, filters)
+
+
+_process: int | None = None
+"""The process that reads by delta-rs. Its threads do not survive a fork, after which it refuses all work."""
+_NONE = 0
+
+
+def _read_elsewhere(table: str, filters: Filters) -> pa.Table:
+    """`read` by a new process, as a forked one can't."""
+    ran = subprocess.run(
+        [spawn.get_executable(), "-c", _READ],
+        input=pickle.dumps((table, filters)),
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        check=True,
+    )
+    outcome = pickle.loads(ran.stdout)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def answer() -> None:
+    """The new process's side."""
+    try:
+        outcome: pa.Table | Exception = read(*pickle.load(sys.stdin.buffer))
+    except Exception as error:
+        outcome = error
+    pickle.dump(outcome, sys.stdout.buffer)
+    sys.stdout.flush()
+    os._exit(0)  # at the usual end, threads of delta-rs now and then crash the process
 
 
 def create(table: str, schema: pa.Schema, partition: str | None) -> None:

@@ -11,12 +11,14 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+
+from lookalike.errors import RootUnusable
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
@@ -44,6 +46,23 @@ def absolute(uri: str) -> str:
     if "://" in uri or uri.startswith(("file:", "hdfs:")):
         return uri
     return f"file://{Path(uri).expanduser().resolve()}"
+
+
+_ODD = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]{}*?|^\\\x00-\x1f\x7f]")
+
+
+def check_path(uri: str) -> None:
+    """Raises RootUnusable where not every tool would read the path of a folder as it is written.
+
+    Spark takes `*`, `?`, brackets and braces for patterns, and so reads other folders, too. delta-rs decodes `%20`,
+    takes a backslash for a slash, and crashes on others.
+    """
+    _, path = filesystem(uri)
+    if odd := _ODD.search(uri) or _ODD.search(path):
+        raise RootUnusable(
+            f"{redact(uri)} can't hold tables, as Spark and delta-rs do not take {odd[0]!r} in a path as it is "
+            "written: give another folder"
+        )
 
 
 def join(root: str, *parts: str) -> str:
@@ -130,8 +149,11 @@ def remove(uri: str) -> None:
 
 def sha256(path: Path) -> str:
     """Checksum of a local file, hex."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 class ListedFile(NamedTuple):
@@ -156,11 +178,11 @@ def list_files(uri: str, depth: int | None = None) -> dict[str, ListedFile]:
 def _read_modification_time(info: Mapping[str, Any]) -> datetime:
     """When a file was written, by the names that fsspec's file systems have for it. Unknown counts as just now."""
     if "modification_time" in info:  # of HDFS, in milliseconds
-        return datetime.fromtimestamp(info["modification_time"] / 1000, UTC)
+        return datetime.fromtimestamp(info["modification_time"] / 1000, timezone.utc)
     time = next((info[name] for name in ("mtime", "LastModified", "last_modified") if info.get(name)), None)
     if isinstance(time, datetime):
-        return time if time.tzinfo else time.replace(tzinfo=UTC)
-    return datetime.fromtimestamp(time, UTC) if isinstance(time, int | float) else datetime.now(UTC)
+        return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+    return datetime.fromtimestamp(time, timezone.utc) if isinstance(time, int | float) else datetime.now(timezone.utc)
 
 
 def remove_empty_folders(root: str, paths: Iterable[str]) -> None:

@@ -16,10 +16,9 @@ import difflib
 import functools
 import hashlib
 import os
-import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,7 +38,8 @@ from lookalike.errors import (
 )
 from lookalike.kernels.categories.predictor import Predictor, open_predictor, pick_latest, predict_among
 from lookalike.kernels.index import search
-from lookalike.kernels.index.shards import Shard, open_merged
+from lookalike.kernels.index.shards import Shard, make_cache_folder, open_merged
+from lookalike.locks import Lock
 
 ShardRow = Mapping[str, Any]
 
@@ -70,32 +70,44 @@ def open(  # noqa: A001  `reader.open` is how it is meant to be read
 
     A category that was not published itself covers all published ones below it: `women` is all of `women/...`. Without
     a category all published ones are covered, and each is opened when a search first needs it.
-    `cache` is a folder for downloaded files and marks of what was checked; default `$XDG_CACHE_HOME/lookalike`.
+    `cache` is a folder for downloaded files and marks of what was checked; by default `$XDG_CACHE_HOME/lookalike` or
+    `~/.cache/lookalike`, or one below the system's temporary folder where that can't be written to.
 
     Raises RootUnusable, NotPublished, FormatTooNew, ShardDamaged, ModelMismatch (categories of different models).
     """
     category = (category or "").strip("/")
     if version and not category:
         raise ValueError("a version is one of a category: name that, too")
-    folder = Path(cache) if cache else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lookalike"
-    versions = {category: version} if version else _read_live_versions(root, category)
+    files.check_path(root)
+    folder = make_cache_folder(Path(cache)) if cache else _make_default_cache_folder()
+    tables = _SmallTables(root)
+    versions = {category: version} if version else _read_live_versions(tables, category)
     snapshot = _take_snapshot(root, folder, versions)
     if category:
-        snapshot.galleries  # noqa: B018  opened now, so that what is damaged shows at once
-    return Catalog(root, category, folder, version is not None, snapshot)
+        snapshot.open_all()  # now, so that what is damaged shows at once
+    return Catalog(tables, category, folder, version is not None, snapshot)
+
+
+def _make_default_cache_folder() -> Path:
+    with suppress(OSError, RuntimeError):  # neither HOME nor a passwd entry, or a home that can't be written to
+        folder = make_cache_folder(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lookalike")
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    return make_cache_folder(None)
 
 
 class Catalog:
     """An open catalog. Any number of threads may search it, and `refresh` it, at once."""
 
-    def __init__(self, root: str, category: str, cache: Path, pinned: bool, snapshot: "_Snapshot") -> None:
-        self.root = root
+    def __init__(self, tables: "_SmallTables", category: str, cache: Path, pinned: bool, snapshot: "_Snapshot") -> None:
+        self.root = tables.root
+        self._tables = tables
         self.category = category
         self._cache = cache
         self._pinned = pinned
         self._snapshot = snapshot  # replaced whole by refresh, so that a search works on one from its start to its end
-        self._refreshing = threading.Lock()
-        self._predicting = threading.Lock()
+        self._refreshing = Lock()
+        self._predicting = Lock()
         self._serving: dict[str, Mapping[str, Any]] = {}  # by model, its row of `category_predictors`
         self._read_predictor: tuple[str, Predictor] | None = None  # with the path of its file
 
@@ -124,7 +136,7 @@ class Catalog:
         snapshot = self._snapshot
         places = [
             (gallery, place, number)
-            for gallery in snapshot.galleries
+            for gallery in snapshot.open_all()
             for place, shard in enumerate(gallery.shards)
             if (number := shard.find_product(product_id)) is not None
         ]
@@ -132,11 +144,11 @@ class Catalog:
             raise ProductUnknown(
                 f"product {product_id!r} has no image in {self.category or self.root} version {self.version}"
             )
-        if len(snapshot.galleries) == 1:
+        if len(snapshot.open_all()) == 1:
             ((gallery, place, number),) = places
             return _to_matches(gallery, search.search_similar(gallery, place, range(number, number + 1), _check_k(k)))
         images = np.concatenate([_read_images(gallery.shards[place], number) for gallery, place, number in places])
-        nearest = _search_all(snapshot.galleries, images, _check_k(k) + 1)
+        nearest = _search_all(snapshot.open_all(), images, _check_k(k) + 1)
         return [match for match in nearest if match.product_id != product_id][:k]
 
     def search(self, embedding: ArrayLike, k: int = 10, categories: int | None = None) -> list[Match]:
@@ -150,7 +162,7 @@ class Catalog:
 
     def _search(self, snapshot: "_Snapshot", query: NDArray[np.float32], k: int, categories: int | None) -> list[Match]:
         if categories is None:
-            galleries = snapshot.galleries
+            galleries = snapshot.open_all()
         else:
             galleries = snapshot.open_each([guess.category for guess in self._predict(snapshot, query, categories)])
         return _search_all(galleries, query, _check_k(k))[:k]
@@ -174,7 +186,7 @@ class Catalog:
         with self._predicting:
             if model_id not in self._serving:
                 self._serving[model_id] = pick_latest(
-                    _read_table(self.root, "category_predictors", missing_ok=True), model_id
+                    self._tables.read("category_predictors", missing_ok=True), model_id
                 )
             row = self._serving[model_id]
             if self._read_predictor is None or self._read_predictor[0] != row["path"]:
@@ -214,12 +226,12 @@ class Catalog:
             return False
         with self._refreshing:
             self._serving = {}
-            versions = _read_live_versions(self.root, self.category)
+            versions = _read_live_versions(self._tables, self.category)
             if versions == self._snapshot.versions:
                 return False
             snapshot = _take_snapshot(self.root, self._cache, versions)
             if self.category:
-                snapshot.galleries  # noqa: B018
+                snapshot.open_all()
             self._snapshot = snapshot
             return True
 
@@ -234,13 +246,17 @@ class _Snapshot:
     versions: Mapping[str, str]
     model_id: str
     dim: int
-    _opening: threading.Lock = field(default_factory=threading.Lock)
+    _opening: Lock = field(default_factory=Lock)
+    _all: list[search.Gallery] = field(default_factory=list)
     _alone: dict[str, search.Gallery] = field(default_factory=dict)  # by category
 
-    @cached_property
-    def galleries(self) -> list[search.Gallery]:
+    def open_all(self) -> list[search.Gallery]:
         """A gallery for each category, and one for all small categories that share files."""
-        return _open_galleries(self.root, self.cache, list(self.rows.values()))
+        if not self._all:
+            with self._opening:
+                if not self._all:
+                    self._all.extend(_open_galleries(self.root, self.cache, list(self.rows.values())))
+        return self._all
 
     def open_each(self, categories: Iterable[str]) -> list[search.Gallery]:
         """A gallery for each of `categories`, opened when it is first needed."""
@@ -253,7 +269,7 @@ class _Snapshot:
             return self._alone[category]
 
 
-_one_at_a_time = threading.Lock()  # a model is loaded once, and serves one stream of pictures
+_one_at_a_time = Lock()  # a model is loaded once, and serves one stream of pictures
 
 
 def _get_embedder(model: "ModelSettings | None") -> "Embedder":
@@ -266,9 +282,24 @@ def _get_embedder(model: "ModelSettings | None") -> "Embedder":
     return get_embedder(model or defaults.model, defaults.embed, os.cpu_count() or 1, "cpu")
 
 
-def _read_live_versions(root: str, category: str) -> dict[str, str]:
+class _SmallTables:
+    """Tables of a root that are read again only when their log has changed."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._rows: dict[str, tuple[Mapping[str, files.ListedFile], list[dict[str, Any]]]] = {}  # with the log
+
+    def read(self, table: str, missing_ok: bool = False) -> list[dict[str, Any]]:
+        log = files.list_files(files.join(self.root, "tables", table, "_delta_log"), depth=1)
+        if table not in self._rows or self._rows[table][0] != log:
+            self._rows[table] = log, _read_table(self.root, table, missing_ok=missing_ok)
+        return self._rows[table][1]
+
+
+def _read_live_versions(tables: _SmallTables, category: str) -> dict[str, str]:
     """The live version of `category`, or else of every category below it; of all where it is empty."""
-    live = {row["category"]: row for row in _read_table(root, "publications")}
+    root = tables.root
+    live = {row["category"]: row for row in tables.read("publications")}
     below = f"{category}/" if category else ""
     chosen = [category] if category in live else [name for name in live if name.startswith(below)]
     if not chosen:
@@ -318,7 +349,7 @@ def _read_table(
         if missing_ok:
             return []
         raise RootUnusable(f"{root} is not a catalog, as it has no table {table}: give the pipeline's root")
-    rows: list[dict[str, Any]] = delta_log.open_table(uri).to_pyarrow_table(filters=filters).to_pylist()
+    rows: list[dict[str, Any]] = delta_log.read(uri, filters).to_pylist()
     return rows
 
 
@@ -333,16 +364,16 @@ def _check_format(root: str, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def _to_query(embedding: ArrayLike, snapshot: _Snapshot) -> NDArray[np.float32]:
     """`embedding` (dim,) as one L2-normalised query (1, dim)."""
-    query = np.asarray(embedding, dtype=np.float32)
+    query = np.asarray(embedding, dtype=np.float64)  # in which the square of no float32 is zero or infinite
     if query.shape != (snapshot.dim,):
         raise ModelMismatch(
             f"an embedding of the catalog's model {snapshot.model_id} has shape ({snapshot.dim},), "
             f"this one {query.shape}"
         )
-    length = np.linalg.norm(query)
-    if not np.isfinite(length) or length == 0:
+    if not np.isfinite(query).all() or not query.any():
         raise ModelMismatch("the embedding is zero or not finite, so no model made it")
-    return (query / length)[None]
+    query = query / np.abs(query).max()  # of which no square is infinite, and not every one zero
+    return np.asarray(query / np.linalg.norm(query), np.float32)[None]
 
 
 def _check_k(k: int) -> int:

@@ -1,9 +1,16 @@
 import datetime
+import gc
 import hashlib
 import os
+import pwd
+import re
+import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -178,6 +185,21 @@ def test_a_product_that_is_not_there_is_named(root: Path) -> None:
 def test_what_no_model_of_the_catalog_made_is_refused(root: Path, embedding: Any) -> None:
     with pytest.raises(errors.ModelMismatch):
         reader.open(str(root), "shoes").search(embedding)
+
+
+@pytest.mark.parametrize("length", [1e-300, 1e-45, 1e-25, 1e-19, 1.0, 1e19, 1e30, 3e38, 1e300])
+def test_an_embedding_may_be_of_any_length(root: Path, length: float) -> None:
+    catalog = reader.open(str(root), "shoes")
+    direction = np.where(np.arange(DIM) % 3, 1.0, -1.0)  # exact in any of these lengths
+    assert catalog.search(length * direction, 7) == catalog.search(direction, 7)
+    if 1e-40 < length < 1e38:
+        assert catalog.search((length * direction).astype(np.float32), 7) == catalog.search(direction, 7)
+
+
+def test_an_embedding_may_be_of_half_precision(root: Path) -> None:
+    catalog = reader.open(str(root), "shoes")
+    halves = np.full(DIM, 6e4, np.float16)  # whose squares float16 can't hold
+    assert catalog.search(halves, 7) == catalog.search(np.ones(DIM), 7)
 
 
 @pytest.mark.parametrize("k", [0, -1])
@@ -518,9 +540,10 @@ def fit_predictor(
     fitted_at: datetime.datetime = NOW,
     shift: int = 0,
     categories: tuple[str, ...] = ("bags", "shoes", "shoes/boots"),
+    dim: int = DIM,
 ) -> Path:
     """A predictor without Spark: each category has a direction; `shift` moves the categories round."""
-    directions = np.eye(DIM, dtype=np.float32)[: len(categories)]
+    directions = np.eye(dim, dtype=np.float32)[: len(categories)]
     code = (np.arange(len(categories)) + shift) % len(categories)
     bias = np.zeros(len(categories), np.float32)
     predictor = Predictor(categories, np.arange(len(categories)), 8 * directions[np.argsort(code)], bias, directions,
@@ -643,3 +666,145 @@ def test_predicting_imports_neither_torch_nor_scikit_learn(tree: Tree) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_searches_while_another_thread_refreshes_neither_fail_nor_grow(root: Path) -> None:
+    """For a few seconds; for a minute where `LOOKALIKE_SOAK_S=60` says so."""
+    build_pack(root, "v1", {"bags": Images(2, prefix="b"), "hats": Images(3, prefix="h")})
+    build(root, "shoes", "v2", Images(4), "IVF4,Flat", 2)
+    live = {"bags": "v1", "hats": "v1"}
+    publish(root, live | {"shoes": "v1"})
+    fit_predictor(root)
+    catalog = reader.open(str(root))
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def ask(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        try:
+            while not stop.is_set():
+                query = rng.standard_normal(DIM)
+                assert len(catalog.search(query, 5)) == len(catalog.similar("b001", 5)) == 5
+                assert catalog.search(query, 3, categories=1)
+        except BaseException as error:
+            failures.append(error)
+
+    def refresh(seconds: float) -> int:
+        moves, end = 0, time.monotonic() + seconds
+        while time.monotonic() < end and not failures:
+            publish(root, live | {"shoes": f"v{2 - moves % 2}"})
+            assert catalog.refresh()
+            moves += 1
+        return moves
+
+    asking = [threading.Thread(target=ask, args=(seed,)) for seed in range(8)]
+    for thread in asking:
+        thread.start()
+    seconds = float(os.environ.get("LOOKALIKE_SOAK_S", "4"))
+    try:
+        refresh(seconds / 2)
+        before = measure_memory()
+        moves = refresh(seconds / 2)
+    finally:
+        stop.set()
+        for thread in asking:
+            thread.join()
+    assert not failures
+    assert moves > 3
+    assert measure_memory() - before < 40 * 2**20 + moves * 10_000  # of each move the tables' logs keep a file
+
+
+def measure_memory() -> int:
+    """Bytes that this process holds of the machine's memory."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+BARE = """
+import os, pathlib, pwd, sys, tempfile
+from lookalike import reader
+
+root, scratch, uid = sys.argv[1:]
+for name in ("HOME", "XDG_CACHE_HOME", "USER", "LOGNAME"):
+    os.environ.pop(name, None)
+os.setgroups([])
+os.setgid(int(uid))
+os.setuid(int(uid))
+{change}
+catalog = reader.open(root, "shoes")
+print(catalog.similar("p000", 1)[0].product_id, len(catalog.search([1.0] * catalog.dim, 3)), catalog.refresh())
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")
+@pytest.mark.parametrize(
+    "change",
+    [
+        "tempfile.tempdir = scratch",
+        "tempfile.tempdir = scratch; os.environ['HOME'] = '/'",
+        "tempfile.tempdir = scratch; os.environ['XDG_CACHE_HOME'] = root",
+        "tempfile.gettempdir = lambda: open('/no/place/to/write')",
+    ],
+    ids=["no home", "a home of another", "a cache folder of another", "no place to write"],
+)
+def test_a_bare_number_reads_a_root_that_it_can_not_write_to(root: Path, change: str) -> None:
+    """As containers run: a user with neither HOME nor a passwd entry."""
+    uid = next(number for number in range(54321, 64321) if not has_passwd_entry(number))
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is root's alone
+        Path(folder).chmod(0o755)
+        scratch = Path(folder, "scratch")
+        scratch.mkdir()
+        os.chown(scratch, uid, uid)
+        copy = shutil.copytree(root, Path(folder, "catalog"))
+        program = BARE.format(change=change)
+        ran = subprocess.run(
+            [sys.executable, "-c", program, str(copy), str(scratch), str(uid)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        best = Images(1).nearest(Images(1).of("p000"), 1, without="p000")[0][0]
+        assert ran.stdout.splitlines() == [f"{best} 3 False"]
+        marked = list(Path(folder).rglob("*.checked"))
+        assert len(marked) == (0 if "gettempdir" in change else 2)
+        assert all(mark.parent == scratch / f"lookalike-{uid}" for mark in marked)
+
+
+def has_passwd_entry(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a b", "é", "e\u0301", "日本", "a#b", "a+b", "a&b=c;d", "a,b", "a:b", "a@v1", "100%", "%zz", "a'b\"c`d", "a<b>"],
+)
+def test_odd_names_of_roots_are_taken_as_they_are_written(root: Path, name: str) -> None:
+    moved = root.rename(root.parent / name)
+    best = Images(1).nearest(Images(1).of("p000"), 1, without="p000")[0][0]
+    for place in (str(moved), f"file://{moved}"):
+        assert reader.open(place, "shoes").similar("p000", 1)[0].product_id == best
+    publish(moved, {"shoes": "v1"})
+    assert not reader.open(str(moved), "shoes").refresh()
+    assert sorted(path.name for path in root.parent.iterdir()) == sorted(["cache", name])
+
+
+@pytest.mark.parametrize(
+    "name", ["a%20b", "a%C3%A9", "a[1]", "a{b}", "a*b", "a?b", "a|b", "a^b", "a\\b", "a\nb", "a\x7fb"]
+)
+def test_roots_that_some_tool_would_take_for_another_folder_are_refused(
+    root: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guess would be that all tools read the path as it is written: delta-rs and Spark do not."""
+    sign = next(part for part in ("%20", "%C3", *"[{*?|^\\\n\x7f") if part in name)
+    moved = root.rename(root.parent / name)
+    monkeypatch.chdir(moved.parent)
+    (moved / "below").mkdir()
+    for place in (str(moved), f"file://{moved}", name, f"s3a://bucket/{name}", f"{moved}/below"):
+        with pytest.raises(errors.RootUnusable, match=re.escape(f"do not take {sign!r} in a path")):
+            reader.open(place, "shoes")

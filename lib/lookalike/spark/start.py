@@ -51,9 +51,13 @@ def start_on_catalog(settings: Settings, app: str, writes: bool, selection: Sele
 
 
 def _begin(settings: Settings, app: str) -> str:
-    """The id of a run whose log begins: before anything else, so that whatever ends the run stands in it."""
+    """The id of a run whose log begins: before anything else, so that whatever ends the run stands in it.
+
+    Raises RootUnusable where the root's path can't be one.
+    """
     run_id = new_run_id()
     log.begin(run_id, app, settings)
+    files.check_path(settings.root)
     return run_id
 
 

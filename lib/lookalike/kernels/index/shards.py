@@ -16,8 +16,9 @@ import unicodedata
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ from lookalike import FORMAT_VERSION, files
 from lookalike.errors import FormatTooNew, LookalikeError, ShardDamaged
 
 VECTOR_ID_BITS = 60
+
+# OpenMP's threads do not survive a fork, and a search would wait for them for ever. With one thread it needs no others.
+os.register_at_fork(after_in_child=partial(faiss.omp_set_num_threads, 1))
 
 Float16s = npt.NDArray[np.float16]
 Float32s = npt.NDArray[np.float32]
@@ -330,9 +334,21 @@ def read_trained_index(root: str, row: Mapping[str, Any], cache: Path | None = N
 
 
 def make_cache_folder(cache: Path | None) -> Path:
-    folder = cache or Path(tempfile.gettempdir()) / f"lookalike-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """The folder `cache`, by default this user's below the system's temporary one, made where that is possible.
+
+    Files of a local root need none: without it they are only checked each time.
+    """
+    folder = cache or _find_temporary_folder() / f"lookalike-{os.getuid()}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
+
+
+def _find_temporary_folder() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:  # no place at all can be written to
+        return Path("/tmp")
 
 
 def _open_files(
@@ -395,6 +411,7 @@ def fetch_verified(
         if problem := _find_problem_once(local, sha256, size_bytes, cache):
             raise error(f"{uri} {problem}: restore it, or {mend}")
         return local
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)  # raises where `make_cache_folder` could not make it
     copy = cache / f"{sha256}{Path(path).suffix}"
     if not copy.exists():
         temporary = copy.with_name(f"{copy.name}.{uuid.uuid4().hex}.tmp")
@@ -415,12 +432,20 @@ def _find_problem_once(path: Path, sha256: str, size_bytes: int, cache: Path) ->
     mark = cache / f"{sha256}.checked"
     stat = path.stat()
     state = f"{path} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
-    if stat.st_size == size_bytes and mark.exists() and mark.read_text(encoding="utf-8") == state:
+    if stat.st_size == size_bytes and _read_mark(mark) == state:
         return None
     problem = _find_problem(path, sha256, size_bytes)
     if problem is None:
-        mark.write_text(state, encoding="utf-8")
+        with suppress(OSError):  # nothing can be written here, or the disk is full
+            mark.write_text(state, encoding="utf-8")
     return problem
+
+
+def _read_mark(mark: Path) -> str | None:
+    try:
+        return mark.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):  # there is none, or it is no mark
+        return None
 
 
 def _find_problem(path: Path, sha256: str, size_bytes: int) -> str | None:

@@ -105,7 +105,8 @@ def match_queries(run: Run, uri: str, out: str) -> None:
 
 
 def check_replaceable(out: str) -> None:
-    """Raises ConfigInvalid unless there is nothing at `out`, or what an earlier run left there."""
+    """Raises ConfigInvalid unless there is nothing at `out`, or what an earlier run left there; RootUnusable."""
+    files.check_path(out)
     if not files.list_files(out):
         return
     if delta_log.list_commits(out):
