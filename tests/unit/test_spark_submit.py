@@ -1,8 +1,10 @@
 """What `spark-submit.sh` does before Spark starts, with stand-ins for what it finds on PATH."""
 
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ spark = [os.environ["SPARK_HOME"] + "/bin/spark-submit", *shlex.split(os.environ
 subprocess.run(spark, check=True)
 print(*sys.argv[1:], sep="\\n")
 '''
-BASICS = ["bash", "cat", "chmod", "cmp", "cp", "dirname", "flock", "grep", "mkdir", "mv", "readlink", "rm"]
+BASICS = ["bash", "cat", "chmod", "cmp", "cp", "cut", "dirname", "du", "flock", "grep", "gzip", "ln", "mkdir", "mv"]
+BASICS += ["readlink", "rm", "sleep", "tail", "tar", "tr"]
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
-    """A PATH of one folder: the shell's basics, and this Python as python3.11."""
+    """A PATH of one folder: the shell's basics, and this Python as python3.11, whatever it is."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in BASICS:
@@ -50,7 +53,12 @@ def stand_in(path: Path, script: str) -> None:
 
 def run(checkout: Path, tools: Path, *arguments: str, script: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [str(script or checkout / "spark-submit.sh"), *arguments]
-    return subprocess.run(command, env={"PATH": str(tools)}, cwd="/", capture_output=True, text=True, timeout=300)
+    environment = {"PATH": str(tools), **ENVIRONMENT}
+    return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=300)
+
+
+ENVIRONMENT: dict[str, str] = {}
+"""What else is set, beside PATH."""
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])
@@ -85,12 +93,84 @@ def test_an_unknown_job_is_refused_with_the_close_names(checkout: Path, tools: P
     assert done.stderr.count("\n") == 1
 
 
-def test_without_python_3_11_one_line_says_what_to_install(checkout: Path, tools: Path) -> None:
-    stand_in(tools / "python3.11", "exit 1")
+@pytest.mark.parametrize(
+    ("there", "taken"),
+    [
+        ({"python3.11": "3.11"}, "3.11"),
+        ({"python3.11": "3.11", "python3.12": "3.12"}, "3.12"),
+        ({"python3.13": "3.13", "python3.12": "3.12", "python3": "3.11"}, "3.13"),
+        ({"python3.11": "3.11", "python3": "3.12"}, "3.12"),
+        ({"python3": "3.13"}, "3.13"),
+        ({"python3": "3.14", "python3.12": "3.12"}, "3.12"),
+        ({"python3.13": "", "python3.11": "3.11"}, "3.11"),  # as pyenv has them for what is not chosen
+    ],
+)
+def test_the_newest_python_that_is_supported_is_taken(
+    checkout: Path, tools: Path, there: dict[str, str], taken: str
+) -> None:
+    stand_in_pythons(tools, there)
+    stand_in(tools / "uv", 'echo "uv $*" >>"$(dirname "$0")/calls"; exit 1')
+    done = run(checkout, tools, "pipeline")
+    assert f" for Python {taken} into .venv (downloads " in done.stderr
+    name = next(name for name, version in there.items() if version == taken)
+    assert f"--python {name} {checkout}/.venv" in (tools / "calls").read_text()
+
+
+def stand_in_pythons(tools: Path, there: dict[str, str]) -> None:
+    """Pythons of these versions by name; none of no version."""
+    (tools / "python3.11").unlink()
+    for name, version in there.items():
+        says = f'[[ $* == *version_info* ]] && {{ echo "{version}"; exit; }}'
+        no_venv = "[[ $2 == venv ]] && exit 1"
+        stand_in(tools / name, f'{says}; {no_venv}; exec {sys.executable} "$@"' if version else "exit 127")
+
+
+def test_the_python_that_the_user_names_is_taken(checkout: Path, tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in_pythons(tools, {"python3.13": "3.13", "my python": "3.11"})
+    stand_in(tools / "uv", "exit 1")
+    monkeypatch.setitem(ENVIRONMENT, "PYTHON", str(tools / "my python"))
+    assert " for Python 3.11 into .venv" in run(checkout, tools, "pipeline").stderr
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        ({}, "no python3 on PATH"),
+        ({"python3": "3.10"}, "python3 is Python 3.10"),
+        ({"python3": "3.14", "python3.10": "3.10"}, "python3 is Python 3.14"),
+        ({"python3": "2.7"}, "python3 is Python 2.7"),
+    ],
+)
+def test_without_a_python_that_is_supported_one_line_says_what_to_install(
+    checkout: Path, tools: Path, there: dict[str, str], told: str
+) -> None:
+    stand_in_pythons(tools, there)
     done = run(checkout, tools, "pipeline")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: no Python 3.11 on PATH; install it")
+    assert done.stderr.startswith(f"error: {told}; install Python 3.11, 3.12 or 3.13 with its venv module")
     assert done.stderr.count("\n") == 1
+
+
+def test_an_environment_that_stands_goes_on_with_its_python(checkout: Path, tools: Path) -> None:
+    make_environment(checkout)
+    stand_in_pythons(tools, {"python3": "3.10"})
+    assert "Run every stage." in run(checkout, tools).stdout
+    assert run(checkout, tools, "pipeline").stderr == ""
+
+
+def test_the_first_use_says_what_it_does_and_how_far_it_is(checkout: Path, tools: Path) -> None:
+    """Every half minute, or here every moment: the time, the size so far, and what the installer said last."""
+    stand_in(tools / "uv", f'echo "Downloading torch (539.2 MB)"; {shutil.which("sleep")} 1; exit 1')
+    stand_in(tools / "sleep", f"exec {shutil.which('sleep')} 0.1")
+    stand_in(tools / "python3.11", f'[[ $2 == venv ]] && exit 1; exec {Path(sys.executable).resolve()} "$@"')
+    lines = run(checkout, tools, "pipeline").stderr.splitlines()
+    version = "{}.{}".format(*sys.version_info)
+    assert lines[0] == (
+        f"first use: installing the packages of conf/requirements.txt for Python {version} into .venv "
+        "(downloads 3.7 GB, takes 6.7 GB of disk, about 4 minutes with a fast network and disk)"
+    )
+    assert re.fullmatch(r"  [01] s, 0 MB of 6,700 in \.venv: Downloading torch \(539\.2 MB\)", lines[2])
+    assert lines[-1].startswith("error: could not install the packages")
 
 
 def failing_installers(tools: Path) -> None:
@@ -209,3 +289,31 @@ def test_a_cluster_needs_the_packed_environment(checkout: Path, tools: Path) -> 
     assert done.stderr == (
         "error: no dist/environment.tar.gz for the cluster's workers; make it with ./spark-submit.sh pack\n"
     )
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+def test_workers_get_the_python_for_which_the_packages_were_built(checkout: Path, tools: Path, version: str) -> None:
+    make_environment(checkout)
+    stand_in(tools / "java", 'echo openjdk version \\"17.0.1\\" >&2')
+    (checkout / ".venv/lib/python3.11").rename(checkout / f".venv/lib/python{version}")
+    packages = checkout / f".venv/lib/python{version}/site-packages"
+    for name in ("polars", "torch"):
+        (packages / name).mkdir()
+        (packages / name / "__init__.py").touch()
+    here = tools / "the python here"
+    stand_in(here, f"echo {version}")
+    (checkout / ".venv/bin/python").unlink()
+    (checkout / ".venv/bin/python").symlink_to(here)
+    done = run(checkout, tools, "pack", "--python", "/opt/elsewhere/python3")
+    assert done.returncode == 0, done.stderr
+    assert f"for workers with Python {version} at /opt/elsewhere/python3" in done.stderr
+    with tarfile.open(checkout / "dist" / "environment.tar.gz") as archive:
+        assert archive.getmember("bin/python").linkname == "/opt/elsewhere/python3"
+        names = archive.getnames()
+    assert f"lib/python{version}/site-packages/torch/__init__.py" in names
+    assert not [name for name in names if "polars" in name or "pyspark" in name]
+
+    stand_in(tools / "python of workers", "echo 3.9")
+    done = run(checkout, tools, "pack", "--python", str(tools / "python of workers"))
+    assert done.returncode == 1
+    assert f"is Python 3.9, the packages in .venv are for {version}: remove .venv, then run PYTHON=" in done.stderr
