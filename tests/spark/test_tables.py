@@ -12,9 +12,16 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 from tests.spark.versions import append, measured_rows, run_at, similar_rows
 
-from lookalike import files, schemas
+from lookalike import delta_log, files, schemas
 from lookalike.spark.catalog.measure_churn import CHURN_KEY
-from lookalike.spark.tables import Tables, make_arrow_rows, make_local_frame, select_versions
+from lookalike.spark.tables import (
+    VERSION,
+    Tables,
+    make_arrow_rows,
+    make_local_frame,
+    select_versions,
+    write_and_read,
+)
 
 SCHEMA = schemas.SIMILAR_ITEMS
 
@@ -175,3 +182,21 @@ def test_a_small_table_that_lost_a_file_is_not_read_as_empty(spark: Any, tmp_pat
         file.unlink()
     with pytest.raises(Exception, match=r"part-.*\.parquet"):
         run.tables.read("runs").collect()
+
+
+def test_an_odd_name_of_a_root_is_taken_as_it_is_written(spark: Any, tmp_path: Path) -> None:
+    """By Spark, delta-rs and fsspec alike: what one writes the others read, and nothing stands beside it."""
+    root = tmp_path / " a é#+&=;,:@$(!)'\"`~<%>日 100% "
+    tables = run_at(spark, root).tables
+    tables.append_new("similar_items", rows_of(tables, "v1", step=1), schemas.VERSION_KEY)
+    tables.upsert("similar_items", rows_of(tables, "v1", step=2), ["category", "version", "product_id", "rank"])
+    assert tables.read("similar_items").count() == len(similar_rows("a", "v1", 2))
+    assert delta_log.open_table(tables.path("similar_items")).to_pyarrow_table()["version"].to_pylist() == ["v1"] * len(
+        similar_rows("a", "v1", 2)
+    )
+    few = make_local_frame(spark, [("a", "b"), ("c", "d")], VERSION)
+    staged = write_and_read(few, files.join(tables.root, "staging", "x"))
+    assert sorted(map(tuple, staged.collect())) == [("a", "b"), ("c", "d")]
+    tables.vacuum("similar_items", 168)
+    assert [path.name for path in tmp_path.iterdir()] == [root.name]
+    assert sorted(path.name for path in root.iterdir()) == [".locks", "staging", "tables"]

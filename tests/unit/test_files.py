@@ -7,6 +7,11 @@ import fsspec
 import pytest
 
 from lookalike import files
+from lookalike.config import Settings
+from lookalike.errors import RootUnusable
+from lookalike.selection import EVERYTHING
+from lookalike.spark import start
+from lookalike.spark.queries.match_queries import check_replaceable
 
 
 @pytest.mark.parametrize("scheme", ["", "file://", "memory://"])
@@ -74,3 +79,17 @@ def test_redacted(text: str, shown: str) -> None:
 def test_sha256_is_hashlib_s(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 100_000)
     assert files.sha256(tmp_path / "a") == hashlib.sha256(b"x" * 100_000).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["a%20b", "a[1]", "a*b", "a?b", "a|b", "a^b"])
+def test_jobs_refuse_a_place_for_tables_that_some_tool_would_take_for_another_one(tmp_path: Path, name: str) -> None:
+    """Before Spark starts, whichever job it is; the guess would be that Spark and delta-rs read it as it is written."""
+    place = f"{tmp_path}/{name}"
+    settings = Settings(root=place)
+    with pytest.raises(RootUnusable, match="give another folder"):
+        start.start(settings, "pipeline", EVERYTHING)
+    with pytest.raises(RootUnusable, match="give another folder"):
+        start.start_on_catalog(settings, "status", writes=False)
+    with pytest.raises(RootUnusable, match="give another folder"):
+        check_replaceable(place)
+    assert not list(tmp_path.iterdir())
