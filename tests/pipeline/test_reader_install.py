@@ -57,8 +57,8 @@ def test_a_service_installs_the_reader_and_reads(tmp_path: Path, which: str) -> 
     service = tmp_path / "service"
     subprocess.run([python, "-m", "venv", service], check=True)
     pinned = read_lowest() if which == "lowest" else []
-    pip = [service / "bin" / "python", "-m", "pip", "install", "--quiet", "--prefer-binary"]
-    subprocess.run([*pip, source, *pinned], check=True)
+    pip = [str(service / "bin" / "python"), "-m", "pip", "install", "--quiet", "--prefer-binary"]
+    subprocess.run([*pip, str(source), *pinned], check=True)
 
     bags, hats, shoes = Images(2, prefix="b"), Images(3, prefix="h"), Images(1, products=200)
     build_pack(tmp_path, "v1", {"bags": bags, "hats": hats})
