@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+PYTHON = "python{}.{}".format(*sys.version_info)
 JOB = '''"""Run every stage."""
 import os, shlex, subprocess, sys
 settings = None
@@ -34,14 +35,14 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
-    """A PATH of one folder: the shell's basics, and this Python as python3.11, whatever it is."""
+    """A PATH of one folder: the shell's basics, and this Python."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in BASICS:
         found = shutil.which(name)
         if found:
             (folder / name).symlink_to(found)
-    (folder / "python3.11").symlink_to(Path(sys.executable).resolve())
+    (folder / PYTHON).symlink_to(Path(sys.executable).resolve())
     return folder
 
 
@@ -118,7 +119,7 @@ def test_the_newest_python_that_is_supported_is_taken(
 
 def stand_in_pythons(tools: Path, there: dict[str, str]) -> None:
     """Pythons of these versions by name; none of no version."""
-    (tools / "python3.11").unlink()
+    (tools / PYTHON).unlink()
     for name, version in there.items():
         says = f'[[ $* == *version_info* ]] && {{ echo "{version}"; exit; }}'
         no_venv = "[[ $2 == venv ]] && exit 1"
@@ -162,7 +163,7 @@ def test_the_first_use_says_what_it_does_and_how_far_it_is(checkout: Path, tools
     """Every half minute, or here every moment: the time, the size so far, and what the installer said last."""
     stand_in(tools / "uv", f'echo "Downloading torch (539.2 MB)"; {shutil.which("sleep")} 1; exit 1')
     stand_in(tools / "sleep", f"exec {shutil.which('sleep')} 0.1")
-    stand_in(tools / "python3.11", f'[[ $2 == venv ]] && exit 1; exec {Path(sys.executable).resolve()} "$@"')
+    stand_in(tools / PYTHON, f'[[ $2 == venv ]] && exit 1; exec {Path(sys.executable).resolve()} "$@"')
     lines = run(checkout, tools, "pipeline").stderr.splitlines()
     version = "{}.{}".format(*sys.version_info)
     assert lines[0] == (
@@ -179,7 +180,7 @@ def failing_installers(tools: Path) -> None:
     in_venv = tools / "python in a virtual environment"
     stand_in(in_venv, f'echo "python $*" >>"{tools}/calls"; exit 1')
     make_venv = f'mkdir -p "$4/bin" && cp "{in_venv}" "$4/bin/python"'
-    stand_in(tools / "python3.11", f'[[ $2 == venv ]] || exec {sys.executable} "$@"; {make_venv}')
+    stand_in(tools / PYTHON, f'[[ $2 == venv ]] || exec {sys.executable} "$@"; {make_venv}')
 
 
 def test_a_failed_install_is_one_line_and_is_tried_again(checkout: Path, tools: Path) -> None:
