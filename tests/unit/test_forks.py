@@ -61,7 +61,6 @@ ASKED = {
     "similar in a category": 'shoes.similar("p001", 5)',
     "predict_category": "catalog.predict_category(query)",
     "refresh": "(catalog.refresh(), catalog.predict_category(query), catalog.version)",
-    "open": 'reader.open(root, "shoes/boots", cache=root + "/cache").predict_category(query)',
 }
 
 
@@ -98,6 +97,11 @@ def serve(catalog: tuple[Path, Path], asked: str, before: str = "") -> str:
 @pytest.mark.parametrize("asked", ASKED)
 def test_children_and_grandchildren_answer_as_their_parent_does(catalog: tuple[Path, Path], asked: str) -> None:
     serve(catalog, ASKED[asked])
+
+
+@pytest.mark.slow
+def test_children_and_grandchildren_open_a_catalog(catalog: tuple[Path, Path]) -> None:
+    serve(catalog, 'reader.open(root, "shoes/boots", cache=root + "/cache").predict_category(query)')
 
 
 @pytest.mark.slow
