@@ -107,7 +107,9 @@ def write(table: str, rows: pa.Table, mode: Literal["append", "overwrite"]) -> N
 
 
 def _to_delta_path(table: str) -> str:
-    return files.filesystem(table)[1] if files.is_local(table) else table
+    if files.is_local(table):
+        return files.filesystem(table)[1]
+    return table.replace("#", "%23")  # it takes what follows the sign for a fragment, and decodes escapes
 
 
 def _list_log(log: str) -> tuple[list[int], list[int]]:

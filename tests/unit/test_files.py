@@ -2,11 +2,12 @@
 
 import hashlib
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import fsspec
 import pytest
 
-from lookalike import files
+from lookalike import delta_log, files
 from lookalike.config import Settings
 from lookalike.errors import RootUnusable
 from lookalike.selection import EVERYTHING
@@ -93,3 +94,10 @@ def test_jobs_refuse_a_place_for_tables_that_some_tool_would_take_for_another_on
     with pytest.raises(RootUnusable, match="give another folder"):
         check_replaceable(place)
     assert not list(tmp_path.iterdir())
+
+
+def test_delta_rs_takes_a_sign_of_fragments_for_a_part_of_a_remote_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(delta_log, "DeltaTable", lambda path, _version: opened.append(path))
+    delta_log.open_table("s3a://bucket/a#b é/tables/shards")
+    assert [unquote(urlsplit(path).path) for path in opened] == ["/a#b é/tables/shards"]
