@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import DeltaError
+from pyarrow.parquet import filters_to_expression
 
 from lookalike import files
 from lookalike.errors import TableDamaged
@@ -49,13 +50,23 @@ def open_table(table: str, version: int | None = None) -> DeltaTable:
         raise TableDamaged(f"the log of {table} is damaged: restore {table}/_delta_log ({error})") from error
 
 
+def read_rows(table: DeltaTable, filters: Filters = None) -> pa.Table:
+    """Rows of the table; `filters` are pushed down to the files.
+
+    With threads, Arrow gives the files of delta-rs back to Python after this returns. If the program has ended by
+    then, it aborts.
+    """
+    where = filters_to_expression(filters) if filters else None
+    return table.to_pyarrow_dataset().to_table(filter=where, use_threads=False)
+
+
 def read(table: str, filters: Filters = None) -> pa.Table:
     """Rows of the table at this uri; `filters` are pushed down to the files. Raises TableDamaged."""
     global _process
     if _process in (None, os.getpid()):
         _process = os.getpid()
         try:
-            return open_table(table).to_pyarrow_table(filters=filters)
+            return read_rows(open_table(table), filters)
         except BaseException as error:  # Rust's panic is no Exception
             if "Forked process" not in str(error):
                 raise

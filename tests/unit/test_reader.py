@@ -230,6 +230,13 @@ def test_before_the_first_publication_nothing_is_published(tmp_path: Path) -> No
         reader.open(str(tmp_path), "shoes")
 
 
+def test_a_program_may_end_as_soon_as_it_has_read(root: Path) -> None:
+    program = "import sys; from lookalike import reader; reader.open(sys.argv[1], cache=sys.argv[1] + '/cache')"
+    for _ in range(4):  # it does not fail each time
+        done = subprocess.run([sys.executable, "-c", program, str(root)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
 def test_a_pinned_version_is_read_and_stays(root: Path) -> None:
     build(root, "shoes", "v2", Images(2))
     publish(root, {"shoes": "v2"})

@@ -161,7 +161,7 @@ class Tables:
         try:
             table = delta_log.open_table(self.path(name), version)
             sizes = table.get_add_actions(flatten=True)["size_bytes"].to_pylist()
-            return table.to_pyarrow_table() if len(sizes) <= _FEW_FILES and sum(sizes) <= _FEW_BYTES else None
+            return delta_log.read_rows(table) if len(sizes) <= _FEW_FILES and sum(sizes) <= _FEW_BYTES else None
         except (TableDamaged, OSError, pa.ArrowException):
             return None
 
