@@ -19,12 +19,17 @@ FORMS = (
 """Ways to write the beginning of a uri, and the one that stands for them."""
 
 
+_TO_SMALL = re.compile(SCHEME)
+_TO_NOTHING = re.compile(AROUND)
+_TO_FORMS = [(re.compile(pattern), form) for pattern, form in FORMS]
+
+
 def clean_uri(text: str) -> str:
     """`text` without what cannot be seen around it, and with its beginning in one form; what follows that stays.
 
     Percent signs stay as they are: `fetch` knows whether those of a file's uri are part of its name.
     """
-    uri = re.sub(SCHEME, lambda scheme: scheme[0].lower(), re.sub(AROUND, "", text))
-    for pattern, form in FORMS:
-        uri = re.sub(pattern, form, uri)
+    uri = _TO_SMALL.sub(lambda scheme: scheme[0].lower(), _TO_NOTHING.sub("", text))
+    for pattern, form in _TO_FORMS:
+        uri = pattern.sub(form, uri)
     return uri

@@ -415,6 +415,8 @@ def test_uris_of_paths(folder: ImageFolder, tmp_path: Path) -> None:
         r"sub\b.jpg": f"file://{tmp_path}/sub/b.jpg",
         "ö.jpg": f"file://{tmp_path}/{unicodedata.normalize('NFD', 'ö.jpg')}",
         "//c/x.jpg": "https://c/x.jpg",
+        "\u200bHTTPS:\\\\c\\x.jpg": "https://c\\x.jpg",  # cleaned as the pipeline cleans its input
+        "FILE://localhost/data/x.jpg": "file:///data/x.jpg",
         "x" * 5000: f"file://{tmp_path}/{'x' * 5000}",
     }
     assert {address: folder.to_uri(address) for address in expected} == expected

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lookalike import files
+from lookalike.uris import clean_uri
 
 SUFFIXES = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 _NO_IMAGE = frozenset(
@@ -73,6 +74,7 @@ class ImageFolder:
 
     def to_uri(self, address: str) -> str:
         """The absolute uri of an address, or of a path. Each uri of an export passes here."""
+        address = clean_uri(address)
         if _HAS_SCHEME.match(address):
             return address
         if address.startswith("//"):
