@@ -104,7 +104,7 @@ install_with_uv() {
 # The lock is complete, and leaves out on purpose what nothing here uses: hence no look at dependencies.
 install_with_pip() {
   "$python" -m venv --clear "$venv" &&
-    "$venv/bin/python" -m pip install --no-deps --require-hashes -r "$here/conf/requirements.txt"
+    "$venv/bin/python" -m pip install --progress-bar off --no-deps --require-hashes -r "$here/conf/requirements.txt"
 }
 
 check_venv() {

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from tests.spark import rows as manifests
 from tests.spark.rows import image, ledger, manifest_file
 
+from lookalike import delta_log
 from lookalike.errors import ManifestInvalid
 from lookalike.selection import Selection
 from lookalike.spark.catalog.ingest import KEY, ingest
@@ -281,3 +282,42 @@ def test_what_a_complete_manifest_leaves_out_is_deleted(spark: Any, tmp_path: Pa
     before = again.tables.delta_version("images")
     ingest(again)
     assert again.tables.delta_version("images") == before, "what is gone is told once"
+
+
+def test_times_that_the_ledger_cannot_hold_are_unknown_and_counted(spark: Any, tmp_path: Path) -> None:
+    a_day, year_10000 = 86_400_000_000, 253_402_300_800_000_000
+    year_1 = -62_135_596_800_000_000
+    times = {"a": year_1 - 1, "b": year_1, "c": year_10000 - 1, "d": year_10000, "e": a_day, "f": None}
+    rows = pa.Table.from_pylist([{**image(name), "uri": name, "content": None} for name in times])
+    given = pa.array(times.values(), pa.timestamp("us", tz="UTC"))
+    pq.write_table(rows.drop_columns("content").append_column("updated_at", given), tmp_path / "m.parquet")
+    run = run_of(spark, tmp_path / "root", str(tmp_path / "m.parquet"))
+    ingest(run)
+    held = {row["image_id"]: row["updated_at"] for row in images_by_delta_rs(run)}
+    assert {name for name, time in held.items() if time is None} == {"a", "d", "f"}
+    assert held["b"] == datetime(1, 1, 1, tzinfo=UTC)
+    assert held["c"] == datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+    assert run.stages[-1].counts["unheld_times"] == 2
+
+
+def images_by_delta_rs(run: Run) -> list[dict[str, Any]]:
+    table = delta_log.open_table(run.tables.path("images"))
+    return delta_log.read_rows(table).select(["image_id", "updated_at"]).to_pylist()
+
+
+def test_times_of_older_ledgers_are_mended(spark: Any, tmp_path: Path) -> None:
+    times = [datetime(year, 5, 17, tzinfo=UTC) for year in (1, 1500, 2026, 9999)]
+    rows = [image(str(time.year), updated_at=time, category=f"c{time.year}") for time in times]
+    spark.conf.set("spark.sql.parquet.outputTimestampType", "INT96")
+    try:
+        ingest(run_of(spark, tmp_path / "root", manifest_file(tmp_path / "old.parquet", rows)))
+    finally:
+        spark.conf.set("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
+    run = run_of(spark, tmp_path / "root", manifest_file(tmp_path / "new.parquet", [*rows, image("another")]))
+    assert {row["updated_at"] for row in ledger(run)} == {time.replace(tzinfo=None) for time in times}
+    ingest(run)
+    there = {row["image_id"]: row["updated_at"] for row in images_by_delta_rs(run)}
+    assert there == {str(time.year): time for time in times} | {"another": None}
+    version = run.tables.delta_version("images")
+    run.tables.mend_times("images", "updated_at")
+    assert run.tables.delta_version("images") == version, "once is enough"

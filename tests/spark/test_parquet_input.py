@@ -96,6 +96,12 @@ def test_a_file_is_read_by_its_name(spark: Any, tmp_path: Path, name: str) -> No
     assert [row["image_id"] for row in rows(spark, f"file://{write(tmp_path / name)}")] == ["a"]
 
 
+def test_folders_name_texts_alone(spark: Any, tmp_path: Path) -> None:
+    write(tmp_path / "m" / "available=maybe" / "1.parquet")
+    with pytest.raises(ManifestInvalid, match=r"available: is the name of a folder in .*=maybe/1.parquet; only texts"):
+        read_manifest(spark, str(tmp_path / "m"))
+
+
 def test_types_that_differ_name_a_file_of_each(spark: Any, tmp_path: Path) -> None:
     write(tmp_path / "m" / "1.parquet", product_id=[1], updated_at=["2026-11-27"])
     write(tmp_path / "m" / "2.parquet")

@@ -41,6 +41,8 @@ class Headline:
     """The whole run: what the catalog holds, how its manifest rows ended, how good it is, how long it took.
 
     `of_run`: whether `embedded`, `reused` and `rejected` are of the run's rows, or else of all that are in the ledger.
+    `left_out`: rows that stand for images that a complete manifest leaves out. `unheld_times`: rows whose `updated_at`
+    is taken as unknown.
     """
 
     images: int
@@ -52,6 +54,8 @@ class Headline:
     quality: Quality
     seconds: float | None
     of_run: bool = True
+    left_out: int = 0
+    unheld_times: int = 0
 
 
 @dataclass(frozen=True)

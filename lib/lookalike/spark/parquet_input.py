@@ -193,6 +193,9 @@ def _similar(name: str, unknown: Sequence[str]) -> str:
 
 def _type_problem(field: pa.Field, columns: Sequence[FileColumns], folders: Mapping[str, Sequence[str]]) -> str | None:
     """What is wrong with the column's types, with a file of each type."""
+    named = next((one.uri for one in columns if field.name in folders.get(one.uri, ())), None)
+    if named and not pa.types.is_string(field.type):
+        return f"{field.name}: is the name of a folder in {named}; only texts can be, write it as a column"
     by_type: dict[pa.DataType, str] = {}
     for one in columns:
         if field.name in one.types and field.name not in folders.get(one.uri, ()):

@@ -23,7 +23,7 @@ def pipeline(run: Run) -> None:
     compared = ingest(run)
     embedded = embed(run, compared)
     find_placeholders(run)
-    rows = {status: count + compared.counts.get(status, 0) for status, count in embedded.items()}
+    rows = compared.counts | {status: count + compared.counts.get(status, 0) for status, count in embedded.items()}
     versions = find_unpublished(run)
     planned = plan_versions(run, versions)
     print_plan(run, planned)

@@ -7,6 +7,7 @@ from functools import reduce
 from operator import and_
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +24,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 from lookalike import delta_log, files, schemas
 from lookalike.errors import TableDamaged
 from lookalike.spark.category_conditions import FEW, is_among
+from lookalike.spark.parquet_columns import INT96, read_columns
 
 
 class Overtaken(Exception):
@@ -347,6 +349,20 @@ class Tables:
             (detail,) = table.detail().collect()
             if detail["numFiles"] > _MANY_SMALL_FILES:
                 table.optimize().executeCompaction()
+
+    @_retried
+    def mend_times(self, name: str, column: str) -> None:
+        """Write files anew whose times only Spark can read: older releases wrote them as INT96.
+
+        Other readers take INT96 for nanoseconds, and those hold only the years 1678 to 2261.
+        """
+        table = DeltaTable.forPath(self.spark, self.path(name))
+        beyond = ~F.col(column).between(F.lit("1678-01-01").cast("timestamp"), F.lit("2262-01-01").cast("timestamp"))
+        held = table.toDF().where(beyond).select("_metadata.file_path").distinct().collect()
+        columns = read_columns([unquote(path) for (path,) in held], frozenset({column}), "no Parquet file")
+        if any(one.types.get(column) == INT96 for one in columns):
+            with self._only_writer(name):
+                table.update(beyond, {column: F.col(column)})
 
     def vacuum(self, name: str, hours: float) -> None:
         """Remove the table's own files that no version of it younger than `hours` needs."""

@@ -40,13 +40,17 @@ _CATEGORY = r"^[^/\s\p{Cntrl}]([^/\p{Cntrl}]*[^/\s\p{Cntrl}])?(/[^/\s\p{Cntrl}](
 _DOTS = r"(^|/)\.{1,2}(/|$)"
 _MAX_CATEGORY = 512
 
+# Python and most databases know no other years. A null is neither held nor not.
+_IS_HELD = "updated_at BETWEEN TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999'"
+
 
 @dataclass(frozen=True)
 class Compared:
     """The selected manifest rows, compared with the ledger: `rows` as `compare_with_ledger` gives them, persisted.
 
     A row that is as it was, and waits for nothing, has only its outcome. `counts`: rows, and how many are waiting,
-    reused and rejected.
+    reused and rejected. Of a complete manifest also `left_out`: those of the rows that stand for images which it leaves
+    out. `unheld_times`, if there are any: manifest rows whose `updated_at` the ledger can't hold, so that it is null.
     """
 
     rows: DataFrame
@@ -77,7 +81,11 @@ def ingest(run: Run) -> Compared:
             elif changed:
                 buckets = {s["bucket"] for s in changed} | {s["old_bucket"] for s in changed if not s["new"]}
                 run.tables.upsert("images", rows.where("changed"), KEY, partitions=known_partitions(buckets))
+            if changed:
+                run.tables.mend_times("images", "updated_at")
         figures.counts = _counts(sizes)
+        if unheld := run.manifest.where(f"NOT ({_IS_HELD})").count():
+            figures.counts["unheld_times"] = unheld
         if left_out is not None:
             figures.counts["left_out"] = gone
         figures.images = figures.counts["rows"]
@@ -124,7 +132,8 @@ def check_selection(ledger: DataFrame, selection: Selection) -> None:
 def compared_rows(run: Run, count: Count, left_out: DataFrame | None = None) -> DataFrame:
     """The rows of `Compared`, with those of `left_out`; `count` is told the embeddings that the manifest brings."""
     ledger = run.tables.read("images")
-    chosen, others = selected_rows(run.manifest, ledger, run.selection)
+    manifest = run.manifest.withColumn("updated_at", F.when(F.expr(_IS_HELD), F.col("updated_at")))
+    chosen, others = selected_rows(manifest, ledger, run.selection)
     if left_out is not None:
         chosen = chosen.unionByName(left_out)
     if dim := run.given_dim:

@@ -38,8 +38,9 @@ TableRow = Mapping[str, Any]
 class RunSummary:
     """What a run did: what became of its candidate `versions` by these `checks` of the gate.
 
-    `rows`: its manifest rows by status, or None where it took in none. `live_model_id`: the model of what a rollback
-    made live, which need not be the run's. `withdrawn`: how many categories it took down, as no image of them is left.
+    `rows`: its manifest rows by status and by what `ingest` noted, or None where it took in none. `live_model_id`: the
+    model of what a rollback made live, which need not be the run's. `withdrawn`: how many categories it took down, as
+    no image of them is left.
     """
 
     state: pages.State
@@ -189,6 +190,8 @@ def _headline(
         quality=_overall(evaluations),
         seconds=sum(figures.seconds for figures in run.stages),
         of_run=rows_of_run is not None,
+        left_out=rows.get("left_out", 0),
+        unheld_times=rows.get("unheld_times", 0),
     )
 
 
