@@ -55,10 +55,10 @@ def check_path(uri: str) -> None:
     """Raises RootUnusable where not every tool would read the path of a folder as it is written.
 
     Spark takes `*`, `?`, brackets and braces for patterns, and so reads other folders, too. delta-rs decodes `%20`,
-    takes a backslash for a slash, and crashes on others.
+    takes a backslash for a slash, and crashes on others. No client of a store is made: one of HDFS would not survive the
+    start of Spark.
     """
-    _, path = filesystem(uri)
-    if odd := _ODD.search(uri) or _ODD.search(path):
+    if odd := _ODD.search(absolute(uri)):
         raise RootUnusable(
             f"{redact(uri)} can't hold tables, as Spark and delta-rs do not take {odd[0]!r} in a path as it is "
             "written: give another folder"

@@ -17,7 +17,7 @@ from tests.conftest import CHECKOUT, FOR_FEW_ROWS
 
 from lookalike import reader
 
-POINTS = int(os.environ.get("LOOKALIKE_KILLS", "10"))  # more, and in parts: tests/bench/README.md
+POINTS = int(os.environ.get("LOOKALIKE_KILLS", "6"))  # more, and in parts: tests/bench/README.md
 PART, PARTS = map(int, os.environ.get("LOOKALIKE_KILLS_PART", "1/1").split("/"))
 KILLED_AT = [(point + 1) / (POINTS + 1) for point in range(PART - 1, POINTS, PARTS)]  # shares of a whole run
 CATALOGS = 2

@@ -96,6 +96,14 @@ def test_jobs_refuse_a_place_for_tables_that_some_tool_would_take_for_another_on
     assert not list(tmp_path.iterdir())
 
 
+def test_a_place_on_hdfs_is_checked_without_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork hangs once there is one, and the check comes before Spark's JVM is forked."""
+    monkeypatch.setattr(files, "filesystem", lambda uri: pytest.fail(f"a client of {uri}"))
+    files.check_path("hdfs://name:8020/shop é")
+    with pytest.raises(RootUnusable):
+        files.check_path("hdfs://name:8020/shop%20e")
+
+
 def test_delta_rs_takes_a_sign_of_fragments_for_a_part_of_a_remote_path(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     monkeypatch.setattr(delta_log, "DeltaTable", lambda path, _version: opened.append(path))
