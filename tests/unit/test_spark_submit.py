@@ -199,7 +199,7 @@ def test_where_uv_fails_pip_installs(checkout: Path, tools: Path) -> None:
     run(checkout, tools, "pipeline")
     uv, pip = (tools / "calls").read_text().splitlines()
     assert uv.startswith("uv venv ")
-    assert pip == f"python -m pip install --no-deps --require-hashes -r {checkout}/conf/requirements.txt"
+    assert pip == f"python -m pip install --progress-bar off --no-deps --require-hashes -r {checkout}/conf/requirements.txt"
 
 
 def make_environment(checkout: Path) -> None:
