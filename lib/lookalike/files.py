@@ -55,8 +55,8 @@ def check_path(uri: str) -> None:
     """Raises RootUnusable where not every tool would read the path of a folder as it is written.
 
     Spark takes `*`, `?`, brackets and braces for patterns, and so reads other folders, too. delta-rs decodes `%20`,
-    takes a backslash for a slash, and crashes on others. No client of a store is made: one of HDFS would not survive the
-    start of Spark.
+    takes a backslash for a slash, and crashes on others. No client of a store is made: one of HDFS would not survive
+    the start of Spark.
     """
     if odd := _ODD.search(absolute(uri)):
         raise RootUnusable(

@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from tests import catalogs
 from tests.cluster.servers import CHECKOUT, HDFS_USER, S3Server, executors
-from tests.conftest import FOR_FEW_ROWS
+from tests.conftest import FOR_A_SHORT_JOB
 
 from lookalike import files, reader
 from lookalike.errors import RootBusy
@@ -45,7 +45,7 @@ class Submitter:
         sizes = "spark.executor.memory=1g spark.executor.cores=1 spark.driver.memory=1g spark.sql.shuffle.partitions=4"
         for setting in f"{ready} {sizes} spark.databricks.delta.snapshotPartitions=2".split():
             command += ["--conf", setting]
-        return [*command, *FOR_FEW_ROWS]
+        return [*command, *FOR_A_SHORT_JOB]
 
     def start(self, job: str, root: str, manifest: str, packages: bool = False) -> "subprocess.Popen[str]":
         return subprocess.Popen(

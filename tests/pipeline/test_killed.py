@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from tests import catalogs
-from tests.conftest import CHECKOUT, FOR_FEW_ROWS
+from tests.conftest import CHECKOUT, FOR_A_SHORT_JOB
 
 from lookalike import reader
 
@@ -77,7 +77,7 @@ class Started:
 
     def __init__(self, root: Path, manifest: Path, killed_at: Moment) -> None:
         command = [str(CHECKOUT / "spark-submit.sh"), "pipeline", *catalogs.options(root, manifest, SETTINGS)]
-        command += ["--", *FOR_FEW_ROWS]
+        command += ["--", *FOR_A_SHORT_JOB]
         self._log = root / "tables" / "runs" / "_delta_log"
         self._awaited = self._commits() + killed_at.stages
         self._job = subprocess.Popen(

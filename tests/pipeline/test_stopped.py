@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests import catalogs
-from tests.conftest import CHECKOUT, FOR_FEW_ROWS
+from tests.conftest import CHECKOUT, FOR_A_SHORT_JOB
 from tests.pipeline.conftest import Shop
 
 Untouched = Callable[[Path], Callable[[], None]]
@@ -44,7 +44,7 @@ def started(shop: Shop, manifest: Path, settings: list[str], *spark: str) -> "su
     """The pipeline as a user starts it, in a process group of its own as a terminal makes one."""
     options = catalogs.options(shop.root, manifest, [*shop.settings, *settings])
     return subprocess.Popen(
-        [str(CHECKOUT / "spark-submit.sh"), "pipeline", *options, "--", *FOR_FEW_ROWS, *spark],
+        [str(CHECKOUT / "spark-submit.sh"), "pipeline", *options, "--", *FOR_A_SHORT_JOB, *spark],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

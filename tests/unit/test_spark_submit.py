@@ -18,8 +18,8 @@ spark = [os.environ["SPARK_HOME"] + "/bin/spark-submit", *shlex.split(os.environ
 subprocess.run(spark, check=True)
 print(*sys.argv[1:], sep="\\n")
 '''
-BASICS = ["bash", "cat", "chmod", "cmp", "cp", "cut", "dirname", "du", "flock", "grep", "gzip", "ln", "mkdir", "mv"]
-BASICS += ["readlink", "rm", "sleep", "tail", "tar", "tr"]
+BASICS = ["bash", "cat", "chmod", "cksum", "cmp", "cp", "cut", "dirname", "du", "env", "flock", "grep", "gzip", "ln"]
+BASICS += ["mkdir", "mv", "readlink", "rm", "sleep", "tail", "tar", "tr"]
 
 
 @pytest.fixture
@@ -156,6 +156,7 @@ def test_an_environment_that_stands_goes_on_with_its_python(checkout: Path, tool
     make_environment(checkout)
     stand_in_pythons(tools, {"python3": "3.10"})
     assert "Run every stage." in run(checkout, tools).stdout
+    run(checkout, tools, "pipeline")
     assert run(checkout, tools, "pipeline").stderr == ""
 
 
@@ -199,7 +200,10 @@ def test_where_uv_fails_pip_installs(checkout: Path, tools: Path) -> None:
     run(checkout, tools, "pipeline")
     uv, pip = (tools / "calls").read_text().splitlines()
     assert uv.startswith("uv venv ")
-    assert pip == f"python -m pip install --progress-bar off --no-deps --require-hashes -r {checkout}/conf/requirements.txt"
+    assert (
+        pip
+        == f"python -m pip install --progress-bar off --no-deps --require-hashes -r {checkout}/conf/requirements.txt"
+    )
 
 
 def make_environment(checkout: Path) -> None:
@@ -210,7 +214,7 @@ def make_environment(checkout: Path) -> None:
     shutil.copy2(checkout / "conf" / "requirements.txt", venv)
     spark = venv / "lib/python3.11/site-packages/pyspark/bin/spark-submit"
     spark.parent.mkdir(parents=True)
-    stand_in(spark, 'printf "%s\\n" "JAVA_HOME=${JAVA_HOME:-}" "CONF=$SPARK_CONF_DIR" "HOME=$HOME" "$@"')
+    stand_in(spark, 'printf "%s\\n" "JAVA_HOME=${JAVA_HOME:-}" "CONF=${SPARK_CONF_DIR:-}" "HOME=$HOME" "$@"')
     jars = checkout / ".cache" / "ivy" / "jars"
     jars.mkdir(parents=True)
     (jars / "delta.jar").touch()
@@ -222,15 +226,23 @@ def test_a_ready_checkout_hands_the_job_and_its_options_to_spark(checkout: Path,
     stand_in(tools / "java", 'echo openjdk version \\"17.0.1\\" >&2')
     (checkout / "mine.toml").write_text('[spark]\n"spark.app.name" = "a b\'s $x"\n')
     mine = str(checkout / "mine.toml")
-    done = run(checkout, tools, "pipeline", "--config", mine, "--set", "root=/a b", "--", "--conf", "spark.x=1")
-    assert done.stderr == ""
+    arguments = ("pipeline", "--config", mine, "--set", "root=/a b", "--", "--conf", "spark.x=1")
+    first = run(checkout, tools, *arguments)
+    assert first.stderr.startswith("first use: storing Spark's classes"), "which the stand-in does not, and goes on"
+    done = run(checkout, tools, *arguments)
+    assert (done.stderr, done.stdout) == ("", first.stdout)
     assert done.stdout.splitlines() == [
         "JAVA_HOME=",
-        f"CONF={checkout}/conf",
+        "CONF=",
         f"HOME={checkout}/.cache/home",
         "--jars",
         f"{checkout}/.cache/ivy/jars/delta.jar",
+        *("--properties-file", f"{checkout}/conf/spark-defaults.conf"),
         *("--conf", "spark.jars.packages="),
+        *("--conf", f"spark.driver.extraClassPath={checkout}/.cache/ivy/jars/delta.jar"),
+        "--conf",
+        f"spark.driver.defaultJavaOptions='-Dlog4j2.configurationFile={checkout}/conf/log4j2.properties' "
+        f"'-Xlog:cds*=off' '-XX:SharedArchiveFile={checkout}/.cache/classes.jsa' ",
         *("--conf", "spark.app.name=a b's $x"),
         *("--conf", "spark.x=1"),
         "pyspark-shell",
