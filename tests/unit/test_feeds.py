@@ -5,7 +5,6 @@ import gzip
 import importlib
 import json
 import lzma
-import os
 import re
 import unicodedata
 import zipfile
@@ -491,8 +490,8 @@ def test_packed_files_are_known_by_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (gzip.compress(os.urandom(5000))[:2000], "cut off or damaged"),
-        (gzip.compress((LIST + ROWS).encode())[:-12], "cut off or damaged"),
+        (gzip.compress(b"a" * 5000, mtime=0)[:20], "cut off or damaged"),
+        (gzip.compress((LIST + ROWS).encode(), mtime=0)[:-12], "cut off or damaged"),
         (b"PAR1xxxx", "is Parquet"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an Excel workbook"),
         (b"\x28\xb5\x2f\xfdxxxx", "packed with zstd"),
