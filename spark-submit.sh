@@ -198,27 +198,36 @@ make_archive() {
   rm -f "$cache/classes.jsa"
   # Java's own classes, which only a system's Java comes with.
   [[ ${JAVA_HOME:-} != "$venv/java" ]] || "$JAVA_HOME/bin/java" -Xshare:dump >"$cache/classes.log" 2>&1 || true
-  local options
-  mapfile -d '' -t options < <(local_options "-XX:ArchiveClassesAtExit=$cache/classes.jsa")
-  env -u SPARK_CONF_DIR SPARK_LOCAL_IP=127.0.0.1 PYSPARK_SUBMIT_ARGS="$(quoted "${options[@]}") pyspark-shell" \
-    "$venv/bin/python" -m lookalike.spark.warm_up "$cache" >>"$cache/classes.log" 2>&1 || rm -f "$cache/classes.jsa"
+  set_local_options "-XX:ArchiveClassesAtExit=$cache/classes.jsa"
+  PYSPARK_SUBMIT_ARGS="$(quoted "${local_options[@]}") pyspark-shell" "$venv/bin/python" \
+    -m lookalike.spark.warm_up "$cache" >>"$cache/classes.log" 2>&1 || rm -f "$cache/classes.jsa"
   archive_key >"$cache/classes.key"
 }
 
-# Options of spark-submit for runs on this machine, NUL-terminated; $1: one more of the JVM. No folder with files may
-# be on its path of classes, or it takes no archive: hence no SPARK_CONF_DIR.
-local_options() {
-  printf '%s\0' --properties-file "$here/conf/spark-defaults.conf" --conf spark.jars.packages= \
-    --conf "spark.driver.extraClassPath=${jars//,/:}" --conf "spark.driver.defaultJavaOptions=$(quoted \
-      "-Dlog4j2.configurationFile=$here/conf/log4j2.properties" "-Xlog:cds*=off" "$1")"
+# Of spark-submit, for runs on this machine; $1: one more of the JVM.
+set_local_options() {
+  local java=("-Dlog4j2.configurationFile=$here/conf/log4j2.properties" "-Xlog:cds*=off" "$1")
+  local_options=(
+    --properties-file "$here/conf/spark-defaults.conf" --conf spark.jars.packages=
+    --conf "spark.driver.extraClassPath=${jars//,/:}"
+    --conf "spark.driver.defaultJavaOptions=$(quoted "${java[@]}")"
+  )
+}
+
+# A JVM takes no archive if a folder with files is on its path of classes: hence no SPARK_CONF_DIR.
+prepare_local() {
+  unset SPARK_CONF_DIR
+  export SPARK_LOCAL_IP=127.0.0.1
+  have_archive || locked make_archive
+  set_local_options "-XX:SharedArchiveFile=$cache/classes.jsa"
 }
 
 prepare() {
   ensure_home
   have_packages || locked install_packages
   find_java
-  packages=$(echo "$venv"/lib/python3.*/site-packages)
-  export SPARK_HOME=$packages/pyspark
+  SPARK_HOME=$(echo "$venv"/lib/python3.*/site-packages/pyspark)
+  export SPARK_HOME
   export PYSPARK_PYTHON=$venv/bin/python PYSPARK_DRIVER_PYTHON=$venv/bin/python PYTHONPATH=$here/lib
   export OMP_WAIT_POLICY=PASSIVE  # a waiting FAISS thread leaves its core to another task
   export PYTHONUNBUFFERED=1  # so that a file, too, shows at once what a job prints
@@ -232,12 +241,9 @@ run_tests() {
   local options=(--durations=20)
   [[ ${1:-} == --fast ]] && options=(-m "not slow") && shift
   cd "$here"
-  have_archive || locked make_archive
-  unset SPARK_CONF_DIR
-  export SPARK_LOCAL_IP=127.0.0.1 PATH=$venv/bin:$PATH
-  local spark
-  mapfile -d '' -t spark < <(local_options "-XX:SharedArchiveFile=$cache/classes.jsa")
-  PYSPARK_SUBMIT_ARGS="$(quoted --jars "$jars" "${spark[@]}") pyspark-shell"
+  prepare_local
+  export PATH=$venv/bin:$PATH
+  PYSPARK_SUBMIT_ARGS="$(quoted --jars "$jars" "${local_options[@]}") pyspark-shell"
   export PYSPARK_SUBMIT_ARGS
   exec "$venv/bin/python" -m pytest "${options[@]}" "$@"
 }
@@ -319,11 +325,8 @@ submit() {
   case $master in
     "" | local*)
       config=${config:-$here/conf/local.toml}
-      have_archive || locked make_archive
-      unset SPARK_CONF_DIR
-      export SPARK_LOCAL_IP=127.0.0.1
-      mapfile -d '' -t options < <(local_options "-XX:SharedArchiveFile=$cache/classes.jsa")
-      options+=(${master:+--master "$master"})
+      prepare_local
+      options=("${local_options[@]}" ${master:+--master "$master"})
       ;;
     *)
       config=${config:-$here/conf/cluster.toml}

@@ -17,12 +17,13 @@ from deltalake.exceptions import DeltaError
 from pyarrow.parquet import filters_to_expression
 
 from lookalike import files
+from lookalike.child_process import environment, program_of
 from lookalike.errors import TableDamaged
 
 Filters = list[tuple[str, str, Any]] | None
 """Conditions (column, operator, value), all of which hold."""
 
-_READ = "import sys; sys.path[:] = filter(None, sys.path); from lookalike.delta_log import answer; answer()"
+_READ = program_of(__name__, "answer")
 
 
 def list_commits(table: str) -> list[int]:
@@ -85,7 +86,7 @@ def _read_elsewhere(table: str, filters: Filters) -> pa.Table:
         [spawn.get_executable(), "-c", _READ],
         input=pickle.dumps((table, filters)),
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=environment(),
         check=True,
     )
     outcome = pickle.loads(ran.stdout)
@@ -101,8 +102,6 @@ def answer() -> None:
     except Exception as error:
         outcome = error
     pickle.dump(outcome, sys.stdout.buffer)
-    sys.stdout.flush()
-    os._exit(0)  # at the usual end, threads of delta-rs now and then crash the process
 
 
 def create(table: str, schema: pa.Schema, partition: str | None) -> None:

@@ -16,6 +16,7 @@ from tests.spark import versions
 from tests.spark.pictures import model_of
 from tests.spark.rows import run_of
 from tests.spark.test_embed import EMBED
+from tests.vectors import unit
 
 from lookalike import schemas
 from lookalike.errors import ManifestInvalid, RootUnusable
@@ -38,10 +39,6 @@ PRODUCTS, VIEWS = 40, 3
 QUERIES = pa.schema([*schemas.QUERY_REQUIRED, *schemas.QUERY_OPTIONAL])
 
 Row = dict[str, Any]
-
-
-def unit(values: Any) -> Any:
-    return (values / np.linalg.norm(values, axis=-1, keepdims=True)).astype(np.float32)
 
 
 class Gallery:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from numpy.typing import NDArray
+from tests.vectors import unit
 
 from lookalike.spark.catalog import placeholders
 from lookalike.spark.catalog.placeholders import (
@@ -17,10 +17,6 @@ from lookalike.spark.catalog.placeholders import (
 )
 
 DIM = 32
-
-
-def unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def images(spark: Any, rows: Iterable[tuple[str, str, str | None]]) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from tests.vectors import unit
 
 from lookalike.errors import NotPredictable
 from lookalike.kernels.categories.fit import (
@@ -27,10 +28,6 @@ from lookalike.kernels.categories.predictor import (
     softmax,
     write_predictor,
 )
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def small() -> Predictor:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.vectors import unit
 
 from lookalike.kernels.pictures.placeholders import (
     choose_leaders,
@@ -12,10 +13,6 @@ from lookalike.kernels.pictures.placeholders import (
 )
 
 DIM = 64
-
-
-def unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def near(centre: NDArray[np.float32], cosine: float, n: int, seed: int) -> NDArray[np.float32]:

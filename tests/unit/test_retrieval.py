@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
+from tests.vectors import unit
 
 from lookalike.kernels.evaluation.retrieval import (
     NO_LABEL,
@@ -19,10 +20,6 @@ from lookalike.kernels.evaluation.retrieval import (
     ndcg_at,
     rank_gallery,
 )
-
-
-def unit(values: Any) -> Any:
-    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
 
 
 def ranking(*places: str, total: int) -> Ranking:

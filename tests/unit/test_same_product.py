@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.test_search import gallery_of, rows_of, unit
+from tests.unit.test_search import gallery_of, rows_of
+from tests.vectors import unit
 
 from lookalike.kernels.categories.fit import fit_same_product
 from lookalike.kernels.categories.same_product import Pair, SameProduct, draw_pairs

@@ -7,14 +7,11 @@ import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.vectors import unit
 
 from lookalike.kernels.index import shards
 from lookalike.kernels.index.search import Gallery, Matches, SearchSpec, search, search_similar, to_float32
 from lookalike.kernels.index.shards import ShardRows, open_shard
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def clustered(n: int, dim: int, seed: int = 0) -> np.ndarray:

@@ -71,9 +71,14 @@ def _write_blocks(path: Path, rows: Iterable[Row]) -> None:
             writer.write_table(_to_table(block))
 
 
+def _count_image_ids(path: Path) -> pa.StructArray:
+    """In how many rows each image_id stands, as `values` and `counts`."""
+    return pc.value_counts(pq.read_table(path, columns=["image_id"])["image_id"].combine_chunks())
+
+
 def _find_repeated(path: Path) -> set[str]:
     """The image_ids that stand in several rows."""
-    times = pc.value_counts(pq.read_table(path, columns=["image_id"])["image_id"].combine_chunks())
+    times = _count_image_ids(path)
     repeated: Any = times.filter(pc.greater(times.field("counts"), 1)).field("values").drop_null()
     return set(repeated.to_pylist())
 
@@ -129,7 +134,7 @@ def _count(path: Path, is_dated: bool) -> Counts:
     rows = pq.read_metadata(path).num_rows
     counts = Counts(rows, *distinct)
     if counts.images < rows:
-        times = pc.value_counts(pq.read_table(path, columns=["image_id"])["image_id"].combine_chunks())
+        times = _count_image_ids(path)
         most: Any = times[pc.index(times.field("counts"), pc.max(times.field("counts"))).as_py()]
         counts = replace(counts, repeated=most["values"].as_py())
     if not is_dated:

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, BinaryIO
 
+from lookalike.child_process import environment, program_of
+
 _LENGTH = struct.Struct("<Q")
 _READY = b"\1"
-_SERVE = (
-    "import sys; sys.path[:] = filter(None, sys.path); from lookalike.kernels.pictures.isolated import serve; serve()"
-)
+_SERVE = program_of(__name__, "serve")
 _TIMERS = {signal.ITIMER_PROF: signal.SIGPROF, signal.ITIMER_REAL: signal.SIGALRM}
 _CLOCK_SECONDS = 10  # for each second of a processor
 # A process may also be ended by somebody else, for no fault of its input.
@@ -66,13 +66,13 @@ class _Worker:
     def __init__(self, order: str) -> None:
         """Raises RuntimeError where Python can't be started: that is no fault of any input."""
         # One arena and one thread: each more reserves address space.
-        limits = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "MALLOC_ARENA_MAX": "1"}
+        limits = {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-c", _SERVE, order],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # where C libraries tell of each oddity of a picture
-            env={**os.environ, **limits, "OPENBLAS_NUM_THREADS": "1"},
+            env={**environment(), **limits},
         )
         if self._read(len(_READY)) != _READY:
             raise RuntimeError(f"{sys.executable} ended with {self.end()} as it was started to decode pictures")

@@ -65,7 +65,8 @@ def ingest(run: Run) -> Compared:
     with run.stage("ingest") as figures:
         figures.manifest_checksum = run.manifest_files.checksum
         ledger_version = run.tables.delta_version("images")
-        with progress_bar(run.console, run.spark.sparkContext, "ingest", run.manifest.count()) as count:
+        total, unheld = _count_manifest(run.manifest)
+        with progress_bar(run.console, run.spark.sparkContext, "ingest", total) as count:
             ledger = run.tables.read("images")
             left_out = find_left_out(run.manifest, ledger, run.selection) if run.selection.complete else None
             if left_out is not None:
@@ -73,7 +74,7 @@ def ingest(run: Run) -> Compared:
             rows = compared_rows(run, count, left_out)
             sizes = rows.groupBy("outcome", "changed", "new", "bucket", "old_bucket").count().collect()
             if not sizes and run.selection.categories:
-                check_selection(run.tables.read("images"), run.selection)
+                check_selection(ledger, run.selection)
             run.check_manifest()
             changed = [size for size in sizes if size["changed"]]
             if changed and all(size["new"] for size in changed):
@@ -84,7 +85,7 @@ def ingest(run: Run) -> Compared:
             if changed:
                 run.tables.mend_times("images", "updated_at")
         figures.counts = _counts(sizes)
-        if unheld := run.manifest.where(f"NOT ({_IS_HELD})").count():
+        if unheld:
             figures.counts["unheld_times"] = unheld
         if left_out is not None:
             figures.counts["left_out"] = gone
@@ -112,6 +113,13 @@ def check_ingested(run: Run) -> None:
         raise ManifestChanged(
             f"the manifest {uri} is not what run {last['run_id']} took in: run ingest, then the stages after it"
         )
+
+
+def _count_manifest(manifest: DataFrame) -> tuple[int, int]:
+    """Its rows, and those with a time that the ledger can't hold."""
+    row = manifest.agg(F.count("*"), F.count_if(F.expr(f"NOT ({_IS_HELD})"))).first()
+    assert row
+    return row[0], row[1]
 
 
 def _counts(sizes: Sequence[Row]) -> dict[str, int]:

@@ -41,13 +41,18 @@ def find_placeholders(run: Run) -> None:
         }
         if figures.decisions != _read_last_inputs(run.tables):
             _store(run)
-        totals = run.tables.read("placeholders").agg(F.count_distinct("placeholder"), F.count("*")).first()
-        assert totals
-        pictures, products = totals
+        pictures, products = count_placeholders(run.tables.read("placeholders"))
         figures.counts = {"placeholders": pictures, "products": products}
         if pictures:
             stand = "one picture stands" if pictures == 1 else f"{pictures:,} pictures stand"
             console().print(f"placeholders: {stand} for {products:,} products, see the report", highlight=False)
+
+
+def count_placeholders(placeholders: DataFrame) -> tuple[int, int]:
+    """The pictures, and the products for which they stand."""
+    totals = placeholders.agg(F.count_distinct("placeholder"), F.count("*")).first()
+    assert totals
+    return totals[0], totals[1]
 
 
 def mark_unavailable(run: Run, images: DataFrame) -> DataFrame:

@@ -6,6 +6,7 @@ from pyspark.sql import functions as F
 from lookalike.report import page as pages
 from lookalike.report.thumbnails import make_thumbnail
 from lookalike.spark.catalog.gallery import select_embedded
+from lookalike.spark.catalog.placeholders import count_placeholders
 from lookalike.spark.pages.pictures import read_contents
 from lookalike.spark.run import Run
 
@@ -35,9 +36,7 @@ def gather_placeholders(run: Run) -> pages.Placeholders | None:
         for name, size in sizes.items()
         if name in pictures  # else its products left the catalog since
     )
-    totals = products.agg(F.count_distinct("placeholder"), F.count("*")).first()
-    assert totals
-    return pages.Placeholders(totals[0], totals[1], shown, run.settings.similar_items.leave_out_placeholders)
+    return pages.Placeholders(*count_placeholders(products), shown, run.settings.similar_items.leave_out_placeholders)
 
 
 def _count_products(products: DataFrame) -> dict[str, int]:
