@@ -25,6 +25,9 @@ def session(app: str) -> SparkSession:
         .config("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
         # Else cleanup would add commits of its own to every table, and outside the lock that a local disk needs.
         .config("spark.databricks.delta.vacuum.logging.enabled", "false")
+        # For error messages that say where in the program a column was made. The JVM is asked ten times for each.
+        .config("spark.python.sql.dataFrameDebugging.enabled", "false")
+        .config("spark.sql.dataFrameQueryContext.enabled", "false")
         .getOrCreate()
     )
     spark.sparkContext.environment.update(_storage_access(spark.sparkContext.sparkUser()))
