@@ -34,8 +34,9 @@ FOR_FEW_ROWS = (
     *("--conf", "spark.sql.codegen.wholeStage=false"),
     *("--conf", "spark.sql.codegen.factoryMode=NO_CODEGEN"),
     *("--conf", "spark.sql.adaptive.enabled=false"),  # with it, each step of a query is a job, and planned anew
+    *("--conf", "spark.buffer.pageSize=1m"),  # each sort and join takes one at least, of 64 MB by Spark's own choice
     *("--conf", "spark.driver.extraJavaOptions=-XX:+UseSerialGC"),
-    *("--conf", "spark.executor.extraJavaOptions=-XX:+UseSerialGC"),
+    *("--conf", "spark.executor.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"),
 )
 # In a process that ends within a minute. In the session that all tests share, code compiled well saves a quarter.
 FOR_A_SHORT_JOB = (*FOR_FEW_ROWS, "--conf", "spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
