@@ -1,6 +1,8 @@
 """Embed: each content once, the kernel's own embeddings, and a status for every row of the ledger."""
 
+import shutil
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,33 @@ EMBED = EmbedSettings(engine="torch", batch_images=2, task_images=3, commit_imag
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
     return model_of(tmp_path_factory.mktemp("model"), 0)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """One that was embedded: the rows and the run that did it. Never change its root: tests that write take a copy."""
+
+    root: Path
+    rows: list[dict[str, Any]]
+    run: Run
+
+    def copied(self, folder: Path) -> Path:
+        return Path(shutil.copytree(self.root, folder / "root"))
+
+
+CONTENTS = [picture(seed) for seed in range(4)]
+
+
+@pytest.fixture(scope="module")
+def catalog(spark_session: object, tmp_path_factory: pytest.TempPathFactory, model: ModelSettings) -> Catalog:
+    """A picture for each of CONTENTS in categories a and b by turns, one of them twice, and one that is none."""
+    folder = tmp_path_factory.mktemp("catalog")
+    rows = [image(f"i{number}", content=content, category="ab"[number % 2]) for number, content in enumerate(CONTENTS)]
+    rows += [image("again", content=CONTENTS[0], category="a"), image("text", content=b"no picture", category="c")]
+    manifest = manifest_file(folder / "m.parquet", rows)
+    run, _ = embedded(spark_session, folder / "root", manifest, model)
+    assert run.stages[1].counts == {"embedded": 4, "reused": 1, "rejected": 1}
+    return Catalog(folder / "root", rows, run)
 
 
 def embedded(
@@ -90,26 +119,22 @@ def test_each_content_is_embedded_once_and_each_row_has_a_status(
     assert {row["width"] for row in ledger(run) if row["status"] in ("embedded", "reused")} == {60}
 
 
-def test_a_rerun_writes_nothing(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
-    rows = [image("a", content=picture(1)), image("b", content=picture(1)), image("c", content=b"no picture")]
-    manifest = manifest_file(tmp_path / "m.parquet", rows)
-    first, _ = embedded(spark, tmp_path / "root", manifest, model)
-    versions = [first.tables.delta_version(name) for name in ("images", "embeddings")]
-    again, _ = embedded(spark, tmp_path / "root", manifest, model)
+def test_a_rerun_writes_nothing(spark: Any, tmp_path: Path, model: ModelSettings, catalog: Catalog) -> None:
+    versions = [catalog.run.tables.delta_version(name) for name in ("images", "embeddings")]
+    manifest = manifest_file(tmp_path / "m.parquet", catalog.rows)
+    again, _ = embedded(spark, catalog.copied(tmp_path), manifest, model)
     assert [again.tables.delta_version(name) for name in ("images", "embeddings")] == versions
     assert again.stages[1].counts == {"embedded": 0, "reused": 0, "rejected": 0}
 
 
-def test_only_new_contents_are_embedded(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
-    rows = [image("a", content=picture(1)), image("b", content=picture(2))]
-    first, model_id = embedded(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows), model)
-    rows += [image("c", content=picture(1)), image("d", content=picture(3))]
-    rows[1]["content"] = picture(4)
-    run, _ = embedded(spark, tmp_path / "root", manifest_file(tmp_path / "m2.parquet", rows), model)
+def test_only_new_contents_are_embedded(spark: Any, tmp_path: Path, model: ModelSettings, catalog: Catalog) -> None:
+    rows = [*catalog.rows, image("c", content=CONTENTS[0]), image("d", content=picture(7))]
+    rows[1] = {**rows[1], "content": picture(8)}
+    run, model_id = embedded(spark, catalog.copied(tmp_path), manifest_file(tmp_path / "m.parquet", rows), model)
     assert run.stages[1].counts == {"embedded": 2, "reused": 1, "rejected": 0}
     new = {key for key, row in stored(run).items() if row["run_id"] == run.run_id}
-    assert new == {(content_hash(picture(seed)), model_id) for seed in (3, 4)}
-    assert first.run_id != run.run_id
+    assert new == {(content_hash(picture(seed)), model_id) for seed in (7, 8)}
+    assert catalog.run.run_id != run.run_id
 
 
 def test_a_crash_between_embeddings_and_ledger_loses_nothing(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
@@ -129,19 +154,16 @@ def test_a_crash_between_embeddings_and_ledger_loses_nothing(spark: Any, tmp_pat
     assert run.stages[1].counts == {"embedded": 2, "reused": 4, "rejected": 0}
 
 
-def test_another_model_embeds_anew(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
-    contents = [picture(seed) for seed in range(3)]
-    rows = [image(f"i{number}", content=content) for number, content in enumerate([*contents, b"no picture"])]
-    manifest = manifest_file(tmp_path / "m.parquet", rows)
-    _, first_id = embedded(spark, tmp_path / "root", manifest, model)
+def test_another_model_embeds_anew(spark: Any, tmp_path: Path, model: ModelSettings, catalog: Catalog) -> None:
     other = model_of(tmp_path, 1)
-    run, other_id = embedded(spark, tmp_path / "root", manifest, other)
-    assert run.stages[1].counts == {"embedded": 3, "reused": 0, "rejected": 1}
+    manifest = manifest_file(tmp_path / "m.parquet", catalog.rows)
+    run, other_id = embedded(spark, catalog.copied(tmp_path), manifest, other)
+    assert run.stages[1].counts == {"embedded": 4, "reused": 1, "rejected": 1}
     assert {row["model_id"] for row in ledger(run)} == {other_id}
     found = stored(run)
-    assert len(found) == 6
-    for content in contents:
-        for model_id, settings in ((first_id, model), (other_id, other)):
+    assert len(found) == 2 * len(CONTENTS)
+    for content in CONTENTS:
+        for model_id, settings in ((catalog.run.model_id, model), (other_id, other)):
             embedding = found[content_hash(content), model_id]["embedding"]
             np.testing.assert_allclose(embedding, truth(content, settings), atol=1e-5)
 
@@ -245,28 +267,27 @@ def test_bytes_of_another_hash_are_not_embedded(spark: Any, tmp_path: Path, mode
     )
 
 
-def test_known_content_is_neither_read_nor_embedded(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
-    rows = [image(str(i), content=picture(i)) for i in range(3)]
-    embedded(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows), model)
+def test_known_content_is_neither_read_nor_embedded(
+    spark: Any, tmp_path: Path, model: ModelSettings, catalog: Catalog
+) -> None:
     # By uris where nothing is: whoever read them would fail.
     gone = [
-        image(f"again {i}", content=None, uri=f"{tmp_path}/none-{i}.png", content_hash=content_hash(picture(i)))
-        for i in range(3)
+        image(f"gone {i}", content=None, uri=f"{tmp_path}/none-{i}.png", content_hash=content_hash(content))
+        for i, content in enumerate(CONTENTS)
     ]
-    run, _ = embedded(spark, tmp_path / "root", manifest_file(tmp_path / "m2.parquet", gone), model)
-    assert run.stages[1].counts == {"embedded": 0, "reused": 3, "rejected": 0}
+    run, _ = embedded(spark, catalog.copied(tmp_path), manifest_file(tmp_path / "m.parquet", gone), model)
+    assert run.stages[1].counts == {"embedded": 0, "reused": 4, "rejected": 0}
     assert run.stages[1].images == 0
     assert {row["status"] for row in ledger(run) if row["uri"]} == {"reused"}
 
 
-def test_a_run_embeds_its_manifest_and_selection_only(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
-    rows = [image(str(i), content=picture(i), category="ab"[i % 2]) for i in range(4)]
-    _, first_id = embedded(spark, tmp_path / "root", manifest_file(tmp_path / "m.parquet", rows), model)
-    other = model_of(tmp_path, 1)
-    manifest = manifest_file(tmp_path / "m2.parquet", rows[:3])
-    run, other_id = embedded(spark, tmp_path / "root", manifest, other, Selection(("a",)))
-    assert [row["model_id"] for row in ledger(run)] == [other_id, first_id, other_id, first_id]
-    assert run.stages[1].counts == {"embedded": 2, "reused": 0, "rejected": 0}
+def test_a_run_embeds_its_manifest_and_selection_only(spark: Any, tmp_path: Path, catalog: Catalog) -> None:
+    other, first_id = model_of(tmp_path, 1), catalog.run.model_id
+    manifest = manifest_file(tmp_path / "m.parquet", [row for row in catalog.rows if row["image_id"] != "i3"])
+    run, other_id = embedded(spark, catalog.copied(tmp_path), manifest, other, Selection(("a",)))
+    models = {row["image_id"]: row["model_id"] for row in ledger(run)}
+    assert models == {"i0": other_id, "i2": other_id, "again": other_id} | dict.fromkeys(("i1", "i3", "text"), first_id)
+    assert run.stages[1].counts == {"embedded": 2, "reused": 1, "rejected": 0}
 
 
 def test_a_retry_embeds_only_what_was_rejected(spark: Any, tmp_path: Path, model: ModelSettings) -> None:
