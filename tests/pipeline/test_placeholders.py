@@ -121,18 +121,3 @@ def test_a_gate_on_placeholders(published: tuple[Path, Path, catalogs.Ended], sm
     held = catalogs.run("pipeline", root, manifest, settings, ["--full"])
     assert held.code == 3
     assert "all together: placeholders is 0.2500, must be <= 0.2000" in held.error
-
-
-@pytest.mark.usefixtures("spark")
-def test_placeholders_by_equal_embeddings_of_the_shops_own(tmp_path: Path) -> None:
-    rows = catalogs.embeddings("a", 8, views=1)
-    for number, title in enumerate(TITLES):
-        rows[number] |= {"title": title, "embedding": rows[0]["embedding"]}
-    manifest = catalogs.write_manifest(tmp_path / "manifest.parquet", rows)
-    root = tmp_path / "root"
-    assert catalogs.run("pipeline", root, manifest, ["ingest.placeholder_products=7"]).code == 0
-    assert not (root / "tables" / "placeholders").exists()
-    assert catalogs.run("pipeline", root, manifest, ["ingest.placeholder_products=6"]).code == 0
-    assert {row["product_id"] for row in catalogs.table(root, "placeholders")} == {f"a-{n}" for n in range(6)}
-    assert catalogs.run("pipeline", root, manifest, ["ingest.placeholder_products=7"]).code == 0
-    assert catalogs.table(root, "placeholders") == []

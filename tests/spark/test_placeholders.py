@@ -1,15 +1,21 @@
 """Placeholders among embeddings and titles made by hand, of which it is known what is one picture and one product."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests import catalogs
+from tests.spark.rows import run_of
 from tests.vectors import unit
 
 from lookalike.spark.catalog import placeholders
+from lookalike.spark.catalog.embed import embed
+from lookalike.spark.catalog.ingest import ingest
 from lookalike.spark.catalog.placeholders import (
+    find_placeholders,
     group_pictures,
     select_only_pictures,
     select_placeholders,
@@ -70,3 +76,24 @@ def test_only_pictures_of_many_products_of_different_titles_are_placeholders(spa
     assert {row["placeholder"] for row in select_placeholders(by_product, 5).collect()} == {"a1", "c"}
     assert {row["placeholder"] for row in select_placeholders(by_product, 4).collect()} == {"a1", "c", "d"}
     assert {row["placeholder"] for row in select_placeholders(by_product, 9).collect()} == set()
+
+
+def test_placeholders_by_equal_embeddings_of_the_shops_own(spark: Any, tmp_path: Path) -> None:
+    """Told where the setting says so, and gone again where it does not."""
+    rows = catalogs.embeddings("a", 8, views=1)
+    for row, title in zip(
+        rows, ("Blue vase", "Oak table", "Wool scarf", "Garden hose", "Silver ring", "Shoe"), strict=False
+    ):
+        row |= {"title": title, "embedding": rows[0]["embedding"]}
+    manifest = catalogs.write_manifest(tmp_path / "manifest.parquet", rows)
+
+    def products(at_least: int) -> set[str]:
+        run = run_of(spark, tmp_path / "root", str(manifest), ingest={"placeholder_products": at_least})
+        embed(run, ingest(run))
+        find_placeholders(run)
+        return {row["product_id"] for row in run.tables.read("placeholders").collect()}
+
+    assert products(at_least=7) == set()
+    assert not (tmp_path / "root" / "tables" / "placeholders").exists()
+    assert products(at_least=6) == {f"a-{n}" for n in range(6)}
+    assert products(at_least=7) == set()
