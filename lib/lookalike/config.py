@@ -82,15 +82,21 @@ def _as_tuple(value: Any) -> Any:
 MODEL_FILE_SUFFIX = ".safetensors"
 Precision = Literal["float32", "bfloat16"]
 DEFAULT_MODEL = "default"
-"""Name of the model file that comes with the library."""
+"""Stands for the default model that is live, or in a new catalog for the newest."""
+
+DEFAULT_MODELS = ("default-1", "default-2")
+"""Names of the default models that come with the library, oldest first."""
+
+NEWEST_DEFAULT = DEFAULT_MODELS[-1]
 
 
 class ModelSettings(Section):
     name: str = Field(
         DEFAULT_MODEL,
-        description="`default`, `efficientnet_lite0` (the network of `default`, not fine-tuned), `torchvision/NAME`, "
+        description="`default` (the default model that is live under the root; in a new catalog the newest one), "
+        "`default-2`, `default-1`, `efficientnet_lite0` (their network, not fine-tuned), `torchvision/NAME`, "
         "`timm/NAME`, `open_clip/NAME`, or the path or URI of a `.safetensors` file that fit_pca or fine_tune wrote. "
-        "Beside `default` and a file, only `model.precision` may be set",
+        "Beside a default model and a file, only `model.precision` may be set",
     )
     weights: str = Field(
         "official",
@@ -125,6 +131,11 @@ class ModelSettings(Section):
     def is_file(self) -> bool:
         """Whether `name` is the path or URI of a model file."""
         return self.name.endswith(MODEL_FILE_SUFFIX)
+
+    @property
+    def is_default(self) -> bool:
+        """Whether `name` is that of a default model."""
+        return self.name in (DEFAULT_MODEL, *DEFAULT_MODELS)
 
 
 class EmbedSettings(Section):
@@ -234,6 +245,17 @@ class FineTuneSettings(Section):
         "product; in the unit of `clicked_within`",
     )
     dim: Count = Field(320, description="dimensions of the new model, at most those of the original one")
+    original_share: Fraction = Field(
+        0.5,
+        description="share of the score that comes from the network as it was before any training, so that the new "
+        "model still knows what that one knew; 0: none. A model that has such a share keeps it",
+    )
+    original_dim: Count = Field(384, description="dimensions for that share, beside `dim`")
+    max_forgotten: Fraction = Field(
+        0.03,
+        description="no model is written if its recall@1 on photos of groceries, which no training sees, is more than "
+        "this below that of the network before training",
+    )
     layers: tuple[str, ...] = Field(
         (),
         description="submodules of the network to train too, such as `blocks.6`; empty: only a projection is trained",

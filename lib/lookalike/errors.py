@@ -65,6 +65,12 @@ class TrainingImpossible(LookalikeError):
     exit_code = 2
 
 
+class ModelForgot(LookalikeError):
+    """A training made the model worse at pictures of another kind than the settings allow, so no model was written."""
+
+    exit_code = 3
+
+
 class ClicksInvalid(LookalikeError):
     """The click log can't be read as one: missing, empty, or with wrong columns."""
 

@@ -14,8 +14,12 @@ def render_model_card(
     counts: Mapping[str, int],
     epochs: Sequence[Mapping[str, Any]],
     best: int,
+    outside: Sequence[Sequence[Any]],
 ) -> str:
-    """Say what the model was made from, how, and how good it is. `best` is the number of the epoch that was kept."""
+    """Say what the model was made from, how, and how good it is. `best` is the number of the epoch that was kept.
+
+    `outside`: lines of a figure's name, its value before training, and after.
+    """
     kinds = list(epochs[0]["recall@1"])
     losses = [f"{epoch['loss']:.3f}" if "loss" in epoch else "" for epoch in epochs]
     rows = [
@@ -34,6 +38,12 @@ def render_model_card(
                 f"recall@1 among the held-out pictures, each a query, itself left out. Epoch 0 is {base} with a "
                 f"projection that was only fitted; epoch {best} is the model.",
                 _render_table(["epoch", "loss", *(f"same {kind}" for kind in kinds)], rows),
+                "## Outside of its training",
+                "Photos of groceries, on which no model is trained: one photo of each of 48 products is the gallery, "
+                "the others are queries. Before training means the network that the training began with.",
+                _render_table(
+                    ["", "before", "after"], [[name, *(f"{v:.3f}" for v in pair)] for name, *pair in outside]
+                ),
                 "## Settings",
                 _render_table(["fine_tune", "value"], [[name, f"`{value}`"] for name, value in settings.items()]),
                 "## Licence and use",

@@ -198,14 +198,14 @@ class Catalog:
     ) -> list[Match]:
         """The k products most similar to the picture at `path`, local or a URI, best first; see `search`.
 
-        Needs the model extra. `model` are the settings that the catalog was made with, by default the default model,
-        which the first call loads. Raises ModelInvalid, ModelMismatch where it is another model than the catalog's,
-        ImageRejected with the reason.
+        Needs the model extra. `model` are the settings that the catalog was made with; a default model is known by the
+        catalog itself. The first call loads it. Raises ModelInvalid, ModelMismatch where it is another model than the
+        catalog's, ImageRejected with the reason.
         """
         snapshot = self._snapshot
         uri = str(path)
         with _one_at_a_time:
-            worker = _get_embedder(model)
+            worker = _get_embedder(model, snapshot.model_id)
             if worker.model_id != snapshot.model_id:
                 raise ModelMismatch(
                     f"{self.category or self.root} has embeddings of model {snapshot.model_id}, this is model "
@@ -272,14 +272,15 @@ class _Snapshot:
 _one_at_a_time = Lock()  # a model is loaded once, and serves one stream of pictures
 
 
-def _get_embedder(model: "ModelSettings | None") -> "Embedder":
+def _get_embedder(model: "ModelSettings | None", model_id: str) -> "Embedder":
     try:
         from lookalike import config
+        from lookalike.default_models import find_settings
         from lookalike.kernels.models.embedder import get_embedder
     except ImportError as error:
         raise ModelInvalid(f"search_image needs the model extra ({error}): pip install 'lookalike[model]'") from None
     defaults = config.load()
-    return get_embedder(model or defaults.model, defaults.embed, os.cpu_count() or 1, "cpu")
+    return get_embedder(model or find_settings(model_id) or defaults.model, defaults.embed, os.cpu_count() or 1, "cpu")
 
 
 class _SmallTables:

@@ -1,35 +1,36 @@
-"""The model that comes with the library: what it was trained on, and how good it is on what it was not.
+"""The default models: what they were made from, and how good category prediction is with them.
 
     PYTHONPATH=lib:. .venv/bin/python tests/bench/default_model.py split --data ../shared/data --out /tmp/default
-    for job in ingest embed "fine_tune --out /tmp/default/default.safetensors"; do
-        ./spark-submit.sh $job --config lib/lookalike/default_model/fine_tune.toml \\
-            --set root=/tmp/default/root --set manifest=/tmp/default/train.parquet
-    done
-    PYTHONPATH=lib:. .venv/bin/python tests/bench/default_model.py measure --manifest /tmp/default/test.parquet \\
-        efficientnet_lite0 /tmp/default/default.safetensors
+    PYTHONPATH=lib:. .venv/bin/python tests/bench/default_model.py keep-original --model default-1 \\
+        --manifest /tmp/default/train.parquet --share 0.5 --dim 384 --out /tmp/default/default-2.safetensors
     PYTHONPATH=lib:. .venv/bin/python tests/bench/default_model.py predict --manifest /tmp/default/test.parquet default
 
-Held out are 35 of 100 styles and senders, by hash, and six whole categories. `measure` searches the held-out pictures
-exactly, each a query, itself left out, and prints recall@1 of each model. `predict` fits what predicts categories on
-six of ten of the held-out styles and senders, calibrates on two and measures on two, for each of several random parts.
+Held out are 35 of 100 styles and senders, by hash, and six whole categories. `keep-original` adds to a model that was
+fine-tuned without it what `fine_tune` adds by itself: the original network's embedding beside. `predict` fits what
+predicts categories on six of ten of the held-out styles and senders, calibrates on two and measures on two, for each of
+several random parts. `tests/bench/domains.py` measures what a model finds, among these pictures and others.
 """
 
 import argparse
 import csv
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tests.bench.recall import recall, same
+import torch
 
-from lookalike.config import CategoriesSettings, ModelSettings, Precision
+from lookalike.config import CategoriesSettings, ModelSettings
 from lookalike.kernels.categories.fit import fit
+from lookalike.kernels.models import model_file
 from lookalike.kernels.models.engines import choose_engine
-from lookalike.kernels.models.load import load_model
+from lookalike.kernels.models.load import Model, build_model, load_model
+from lookalike.kernels.models.model_file import ModelFile
+from lookalike.kernels.models.original import keep_original
 from lookalike.kernels.pictures.images import DecodedPicture, decode
 
 PARTS = 12
@@ -83,7 +84,10 @@ def split(data: Path, out: Path) -> None:
 
 def embedded(settings: ModelSettings, uris: Sequence[str]) -> Any:
     """(n, dim) by the fastest engine."""
-    model = load_model(settings)
+    return embed_files(load_model(settings), uris)
+
+
+def embed_files(model: Model, uris: Sequence[str]) -> Any:
     forward = choose_engine(model, "auto", threads=2, device="cpu")
     found = []
     for start in range(0, len(uris), 32):
@@ -94,30 +98,12 @@ def embedded(settings: ModelSettings, uris: Sequence[str]) -> Any:
     return embeddings
 
 
-def measure(manifest: Path, models: Sequence[ModelSettings]) -> None:
-    rows = pq.read_table(manifest).to_pylist()
-    uris = [row["uri"] for row in rows]
-    owners, styles = (np.array([dict(row["attributes"]).get(name, "") for row in rows]) for name in ("owner", "style"))
-    columns = {name: np.array([row[name] for row in rows]) for name in ("product_id", "category")} | {"style": styles}
-    is_magento = np.array([row["image_id"].startswith("magento/") for row in rows])
-    is_new = np.array([row["category"].partition("/")[2] in HELD_OUT_CATEGORIES for row in rows])
-    lines = [
-        ("magento", "product_id", is_magento),
-        ("magento", "style", is_magento),
-        ("magento", "category", is_magento),
-        ("clothing", "category", ~is_magento),
-    ]
-    embeddings = [embedded(settings, uris) for settings in models]
-    print("| set | held out | same | queries |", *(f" {Path(settings.name).stem} |" for settings in models), sep="")
-    print("|---|---|---|---|", *("---|" for _ in models), sep="")
-    for held_out, among in (("all", is_new | ~is_new), ("of known categories", ~is_new), ("new categories", is_new)):
-        for name, label, of_set in lines:
-            chosen = np.flatnonzero(of_set & among)
-            values = columns[label][chosen]
-            excluded = same(owners[chosen]) if name == "clothing" else np.eye(len(chosen), dtype=bool)
-            found = [recall(e[chosen], same(values), excluded) for e in embeddings]
-            shares = " | ".join(f"{share:.3f}" for _, (share, *_) in found)
-            print(f"| {name} | {held_out} | {label.removesuffix('_id')} | {found[0][0]:,} | {shares} |")
+def keep(options: argparse.Namespace) -> None:
+    file = model_file.read(ModelSettings(name=options.model))
+    plain = build_model(ModelFile(file.original_settings), options.model)
+    embeddings = torch.from_numpy(embed_files(plain, pq.read_table(options.manifest)["uri"].to_pylist()))
+    original = keep_original(plain.module.parts[0], embeddings, options.share, options.dim)
+    model_file.write(str(options.out), replace(file, original=original))
 
 
 def predict(manifest: Path, models: Sequence[ModelSettings]) -> None:
@@ -145,17 +131,22 @@ def main() -> None:
     splitting = commands.add_parser("split")
     splitting.add_argument("--data", type=Path, required=True)
     splitting.add_argument("--out", type=Path, required=True)
-    for name in ("measure", "predict"):
-        measuring = commands.add_parser(name)
-        measuring.add_argument("--manifest", type=Path, required=True)
-        measuring.add_argument("--precision", choices=get_args(Precision), default="float32")
-        measuring.add_argument("models", nargs="+")
+    keeping = commands.add_parser("keep-original")
+    keeping.add_argument("--manifest", type=Path, required=True)
+    keeping.add_argument("--model", required=True)
+    keeping.add_argument("--share", type=float, required=True)
+    keeping.add_argument("--dim", type=int, required=True)
+    keeping.add_argument("--out", type=Path, required=True)
+    predicting = commands.add_parser("predict")
+    predicting.add_argument("--manifest", type=Path, required=True)
+    predicting.add_argument("models", nargs="+")
     options = parser.parse_args()
     if options.command == "split":
         split(options.data, options.out)
-        return
-    models = [ModelSettings(name=name, precision=options.precision) for name in options.models]
-    (measure if options.command == "measure" else predict)(options.manifest, models)
+    elif options.command == "keep-original":
+        keep(options)
+    else:
+        predict(options.manifest, [ModelSettings(name=name) for name in options.models])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The embed kernel against its forward pass alone, and the engines against each other; one process, no Spark.
 
-    PYTHONPATH=lib python tests/bench/embed_kernel.py [--images DIR] [--threads 1] [--rounds 3]
+    PYTHONPATH=lib python tests/bench/embed_kernel.py [--model default] [--images DIR] [--threads 1] [--rounds 3]
 
 On a GPU where torch finds one, else on the CPU.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lookalike.config import EmbedSettings, ModelSettings, Precision
+from lookalike.config import DEFAULT_MODEL, EmbedSettings, ModelSettings, Precision
 from lookalike.kernels.models.embedder import Embedder
 from lookalike.kernels.models.engines import Engine, choose_engine
 from lookalike.kernels.models.load import load_model
@@ -45,6 +45,7 @@ def images_per_s(n: int, rounds: int, work: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--images", type=Path, default=SHARED_IMAGES)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
@@ -59,7 +60,8 @@ def main() -> None:
     contents = [path.read_bytes() for path in itertools.islice(itertools.cycle(files), n)]
     print(f"{n} pictures, batches of {batch_images}, {arguments.threads} threads, {device}")
 
-    model = load_model(ModelSettings())
+    settings = ModelSettings(name=arguments.model)
+    model = load_model(settings)
     decoded = [decode(content, model.preprocessing, 10**8, 16) for content in contents]
     pixels = np.stack([picture.pixels for picture in decoded if isinstance(picture, DecodedPicture)])
     batches = np.split(pixels, range(batch_images, len(pixels), batch_images))
@@ -84,7 +86,7 @@ def main() -> None:
         n, arguments.rounds, lambda: [decode(content, model.preprocessing, 10**8, 16) for content in contents]
     )
     embedder = Embedder(
-        ModelSettings(), EmbedSettings(engine=engines[-1], batch_images=batch_images), arguments.threads, device
+        settings, EmbedSettings(engine=engines[-1], batch_images=batch_images), arguments.threads, device
     )
     whole = images_per_s(n, arguments.rounds, lambda: list(embedder.embed(enumerate(contents))))
     bound = 1 / (1 / alone + 1 / decode_alone)

@@ -1,6 +1,7 @@
 """Training on a handful of pictures: what it learns, where it goes on, and what it refuses."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ from lookalike import schemas
 from lookalike.config import FineTuneSettings, ModelSettings
 from lookalike.errors import ModelInvalid, TrainingImpossible
 from lookalike.kernels.models import model_file
-from lookalike.kernels.models.load import load_model
+from lookalike.kernels.models.load import build_model, load_model
 from lookalike.kernels.training import fine_tune
 from lookalike.kernels.training.augment import make_augmenter
-from lookalike.kernels.training.fine_tune import Training, checkpoint_uri, train
+from lookalike.kernels.training.fine_tune import Training, train
 from lookalike.kernels.training.training_data import TrainingData
 
 NETWORK = "test_efficientnet"
@@ -62,16 +63,21 @@ def training(tmp_path: Path) -> Training:
     torch.save(timm.create_model(NETWORK).state_dict(), weights)
     write_training_set(tmp_path / "set")
     settings = FineTuneSettings(
-        labels=("product", "category"), classes_per_batch=4, pictures_per_class=2, dim=16, epochs=3, augmentation=0.0
+        labels=("product", "category"),
+        classes_per_batch=4,
+        pictures_per_class=2,
+        dim=16,
+        original_share=0.0,
+        epochs=3,
+        augmentation=0.0,
     )
     model = ModelSettings(name=f"timm/{NETWORK}", weights=str(weights))
-    return Training(str(tmp_path / "set"), str(tmp_path / "tuned.safetensors"), model, settings, threads=2)
+    out = str(tmp_path / "tuned.safetensors")
+    return Training(str(tmp_path / "set"), out, f"{out}.checkpoint", model, settings, threads=2)
 
 
 def changed(training: Training, **settings: object) -> Training:
-    return Training(
-        training.folder, training.out, training.model, training.settings.model_copy(update=settings), training.threads
-    )
+    return replace(training, settings=training.settings.model_copy(update=settings))
 
 
 def test_training_learns_and_the_best_is_kept(training: Training) -> None:
@@ -117,6 +123,46 @@ def test_training_at_a_smaller_size_than_the_model_is_used_at(
     assert load_model(ModelSettings(name=training.out)).preprocessing.size_px == 160
 
 
+def test_the_original_stands_beside_what_was_trained(training: Training) -> None:
+    train(changed(training, original_share=0.25, original_dim=8, layers=("conv_head",), epochs=1))
+    model = load_model(ModelSettings(name=training.out))
+    file = model_file.read(ModelSettings(name=training.out))
+    assert model.dim == 16 + 8
+    assert file.original
+    assert file.network
+    images = torch.randint(0, 256, (3, 160, 160, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        found = model.module(images)
+        plain = load_model(training.model).module(images)
+        alone = build_model(replace(file, original=None), "alone").module(images)
+    weight, bias = file.original.projection
+    kept = torch.nn.functional.normalize(plain @ weight.T + bias, dim=1)
+    torch.testing.assert_close(found[:, :16], 0.75**0.5 * alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[:, 16:], 0.25**0.5 * kept, atol=1e-5, rtol=0)
+    assert weight.shape == (8, 256)
+    torch.testing.assert_close(weight @ weight.T, torch.eye(8), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("layers", [(), ("conv_head",)])
+def test_training_goes_on_from_a_model_that_keeps_its_original(training: Training, layers: tuple[str, ...]) -> None:
+    train(changed(training, original_share=0.25, original_dim=8, layers=("conv_head",), epochs=1))
+    first = model_file.read(ModelSettings(name=training.out))
+    again = replace(
+        changed(training, original_share=0.0, layers=layers, epochs=1),
+        model=ModelSettings(name=training.out),
+        out=training.out.replace("tuned", "again"),
+        checkpoint=f"{training.out}.again",
+    )
+    train(again)
+    second = model_file.read(ModelSettings(name=again.out))
+    assert first.original
+    assert second.original
+    assert second.original.share == 0.25
+    assert torch.equal(second.original.projection[0], first.original.projection[0])
+    assert second.figures["epochs"][0]["recall@1"].keys() == {"product", "category"}
+    assert len(second.projections) == 2
+
+
 def test_each_batch_is_about_one_kind_of_label_the_kinds_in_turn(training: Training) -> None:
     data = TrainingData(training.folder, "train", training.settings.labels)
     data.labels["once"] = np.arange(len(data))  # a kind with nothing to tell apart
@@ -135,7 +181,7 @@ def test_a_stopped_training_goes_on_to_the_same_model(training: Training, monkey
     tensors = model_file.read(ModelSettings(name=training.out)).network
     assert tensors
     assert all(name.startswith(("blocks.2.", "conv_head.")) for name in tensors)
-    Path(checkpoint_uri(training.out)).unlink()
+    Path(training.checkpoint).unlink()
     Path(training.out).unlink()
 
     write_checkpoint = fine_tune._Trainer._write_checkpoint
@@ -163,7 +209,7 @@ def test_checkpoints_that_do_not_fit(training: Training) -> None:
     train(changed(training, epochs=1))
     with pytest.raises(ModelInvalid, match=r"another model or with other settings: delete it.*another --out"):
         train(changed(training, epochs=1, dim=8))
-    Path(checkpoint_uri(training.out)).write_bytes(b"no checkpoint")
+    Path(training.checkpoint).write_bytes(b"no checkpoint")
     with pytest.raises(ModelInvalid, match="is damaged: delete it"):
         train(training)
 
@@ -173,8 +219,9 @@ def test_layers_that_the_network_does_not_have(training: Training) -> None:
         train(changed(training, layers=("block.2",)))
 
 
-def test_held_out_pictures_without_a_pair(training: Training, tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_held_out_pictures_without_a_pair(training: Training, tmp_path: Path, share: float) -> None:
     write_training_set(tmp_path / "none", validation=0)
-    training = Training(str(tmp_path / "none"), training.out, training.model, training.settings, training.threads)
+    training = replace(changed(training, original_share=share), folder=str(tmp_path / "none"))
     with pytest.raises(TrainingImpossible, match=r"no two held-out pictures.*validation_share"):
         train(training)

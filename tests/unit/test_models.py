@@ -1,7 +1,9 @@
 """Models against the libraries' own evaluation, pooling against numpy, and files that are no weights."""
 
 import colorsys
+import copy
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,8 @@ from lookalike.kernels.models import model_file
 from lookalike.kernels.models.colour import HUES, SATURATIONS, VALUES, ColourHistogram
 from lookalike.kernels.models.embedding import pool
 from lookalike.kernels.models.engines import choose_engine
-from lookalike.kernels.models.load import load_model
-from lookalike.kernels.models.networks import Preprocessing
+from lookalike.kernels.models.load import build_model, load_model
+from lookalike.kernels.models.networks import Preprocessing, load_network
 from lookalike.kernels.pictures.images import DecodedPicture, decode
 
 
@@ -223,13 +225,15 @@ def test_a_network_at_another_size_than_it_was_trained_at(tmp_path: Path) -> Non
 def test_default_model_id_is_the_same_everywhere() -> None:
     """It stands in published tables: where it changes, every embedding is computed again."""
     assert load_model(PLAIN).model_id == "efficientnet_lite0-bc9955f1b74e"
-    assert load_model(ModelSettings()).model_id == "efficientnet_lite0-23a078d158d4"
+    assert load_model(ModelSettings(name="default-1")).model_id == "efficientnet_lite0-23a078d158d4"
+    assert load_model(ModelSettings(name="default-2")).model_id == "efficientnet_lite0-174a513dde5d"
+    assert load_model(ModelSettings()).model_id == "efficientnet_lite0-174a513dde5d"
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "resnet50"}, "write `default`, `efficientnet_lite0`, `torchvision/NAME`"),
+        ({"name": "resnet50"}, "write `default`, `default-1`, `default-2`, `efficientnet_lite0`, `torchvision/NAME`"),
         ({"name": "torchvision/resnet51"}, "torchvision/resnet50"),
         ({"name": "timm/test_vitt"}, "timm/test_vit"),
         ({"layer": ("bloks",)}, "blocks"),
@@ -388,6 +392,85 @@ def test_a_model_file_replaces_what_training_changed(tmp_path: Path) -> None:
     assert tuned.model_id == expected.model_id
     images = torch.from_numpy(pictures(2, 160))
     np.testing.assert_array_equal(tuned.module(images).numpy(), expected.module(images).numpy())
+
+
+def joined(base: ModelSettings, **changes: Any) -> model_file.ModelFile:
+    """A model file whose last layer differs, beside the original reduced to 5 dimensions."""
+    network = load_network(base).network
+    changed = {"layer4.1.conv2.weight": network.state_dict()["layer4.1.conv2.weight"] * 1.5}
+    generator = torch.Generator().manual_seed(0)
+    projections = [
+        (torch.randn(rows, 512, generator=generator), torch.randn(rows, generator=generator)) for rows in (7, 5)
+    ]
+    return model_file.ModelFile(base, changed, (projections[0],), model_file.Original(0.4, projections[1]), **changes)
+
+
+@pytest.mark.parametrize("changes", [{}, {"flip": True}, {"pooling": "gem"}])
+def test_a_model_file_keeps_the_original_beside(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Pooled as its classifier takes it, whatever the changed network's pooling is."""
+    weights = saved(tmp_path, torchvision.models.resnet18())
+    plain = ModelSettings(name="torchvision/resnet18", weights=weights, flip=changes.get("flip", False))
+    base = plain.model_copy(update=changes)
+    file = joined(base)
+    path = str(tmp_path / "joined.safetensors")
+    model_file.write(path, file)
+    assert file.original
+    images = torch.randint(0, 256, (2, 224, 224, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        model = load_model(ModelSettings(name=path))
+        alone = build_model(replace(file, original=None), "alone")
+        expected = [0.6**0.5 * alone.module(images)]
+        weight, bias = file.original.projection
+        kept = torch.nn.functional.normalize(load_model(plain).module(images) @ weight.T + bias, dim=1)
+        expected.append(0.4**0.5 * kept)
+        torch.testing.assert_close(model.module(images), torch.cat(expected, dim=1), atol=1e-5, rtol=0)
+        torch.testing.assert_close(copy.deepcopy(model.module)(images), torch.cat(expected, dim=1), atol=1e-5, rtol=0)
+    other = replace(file, original=replace(file.original, share=0.5))
+    assert len({m.model_id for m in (model, alone, build_model(other, "other"))}) == 3
+
+
+@pytest.mark.parametrize("layer", [("features",), ("layer2",), ("layer2", "layer4.1")])
+@pytest.mark.parametrize("tuned", [(), ("layer4.1.conv2.weight",), ("conv1.weight",)])
+def test_what_is_shared_changes_nothing(tmp_path: Path, layer: tuple[str, ...], tuned: tuple[str, ...]) -> None:
+    """Whichever layers are looked at, and whichever were trained."""
+    weights = saved(tmp_path, torchvision.models.resnet18())
+    base = ModelSettings(name="torchvision/resnet18", weights=weights, layer=layer)
+    state = load_network(base).network.state_dict()
+    dim = load_model(base).dim
+    original = model_file.Original(0.5, (torch.randn(4, dim), torch.zeros(4)))
+    file = model_file.ModelFile(base, {name: state[name] * 1.5 for name in tuned}, (), original)
+    images = torch.randint(0, 256, (2, 224, 224, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        joined = build_model(file, "joined").module(images)
+        alone = build_model(replace(file, original=None), "alone").module(images)
+        kept = torch.nn.functional.normalize(load_model(base).module(images) @ original.projection[0].T, dim=1)
+    torch.testing.assert_close(joined, torch.cat([alone, kept], dim=1) * 0.5**0.5, atol=1e-5, rtol=0)
+
+
+def test_layers_before_the_first_changed_one_run_once(tmp_path: Path) -> None:
+    base = ModelSettings(name="torchvision/resnet18", weights=saved(tmp_path, torchvision.models.resnet18()))
+    model = build_model(joined(base), "joined")
+    runs: list[str] = []
+    for part in model.module.parts:
+        for name in ("conv1", "layer3", "layer4.0", "layer4.1.conv2"):
+            module = part.network.get_submodule(name)
+            if any(True for _ in module.parameters()):
+                module.register_forward_hook(lambda *_, name=name: runs.append(name))
+    with torch.inference_mode():
+        model.module(torch.zeros(1, 224, 224, 3, dtype=torch.uint8))
+    assert runs == ["conv1", "layer3", "layer4.0", "layer4.1.conv2", "layer4.1.conv2"]
+
+
+def test_fewer_dimensions_of_a_model_that_keeps_its_original(tmp_path: Path) -> None:
+    base = ModelSettings(name="torchvision/resnet18", weights=saved(tmp_path, torchvision.models.resnet18()))
+    file = joined(base)
+    weight, bias = torch.randn(3, 12), torch.randn(3)
+    path = str(tmp_path / "small.safetensors")
+    model_file.write(path, file.with_projection(weight, bias))
+    images = torch.randint(0, 256, (2, 224, 224, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = torch.nn.functional.normalize(build_model(file, "joined").module(images) @ weight.T + bias, dim=1)
+        torch.testing.assert_close(load_model(ModelSettings(name=path)).module(images), expected, atol=1e-5, rtol=0)
 
 
 def test_model_files_that_are_none(tmp_path: Path) -> None:

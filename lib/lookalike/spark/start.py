@@ -2,12 +2,14 @@
 
 import sys
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from lookalike import files, log
-from lookalike.config import Settings
+from lookalike.config import DEFAULT_MODEL, Settings
+from lookalike.default_models import settle_default
 from lookalike.errors import ConfigInvalid, RootUnusable
 from lookalike.sample.write import MANIFEST, make_sample
 from lookalike.selection import EVERYTHING, Selection
@@ -30,7 +32,7 @@ def start(settings: Settings, app: str, selection: Selection) -> Run:
     progress = _progress()
     if settings.manifest is None:
         settings = settings.model_copy(update={"manifest": _sample_manifest(settings.root, progress)})
-    return Run(spark, settings, run_id, progress, selection=selection)
+    return _settle_model(Run(spark, settings, run_id, progress, selection=selection))
 
 
 def start_on_catalog(settings: Settings, app: str, writes: bool, selection: Selection = EVERYTHING) -> Run:
@@ -47,7 +49,16 @@ def start_on_catalog(settings: Settings, app: str, writes: bool, selection: Sele
         )
     if writes:
         hold_writer_lock(settings.root, run_id)
-    return Run(spark, settings, run_id, _progress(), selection=selection)
+    return _settle_model(Run(spark, settings, run_id, _progress(), selection=selection))
+
+
+def _settle_model(run: Run) -> Run:
+    """The run with the default model that is live under its root, where its settings name no other."""
+    if run.settings.model.name != DEFAULT_MODEL:
+        return run
+    live = run.tables.read("publications").select("model_id").collect()
+    model = settle_default(run.settings.model, [row["model_id"] for row in live])
+    return replace(run, settings=run.settings.model_copy(update={"model": model}))
 
 
 def _begin(settings: Settings, app: str) -> str:

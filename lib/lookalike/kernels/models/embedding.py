@@ -17,6 +17,9 @@ from lookalike.errors import ModelInvalid
 from lookalike.kernels.models.colour import ColourHistogram
 from lookalike.kernels.models.networks import Network, explain_unknown
 
+Projection = tuple[Tensor, Tensor]
+"""Weight (out, in) and bias (out,)."""
+
 
 class Embedding(nn.Module):
     """uint8 pictures -> embeddings, by the settings' layers, pooling, mirrored picture and colours, and `projections`.
@@ -27,9 +30,7 @@ class Embedding(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, loaded: Network, settings: ModelSettings, projections: Sequence[tuple[Tensor, Tensor]] = ()
-    ) -> None:
+    def __init__(self, loaded: Network, settings: ModelSettings, projections: Sequence[Projection] = ()) -> None:
         super().__init__()
         self.network = loaded.network
         self.pooling = settings.pooling
@@ -44,6 +45,10 @@ class Embedding(nn.Module):
             self._watch(place, layer, loaded, settings)
         self.projections = nn.ModuleList(_make_linear(weight, bias) for weight, bias in projections)
 
+    @property
+    def parts(self) -> "list[Embedding]":
+        return [self]
+
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (n, size_px, size_px, 3) -> float32 (n, dim)."""
         pixels = images.permute(0, 3, 1, 2).float()  # (n, 3, size_px, size_px)
@@ -53,13 +58,12 @@ class Embedding(nn.Module):
         if self.colour_weight:
             parts = (1 - self.colour_weight) ** 0.5 * embedding, self.colour_weight**0.5 * self.colours(pixels)
             embedding = torch.cat(parts, dim=1)
-        for projection in self.projections:
-            embedding = nn.functional.normalize(projection(embedding), dim=1)
-        return embedding
+        return _project(embedding, self.projections)
 
     def _pool_layers(self, pixels: Tensor) -> Tensor:
         """What the layers give, each pooled to unit length, joined to unit length."""
-        self.network(((pixels - self.mean) / self.std).to(next(self.network.parameters()).dtype))
+        precision = next((parameter.dtype for parameter in self.network.parameters()), pixels.dtype)
+        self.network(((pixels - self.mean) / self.std).to(precision))
         layer_outputs, self.layer_outputs = self.layer_outputs, {}
         levels = []
         for place in range(self.layers):
@@ -105,6 +109,37 @@ class Embedding(nn.Module):
             f"model.pooling={settings.pooling} can't be applied in {settings.name}: its own pooling is no module; "
             "set model.layer to the layer to pool, or model.pooling=avg for the network's own"
         )
+
+
+class JoinedEmbedding(nn.Module):
+    """Two embeddings of a picture side by side, then `projections`.
+
+    Before these, the score of two pictures is the mean of both embeddings' scores; `share`, in [0, 1], is that of
+    `second`.
+    """
+
+    def __init__(
+        self, first: Embedding, second: Embedding, share: float, projections: Sequence[Projection] = ()
+    ) -> None:
+        super().__init__()
+        self.second, self.first, self.share = second, first, share
+        self.projections = nn.ModuleList(_make_linear(weight, bias) for weight, bias in projections)
+
+    @property
+    def parts(self) -> list[Embedding]:
+        return [self.first, self.second]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (n, size_px, size_px, 3) -> float32 (n, dim of both)."""
+        second = self.second(images)  # before `first`, which may take from it what both compute alike
+        joined = torch.cat([(1 - self.share) ** 0.5 * self.first(images), self.share**0.5 * second], dim=1)
+        return _project(joined, self.projections)
+
+
+def _project(embedding: Tensor, projections: nn.ModuleList) -> Tensor:
+    for projection in projections:
+        embedding = nn.functional.normalize(projection(embedding), dim=1)
+    return embedding
 
 
 def _make_linear(weight: Tensor, bias: Tensor) -> nn.Linear:

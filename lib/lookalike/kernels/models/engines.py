@@ -64,7 +64,8 @@ def _build_torch_cpu(model: Model, threads: int, precision: Precision) -> Forwar
     module = model.module
     if precision == "bfloat16":
         module = copy.deepcopy(module)
-        module.network.bfloat16()  # pixels are normalised, features pooled and normalised in float32
+        for part in module.parts:
+            part.network.bfloat16()  # pixels are normalised, features pooled and normalised in float32
 
     def forward(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -76,7 +77,8 @@ def _build_torch_cpu(model: Model, threads: int, precision: Precision) -> Forwar
 
 def _build_torch_cuda(model: Model, device: str) -> Forward:
     module = copy.deepcopy(model.module)
-    module.network.half()  # pixels are normalised, features pooled and normalised in float32
+    for part in module.parts:
+        part.network.half()  # pixels are normalised, features pooled and normalised in float32
     module = module.to(device).to(memory_format=torch.channels_last)
 
     def forward(images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -12,20 +12,22 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lookalike.config import ModelSettings, Precision
 from lookalike.errors import ModelInvalid
 from lookalike.kernels.models import model_file
-from lookalike.kernels.models.embedding import Embedding
+from lookalike.kernels.models.embedding import Embedding, JoinedEmbedding
+from lookalike.kernels.models.model_file import ModelFile, Original
 from lookalike.kernels.models.networks import Network, Preprocessing, load_network, load_tensors
+from lookalike.kernels.models.shared_layers import share_layers
 
 
 @dataclass(frozen=True)
 class Model:
     """`module`: uint8 RGB (n, size_px, size_px, 3) -> float32 (n, dim), L2-normalised; in eval mode, on the CPU."""
 
-    module: Embedding
+    module: Embedding | JoinedEmbedding
     preprocessing: Preprocessing
     model_id: str
     dim: int
@@ -37,17 +39,36 @@ def load_model(settings: ModelSettings) -> Model:
 
     Raises ModelInvalid for an unknown name or layer, weights that can't be had, and a file that is none of this model.
     """
-    fitted = model_file.resolve(settings)
-    loaded = load_network(fitted.settings)
+    return build_model(model_file.resolve(settings), settings.name)
+
+
+def build_model(fitted: ModelFile, name: str) -> Model:
+    """The model in a model file, which errors call `name`. Raises ModelInvalid."""
+    settings = fitted.settings
+    loaded = load_network(settings)
     if fitted.network:
-        load_tensors(loaded.network, settings.name, {**loaded.network.state_dict(), **fitted.network})
+        load_tensors(loaded.network, name, {**loaded.network.state_dict(), **fitted.network})
     loaded.network.eval().requires_grad_(False)
-    module = Embedding(loaded, fitted.settings, fitted.projections).eval()
-    if size_px := fitted.settings.size_px:
+    changed = Embedding(loaded, settings, fitted.projections).eval()
+    module: Embedding | JoinedEmbedding = changed
+    if size_px := settings.size_px:
         loaded = replace(loaded, preprocessing=replace(loaded.preprocessing, size_px=size_px))
     model_id = f"{loaded.name}-{_compute_fingerprint(fitted, loaded)}"
-    dim = _measure_dim(module, loaded.preprocessing.size_px, settings)
-    return Model(module, loaded.preprocessing, model_id, dim, fitted.settings.precision)
+    if fitted.original:
+        module = _join_original(changed, fitted, fitted.original, loaded.preprocessing.size_px)
+    dim = _measure_dim(module, loaded.preprocessing.size_px, settings, name)
+    return Model(module, loaded.preprocessing, model_id, dim, settings.precision)
+
+
+def _join_original(changed: Embedding, fitted: ModelFile, original: Original, size_px: int) -> JoinedEmbedding:
+    """Put the embedding of the original network beside that of the changed one; layers in common are computed once."""
+    settings = fitted.original_settings
+    loaded = load_network(settings)
+    loaded.network.eval().requires_grad_(False)
+    kept = Embedding(loaded, settings, [original.projection])
+    if not settings.flip:  # a mirrored picture's pass comes before the other network took anything
+        share_layers(kept.network, changed.network, fitted.network, size_px)
+    return JoinedEmbedding(changed, kept, original.share, original.joined).eval()
 
 
 def resize_input(model: Model, size_px: int) -> Model:
@@ -56,7 +77,7 @@ def resize_input(model: Model, size_px: int) -> Model:
     return replace(model, preprocessing=replace(model.preprocessing, size_px=size_px))
 
 
-def _compute_fingerprint(fitted: model_file.ModelFile, loaded: Network) -> str:
+def _compute_fingerprint(fitted: ModelFile, loaded: Network) -> str:
     """12 hex digits of sha256 over the recipe and every tensor, by name: the same on every machine."""
     settings = fitted.settings
     layer: Any = settings.layer if len(settings.layer) > 1 else settings.layer[0]
@@ -64,6 +85,8 @@ def _compute_fingerprint(fitted: model_file.ModelFile, loaded: Network) -> str:
     # What came later is named only where it is used, so that a model without it keeps its model_id.
     extras = settings.model_dump(include={"flip", "colour_weight", "precision"}, exclude_defaults=True)
     recipe += [{name: value} for name, value in extras.items()]
+    if fitted.original:
+        recipe.append({"original_share": fitted.original.share})
     digest = hashlib.sha256(json.dumps(recipe).encode())
     _add_tensors(digest, loaded.network.state_dict())
     _add_tensors(digest, fitted.projection_tensors())
@@ -76,11 +99,11 @@ def _add_tensors(digest: "hashlib._Hash", tensors: Mapping[str, Tensor]) -> None
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
-def _measure_dim(module: Embedding, size_px: int, settings: ModelSettings) -> int:
+def _measure_dim(module: nn.Module, size_px: int, settings: ModelSettings, name: str) -> int:
     """The embedding's dim, from one forward pass. Raises ModelInvalid where layer or weights give no embedding."""
-    where = f"layer {', '.join(settings.layer)!r} of {settings.name}"
+    where = f"layer {', '.join(settings.layer)!r} of {name}"
     try:
-        embedding = _embed_grey(module, size_px, settings.name)
+        embedding = _embed_grey(module, size_px, name)
     except (TypeError, ValueError, IndexError) as error:
         raise ModelInvalid(
             f"{where} gives no embedding ({error}); set model.layer to `features` or to another"
@@ -90,7 +113,7 @@ def _measure_dim(module: Embedding, size_px: int, settings: ModelSettings) -> in
     return int(embedding.shape[1])
 
 
-def _embed_grey(module: Embedding, size_px: int, name: str) -> Tensor:
+def _embed_grey(module: nn.Module, size_px: int, name: str) -> Tensor:
     """Of a grey picture, in one forward pass. Raises ModelInvalid where the network does not take this size."""
     try:
         with torch.inference_mode():

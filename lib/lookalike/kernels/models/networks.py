@@ -18,7 +18,7 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from lookalike import files
-from lookalike.config import DEFAULT_MODEL, ModelSettings
+from lookalike.config import DEFAULT_MODEL, DEFAULT_MODELS, ModelSettings
 from lookalike.errors import ModelInvalid, first_few
 
 Resize = Literal["squash", "crop"]
@@ -84,7 +84,8 @@ def load_network(settings: ModelSettings) -> Network:
     if library == "open_clip":
         return _load_from_open_clip(name, settings.weights)
     raise ModelInvalid(
-        f"no model {settings.name!r}; write `{DEFAULT_MODEL}`, `{PACKAGED}`, `torchvision/NAME`, `timm/NAME`, "
+        f"no model {settings.name!r}; write `{'`, `'.join((DEFAULT_MODEL, *DEFAULT_MODELS, PACKAGED))}`, "
+        "`torchvision/NAME`, `timm/NAME`, "
         "`open_clip/NAME`, or the path of a .safetensors file that fit_pca or fine_tune wrote"
     )
 

@@ -1,11 +1,12 @@
 """Fine-tune: metric learning on a training set, by one process per GPU or a few on CPUs.
 
-A projection on top of the model is trained, and the layers of its network that the settings name. The projection
-begins as the PCA of the training pictures, so that training starts from the model as it is. Each batch is about one
-kind of label, the kinds in turn: balanced by it, and held against it by the multi-similarity loss and miner (Wang et
-al., 2019) of pytorch-metric-learning. Two kinds in one batch would pull at the same pictures, as two colours of a style
-are one style and two products. Triplets of a click log add a triplet loss. Each picture is augmented anew each time.
-Batch normalisation keeps its statistics.
+A projection on top of the model is trained, and the layers of its network that the settings name. The projection begins
+as the PCA of the training pictures, so that training starts from the model as it is. The embedding of the network as it
+was stands beside in the new model, which so still knows what that one knew; it has no part in the loss. Each batch is
+about one kind of label, the kinds in turn: balanced by it, and held against it by the multi-similarity loss and miner
+(Wang et al., 2019) of pytorch-metric-learning. Two kinds in one batch would pull at the same pictures, as two colours
+of a style are one style and two products. Triplets of a click log add a triplet loss. Each picture is augmented anew
+each time. Batch normalisation keeps its statistics.
 """
 
 import ctypes
@@ -14,7 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Any
 
@@ -32,8 +33,11 @@ from lookalike.config import FineTuneSettings, ModelSettings
 from lookalike.errors import ModelInvalid, TrainingImpossible
 from lookalike.kernels.evaluation.retrieval import NO_LABEL, Block, rank_gallery
 from lookalike.kernels.models import model_file
+from lookalike.kernels.models.embedding import Projection
 from lookalike.kernels.models.engines import choose_engine
-from lookalike.kernels.models.load import Model, load_model, resize_input
+from lookalike.kernels.models.load import Model, build_model, resize_input
+from lookalike.kernels.models.model_file import ModelFile, Original
+from lookalike.kernels.models.original import keep_original
 from lookalike.kernels.models.pca import Moments, fit_projection
 from lookalike.kernels.training.augment import make_augmenter
 from lookalike.kernels.training.training_data import UNKNOWN, TrainingData, draw_balanced_batches, group_drawable
@@ -50,10 +54,14 @@ _NETWORK_RATE = 0.3  # of the projection's learning rate, for what was trained l
 
 @dataclass(frozen=True)
 class Training:
-    """What each process is given: the training set below `folder`, and the model file `out` that shall come of it."""
+    """What each process is given: the training set below `folder`, and the model file `out` that shall come of it.
+
+    A `checkpoint` at that uri lets the same training go on where it was stopped.
+    """
 
     folder: str
     out: str
+    checkpoint: str
     model: ModelSettings
     settings: FineTuneSettings
     threads: int
@@ -79,21 +87,19 @@ def mean_recall(epoch: dict[str, Any]) -> float:
 def train(training: Training) -> Progress:
     """Train until recall on held-out pictures no longer grows, and write the best as `training.out`.
 
-    A checkpoint beside it, after each epoch, lets the same training go on where it was stopped. Raises ModelInvalid,
-    TrainingImpossible.
+    Raises ModelInvalid, TrainingImpossible.
     """
     rank, processes, device = _join_processes()
     _keep_memory()
     torch.set_num_threads(training.threads)
     torch.manual_seed(training.settings.seed)
-    model = load_model(training.model)
-    if training.settings.size_px:
-        model = resize_input(model, training.settings.size_px)
     labels = training.settings.labels
     data = TrainingData(training.folder, "train", labels, rank, processes)
     held_out = TrainingData(training.folder, "validation", labels)
     with ThreadPoolExecutor(2 * training.threads) as pool:
-        trainer = _Trainer(training, model, _build_learner(model, training, data, pool, device), pool)
+        kept = _keep_original(training, data, held_out, pool, device)
+        base, model = _load_base(training)
+        trainer = _Trainer(training, base, model, _build_learner(model, training, data, pool, device), kept, pool)
         trainer.go_on(data, held_out, processes)
     if _is_first():
         model_file.write(training.out, trainer.build_model_file())
@@ -127,22 +133,21 @@ def _join_processes() -> tuple[int, int, torch.device]:
 class _Learner(nn.Module):
     """uint8 pictures -> L2-normalised embeddings, by the model's `features` and a projection that is trained."""
 
-    def __init__(self, model: Model, layers: Sequence[str], features: Features, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, model: Model, layers: Sequence[str], features: Features, axes: Projection) -> None:
         super().__init__()
-        self.embedding = model.module
+        self.network = model.module.parts[0].network
         self.features = features
-        network = self.embedding.network
-        known = dict(network.named_modules())
+        known = dict(self.network.named_modules())
         if unknown := [layer for layer in layers if layer not in known]:
             raise ModelInvalid(
                 f"fine_tune.layers: no layer {', '.join(unknown)} in {model.model_id}; "
                 f"such as {', '.join(name for name in list(known)[-20:] if name)}"
             )
-        self.tuned = [
-            name for name, _ in network.named_parameters() if any(name.startswith(f"{layer}.") for layer in layers)
-        ]
+        names = [name for name, _ in self.network.named_parameters()]
+        self.tuned = [name for name in names if any(name.startswith(f"{layer}.") for layer in layers)]
         for name in self.tuned:
-            network.get_parameter(name).requires_grad_(True)
+            self.network.get_parameter(name).requires_grad_(True)
+        weight, bias = axes
         self.projection = nn.Linear(weight.shape[1], weight.shape[0])
         self.projection.load_state_dict({"weight": weight, "bias": bias})
 
@@ -151,9 +156,7 @@ class _Learner(nn.Module):
 
     def collect_trained(self) -> dict[str, Tensor]:
         """The tensors that training changes, by name."""
-        tensors: dict[str, Tensor] = {
-            f"network.{name}": self.embedding.network.get_parameter(name) for name in self.tuned
-        }
+        tensors: dict[str, Tensor] = {f"network.{name}": self.network.get_parameter(name) for name in self.tuned}
         return tensors | {f"projection.{name}": value for name, value in self.projection.named_parameters()}
 
     def restore(self, values: dict[str, Tensor]) -> None:
@@ -169,9 +172,49 @@ def _build_learner(
     """The model with a projection on the main axes of the training pictures. All processes take the first one's."""
     features = _choose_features(model, training, device)
     embeddings = _embed_all(features, data, model.preprocessing.size_px, pool)
-    dim = min(training.settings.dim, model.dim)
-    axes = fit_projection(Moments.of(embeddings), dim, whitening=0.0)
-    return _Learner(model, training.settings.layers, features, *axes).to(device)
+    axes = fit_projection(Moments.of(embeddings), min(training.settings.dim, model.dim), whitening=0.0)
+    return _Learner(model, training.settings.layers, features, axes).to(device)
+
+
+def _load_base(training: Training) -> tuple[ModelFile, Model]:
+    """The model that training begins with, without what it keeps of its original network; sized for the training."""
+    base = replace(model_file.resolve(training.model), original=None)
+    return base, _resize(build_model(base, training.model.name), training)
+
+
+def _resize(model: Model, training: Training) -> Model:
+    return resize_input(model, training.settings.size_px) if training.settings.size_px else model
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What the new model keeps of the original network, and that part of the held-out pictures' embeddings (n, d)."""
+
+    original: Original
+    held_out: NDArray[np.float32]
+
+
+def _keep_original(
+    training: Training, data: TrainingData, held_out: TrainingData, pool: ThreadPoolExecutor, device: torch.device
+) -> _Kept | None:
+    """Keep what the base has kept already, or else what `original_share` asks for."""
+    base = model_file.resolve(training.model)
+    if not (base.original or training.settings.original_share):
+        return None
+    model = _resize(build_model(ModelFile(base.original_settings), training.model.name), training)
+    features = _choose_features(model, training, device)
+    if base.original:
+        original = replace(base.original, joined=())
+    else:
+        embeddings = torch.from_numpy(_embed_all(features, data, model.preprocessing.size_px, pool))
+        share, dim = training.settings.original_share, training.settings.original_dim
+        original = keep_original(model.module.parts[0], embeddings, share, dim)
+    part = _embed_all(features, held_out, model.preprocessing.size_px, pool)
+    if len(held_out):
+        weight, bias = (tensor.numpy() for tensor in original.projection)
+        part = part @ weight.T + bias
+        part = part / np.linalg.norm(part, axis=1, keepdims=True)
+    return _Kept(original, part)
 
 
 def _choose_features(model: Model, training: Training, device: torch.device) -> Features:
@@ -186,14 +229,23 @@ def _choose_features(model: Model, training: Training, device: torch.device) -> 
 class _Trainer:
     """Trains a model epoch by epoch. `progress` holds what is done so far."""
 
-    def __init__(self, training: Training, model: Model, learner: _Learner, pool: ThreadPoolExecutor) -> None:
-        self.training, self.model, self.learner, self.pool = training, model, learner, pool
+    def __init__(
+        self,
+        training: Training,
+        base: ModelFile,
+        model: Model,
+        learner: _Learner,
+        kept: _Kept | None,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self.training, self.base, self.model, self.learner, self.kept = training, base, model, learner, kept
+        self.pool = pool
         self.device = learner.projection.weight.device
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         rate = training.settings.learning_rate
         groups = [{"params": list(learner.projection.parameters()), "lr": rate}]
-        if tuned := [learner.embedding.network.get_parameter(name) for name in learner.tuned]:
+        if tuned := [learner.network.get_parameter(name) for name in learner.tuned]:
             groups.append({"params": tuned, "lr": _NETWORK_RATE * rate})
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         self.miner, self.loss, self.triplet_loss = MultiSimilarityMiner(), MultiSimilarityLoss(), TripletMarginLoss()
@@ -283,6 +335,10 @@ class _Trainer:
         """recall@1 and the number of queries by kind of label, each held-out picture a query among the others."""
         rows = np.arange(len(held_out))
         embeddings = _embed_all(self.learner, held_out, self.model.preprocessing.size_px, self.pool)
+        if self.kept:
+            share = self.kept.original.share
+            parts = (1 - share) ** 0.5 * embeddings, share**0.5 * self.kept.held_out
+            embeddings = np.concatenate(parts, axis=1).astype(np.float32)
         labels = [np.where(codes == UNKNOWN, NO_LABEL, codes) for codes in held_out.labels.values()]
         rankings = rank_gallery(embeddings, labels, [Block(embeddings, labels, rows, rows)], 1)
         hits_by_kind = {
@@ -300,15 +356,20 @@ class _Trainer:
             "queries": {kind: len(hits) for kind, hits in hits_by_kind.items()},
         }
 
-    def build_model_file(self) -> model_file.ModelFile:
+    def build_model_file(self) -> ModelFile:
         """Return the model as the best epoch left it."""
-        base = model_file.resolve(self.training.model)
         network = {
             name.removeprefix("network."): value for name, value in self.best.items() if name.startswith("network.")
         }
         pair = self.best["projection.weight"], self.best["projection.bias"]
         figures = {"epochs": self.progress.epochs, "best": self.progress.best}
-        return model_file.ModelFile(base.settings, {**base.network, **network}, (*base.projections, pair), figures)
+        return ModelFile(
+            self.base.settings,
+            {**self.base.network, **network},
+            (*self.base.projections, pair),
+            self.kept.original if self.kept else None,
+            figures,
+        )
 
     def _write_checkpoint(self, schedule: Any) -> None:
         state = {
@@ -319,11 +380,11 @@ class _Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": schedule.state_dict(),
         }
-        with files.write_atomically(checkpoint_uri(self.training.out)) as path:
+        with files.write_atomically(self.training.checkpoint) as path:
             torch.save(state, path)
 
     def _read_checkpoint(self, schedule: Any) -> None:
-        uri = checkpoint_uri(self.training.out)
+        uri = self.training.checkpoint
         try:
             content = files.read_bytes(uri)
         except FileNotFoundError:
@@ -347,7 +408,8 @@ class _Trainer:
     def _describe_training(self) -> str:
         """A text of all that must be the same if training is to go on from a checkpoint."""
         shapes = {name: list(value.shape) for name, value in self.learner.collect_trained().items()}
-        return json.dumps([self.model.model_id, shapes, self.training.settings.model_dump(mode="json")])
+        settings = self.training.settings.model_dump(mode="json", exclude={"max_forgotten"})
+        return json.dumps([self.model.model_id, shapes, settings])
 
 
 def _draw_batches(
@@ -369,11 +431,6 @@ def _format_epoch(epoch: dict[str, Any]) -> str:
     recall = ", ".join(f"same {kind} {value:.3f}" for kind, value in epoch["recall@1"].items())
     loss = f"loss {epoch['loss']:.3f}, " if "loss" in epoch else ""
     return f"epoch {epoch['epoch']}: {loss}recall@1 {recall} ({epoch['seconds']:.0f} s)"
-
-
-def checkpoint_uri(out: str) -> str:
-    """Where the checkpoint of a training of the model file `out` stands."""
-    return f"{out}.checkpoint"
 
 
 def _embed_all(module: Features, data: TrainingData, size_px: int, pool: ThreadPoolExecutor) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from rich.console import JustifyMethod
 from rich.markup import escape
 from rich.table import Column, Table
 
+from lookalike.config import NEWEST_DEFAULT
 from lookalike.files import redact
 from lookalike.formats import NOTHING, count, duration, reason_counts, share
 from lookalike.spark.catalog.audit import read_live_moves
@@ -44,6 +45,12 @@ def print_status(run: Run) -> None:
     for line in lines:
         table.add_row(*(escape(line[name]) for name in said))
     console().print(table)
+    if run.settings.model.is_default and run.settings.model.name != NEWEST_DEFAULT:
+        console().print(
+            f"the default model here is {run.settings.model.name}; this release has {NEWEST_DEFAULT}, which "
+            f"--set model.name={NEWEST_DEFAULT} takes: see docs/default-model.md",
+            soft_wrap=True,
+        )
     _print_placeholders(run)
 
 

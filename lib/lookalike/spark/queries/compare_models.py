@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lookalike import config, files, schemas
-from lookalike.config import ModelSettings
+from lookalike.config import DEFAULT_MODEL, ModelSettings
 from lookalike.errors import ConfigInvalid, ManifestInvalid, RootUnusable
 from lookalike.kernels.evaluation.bootstrap import mean_intervals
 from lookalike.spark.catalog.gallery import select_embedded
@@ -84,11 +84,13 @@ def _candidate(run: Run, name: str) -> Candidate:
 def model_settings(current: ModelSettings, name: str) -> ModelSettings:
     """The model of a `--model` option: a model.name, with the weights of `current` where it is that; or @FILE.
 
-    @FILE is the [model] table of a TOML file with settings. Raises ConfigInvalid.
+    `default` is the current model where that is a default model. @FILE is the [model] table of a TOML file with
+    settings. Raises ConfigInvalid.
     """
     if name.startswith("@"):
         return config.load(Path(name[1:])).model
-    return current if name == current.name else ModelSettings(name=name)
+    is_current = name == current.name or (name == DEFAULT_MODEL and current.is_default)
+    return current if is_current else ModelSettings(name=name)
 
 
 def _embed_missing(candidate: Candidate, images: DataFrame) -> int:
