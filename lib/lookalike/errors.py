@@ -81,6 +81,12 @@ class ImageRejected(LookalikeError):
     """The picture asked about can't be embedded; the message has the reason."""
 
 
+class BoxInvalid(LookalikeError):
+    """The box given is no part of a picture."""
+
+    exit_code = 2
+
+
 class ModelMismatch(LookalikeError):
     """Embeddings of one model meet an index of another."""
 

@@ -27,6 +27,7 @@ import pyarrow.dataset  # noqa: F401  deltalake imports it on the first read, wh
 from numpy.typing import ArrayLike, NDArray
 
 from lookalike import FORMAT_VERSION, delta_log, files
+from lookalike.boxes import WHOLE, Crop, read_box
 from lookalike.errors import (
     FormatTooNew,
     ImageRejected,
@@ -194,16 +195,24 @@ class Catalog:
             return self._read_predictor[1]
 
     def search_image(
-        self, path: str | Path, k: int = 10, model: "ModelSettings | None" = None, categories: int | None = None
+        self,
+        path: str | Path,
+        k: int = 10,
+        model: "ModelSettings | None" = None,
+        categories: int | None = None,
+        box: ArrayLike | None = None,
     ) -> list[Match]:
         """The k products most similar to the picture at `path`, local or a URI, best first; see `search`.
 
+        With a `box` it is only about that part: left, top, right and bottom, as shares of the upright picture's sides.
+
         Needs the model extra. `model` are the settings that the catalog was made with; a default model is known by the
         catalog itself. The first call loads it. Raises ModelInvalid, ModelMismatch where it is another model than the
-        catalog's, ImageRejected with the reason.
+        catalog's, ImageRejected with the reason, BoxInvalid.
         """
         snapshot = self._snapshot
         uri = str(path)
+        part = WHOLE if box is None else read_box(box)
         with _one_at_a_time:
             worker = _get_embedder(model, snapshot.model_id)
             if worker.model_id != snapshot.model_id:
@@ -211,7 +220,7 @@ class Catalog:
                     f"{self.category or self.root} has embeddings of model {snapshot.model_id}, this is model "
                     f"{worker.model_id}: give the model settings that the catalog was made with"
                 )
-            (outcome,) = worker.embed([(uri, functools.partial(files.read_bytes, uri))])
+            (outcome,) = worker.embed([(uri, Crop(functools.partial(files.read_bytes, uri), part))])
         if outcome.embedding is None:
             raise ImageRejected(f"{uri}: {outcome.reason}")
         return self._search(snapshot, _to_query(outcome.embedding, snapshot), k, categories)

@@ -175,7 +175,7 @@ def test_what_takes_too_long_is_ended() -> None:
 
 def test_what_takes_too_much_memory_is_rejected() -> None:
     options = {"preprocessing": asdict(SQUASH), "max_pixels": 10**8, "min_side_px": 4}
-    large = encoded(Image.new("RGB", (6000, 6000)), "PNG")
+    large = struct.pack("<4d", 0, 0, 1, 1) + encoded(Image.new("RGB", (6000, 6000)), "PNG")
     found = IsolatedFunction(decode_to_bytes, options, SECONDS, 260 * MB)(large)
     assert reasons.PICTURES[found[0]].text == reasons.BEYOND_LIMITS.text
     found = IsolatedFunction(decode_to_bytes, options, SECONDS, 1024 * MB)(large)

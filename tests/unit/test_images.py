@@ -10,16 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from tests.hostile import png_chunk
 from torchvision import transforms
 
 from lookalike import reasons
+from lookalike.boxes import Box
 from lookalike.kernels.models.networks import Preprocessing
 from lookalike.kernels.pictures.images import DecodedPicture, Rejection, decode
 
 SIDE = 32
 SQUASH = Preprocessing(SIDE, "squash", 1.0, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+CROP = Preprocessing(SIDE, "crop", 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
@@ -29,8 +31,8 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return file.getvalue()
 
 
-def noise(side: int = 96) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8))
+def noise(width: int = 96, height: int | None = None) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height or width, width, 3), dtype=np.uint8))
 
 
 def quarters(side: int = 64) -> Image.Image:
@@ -91,6 +93,44 @@ def test_pictures_are_turned_upright(kind: str, orientation: int, seen: list[tup
     assert corners(content) == seen
     decoded = decode(content, SQUASH, 10**6, 4)
     assert (decoded.width, decoded.height) == ((64, 96) if orientation < 5 else (96, 64))
+
+
+@pytest.mark.parametrize("preprocessing", [SQUASH, CROP])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_box_is_a_part_of_the_upright_picture(kind: str, orientation: int, preprocessing: Preprocessing) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(noise(200, 80), kind, exif=exif)
+    with Image.open(io.BytesIO(content)) as image:
+        upright = ImageOps.exif_transpose(image)
+    width, height = upright.size
+    left, top, right, bottom = width // 4, height // 2, width // 2, height - height // 8
+    box = Box(left / width, top / height, right / width, bottom / height)
+    part = decode(content, preprocessing, 10**6, 4, box)
+    assert isinstance(part, DecodedPicture)
+    assert (part.width, part.height) == upright.size
+    expected = pixels(encoded(upright.crop((left, top, right, bottom)), "PNG"), preprocessing)
+    # Next to the box's sides the filter of a resize sees a little of what is beyond.
+    inner = slice(4, -4)
+    assert np.abs(part.pixels[inner, inner].astype(int) - expected[inner, inner]).max() <= 2
+
+
+def test_a_box_of_a_large_jpeg_keeps_its_resolution() -> None:
+    """Though the whole would be decoded at a smaller scale."""
+    image = Image.new("RGB", (32 * SIDE, 32 * SIDE), "white")
+    grey = noise(SIDE // 2).convert("L")  # a JPEG keeps colours at half of the resolution
+    image.paste(grey.resize((SIDE, SIDE), Image.Resampling.NEAREST), (0, 0))
+    part = decode(encoded(image, "JPEG", quality=95), SQUASH, 10**8, 4, Box(0, 0, 1 / 32, 1 / 32))
+    assert isinstance(part, DecodedPicture)
+    expected = np.asarray(image.crop((0, 0, SIDE, SIDE))).astype(int)
+    assert np.abs(part.pixels - expected).mean() < 5
+
+
+def test_a_box_that_is_too_small() -> None:
+    content = encoded(quarters())
+    assert decode(content, SQUASH, 10**6, 16, Box(0, 0, 0.25, 0.25)) != Rejection(reasons.TOO_SMALL.text, 64, 64)
+    assert decode(content, SQUASH, 10**6, 17, Box(0, 0, 0.25, 0.5)) == Rejection(reasons.TOO_SMALL.text, 64, 64)
 
 
 def test_broken_exif_does_not_reject() -> None:

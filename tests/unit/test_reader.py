@@ -505,6 +505,26 @@ def test_a_picture_finds_its_product(tmp_path: Path, pictures: Pictures) -> None
         assert found[0].score == pytest.approx(1, abs=1e-3)
 
 
+def test_a_box_asks_about_a_part_of_a_picture(tmp_path: Path, pictures: Pictures) -> None:
+    folder, images, model_id = pictures
+    build(tmp_path, "shoes", "v1", images, model_id=model_id)
+    publish(tmp_path, {"shoes": "v1"})
+    catalog = reader.open(str(tmp_path), "shoes")
+    both = Image.new("RGB", (480, 300))
+    for place, product in enumerate(("p001", "p004")):
+        with Image.open(folder / f"{product}.png") as picture:
+            both.paste(picture, (240 * place, 0))
+    both.save(tmp_path / "both.png")
+    for product, box in (("p001", (0, 0, 0.5, 1)), ("p004", (0.5, 0, 1, 1))):
+        (match,) = catalog.search_image(tmp_path / "both.png", 1, box=box)
+        assert match.product_id == product
+        assert match.score == pytest.approx(1, abs=1e-3)
+    with pytest.raises(errors.BoxInvalid, match="divide pixels"):
+        catalog.search_image(tmp_path / "both.png", 1, box=(0, 0, 240, 300))
+    with pytest.raises(errors.ImageRejected, match="too small"):
+        catalog.search_image(tmp_path / "both.png", 1, box=(0, 0, 0.01, 1))
+
+
 def test_a_picture_that_is_none_is_named(tmp_path: Path, pictures: Pictures) -> None:
     _, images, model_id = pictures
     build(tmp_path, "shoes", "v1", images, model_id=model_id)

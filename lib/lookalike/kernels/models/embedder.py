@@ -4,7 +4,7 @@ import ctypes
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lookalike.boxes import WHOLE, Crop, Source
 from lookalike.config import EmbedSettings, ModelSettings
 from lookalike.errors import ModelMismatch
 from lookalike.kernels.models.engines import Engine, Forward, choose_engine
@@ -22,9 +23,6 @@ from lookalike.kernels.models.load import Model, load_model
 from lookalike.kernels.pictures.decoder import Decoder
 from lookalike.kernels.pictures.images import DecodedPicture, Rejection
 from lookalike.unreadable import reason_of
-
-Source = bytes | Callable[[], bytes]
-"""A picture's bytes, or what reads them."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,8 @@ class Embedder:
         self._decode_threads = embed_settings.decode_threads or 2 * threads + 2
         _alive.add(self)
 
-    def embed(self, images: Iterable[tuple[Any, Source]]) -> Iterator[Outcome]:
-        """One Outcome for each (key, source), in their order.
+    def embed(self, images: Iterable[tuple[Any, Source | Crop]]) -> Iterator[Outcome]:
+        """One Outcome for each (key, picture or part of one), in their order.
 
         While one batch of `batch_images` is in the forward pass, the next is read and decoded. What is wrong with one
         picture is its outcome's reason; what is wrong with the forward pass or with `images` itself is raised.
@@ -95,15 +93,16 @@ class Embedder:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _decode_ahead(
-        self, images: Iterable[tuple[Any, Source]], pool: ThreadPoolExecutor
+        self, images: Iterable[tuple[Any, Source | Crop]], pool: ThreadPoolExecutor
     ) -> Iterator[tuple[Any, DecodedPicture | Rejection]]:
         """Pictures in order, while up to `batch_images` more, of `batch_bytes` together, are under way."""
         ahead: deque[tuple[Any, int, Future[DecodedPicture | Rejection]]] = deque()
         ahead_bytes = 0
-        for key, source in images:
+        for key, image in images:
+            crop = image if isinstance(image, Crop) else Crop(image, WHOLE)
             # One still to be read will live in its thread only.
-            size_bytes = len(source) if isinstance(source, bytes) else 0
-            ahead.append((key, size_bytes, pool.submit(self._read_and_decode, source)))
+            size_bytes = len(crop.source) if isinstance(crop.source, bytes) else 0
+            ahead.append((key, size_bytes, pool.submit(self._read_and_decode, crop)))
             ahead_bytes += size_bytes
             while len(ahead) > self._settings.batch_images or (
                 len(ahead) > 1 and ahead_bytes > self._settings.batch_bytes
@@ -114,13 +113,14 @@ class Embedder:
         for key, _, future in ahead:
             yield key, future.result()
 
-    def _read_and_decode(self, source: Source) -> DecodedPicture | Rejection:
+    def _read_and_decode(self, crop: Crop) -> DecodedPicture | Rejection:
+        source = crop.source
         if not isinstance(source, bytes):
             try:
                 source = source()
             except Exception as error:  # every file system has its own
                 return Rejection(reason_of(error))
-        return self._decode(source)
+        return self._decode(source, crop.box)
 
     def _embed_batch(self, batch: list[tuple[Any, DecodedPicture | Rejection]]) -> Iterator[Outcome]:
         pixels = [picture.pixels for _, picture in batch if isinstance(picture, DecodedPicture)]

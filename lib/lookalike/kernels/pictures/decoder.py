@@ -8,6 +8,7 @@ import numpy as np
 from PIL import AvifImagePlugin
 
 from lookalike import reasons
+from lookalike.boxes import WHOLE, Box
 from lookalike.kernels.pictures.images import DecodedPicture, Rejection, decode
 from lookalike.kernels.pictures.isolated import IsolatedFunction, ProcessEnded
 
@@ -22,6 +23,8 @@ _BYTES_PER_PIXEL = 24
 _TEXTS = reasons.texts(reasons.PICTURES)
 # int8: place of the reason in _TEXTS, or -1 if pixels follow; uint32 each: width and height, 0 if unknown.
 _HEADER = struct.Struct("<bII")
+# Before the content: the box.
+_BOX = struct.Struct("<4d")
 
 
 class Decoder:
@@ -32,10 +35,10 @@ class Decoder:
         self._side_px = preprocessing.size_px
         self._decode = IsolatedFunction(decode_to_bytes, options, seconds, _BASE_BYTES + _BYTES_PER_PIXEL * max_pixels)
 
-    def __call__(self, content: bytes) -> DecodedPicture | Rejection:
-        """Decode the picture, or say why it is rejected; safe from many threads."""
+    def __call__(self, content: bytes, box: Box = WHOLE) -> DecodedPicture | Rejection:
+        """Decode what is in the box, or say why the picture is rejected; safe from many threads."""
         try:
-            answer = self._decode(content)
+            answer = self._decode(_BOX.pack(*box) + content)
         except ProcessEnded:
             return Rejection(reasons.BEYOND_LIMITS.text)
         place, width, height = _HEADER.unpack_from(answer)
@@ -46,9 +49,10 @@ class Decoder:
 
 
 def decode_to_bytes(content: bytes, preprocessing: dict[str, Any], max_pixels: int, min_side_px: int) -> bytes:
-    """Decode as `images.decode` does, and give the result as bytes: _HEADER, then the pixels."""
+    """Decode as `images.decode` does a box, then the picture. Gives the result as bytes: _HEADER, then the pixels."""
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # other processes decode other pictures
-    picture = decode(content, cast("Preprocessing", SimpleNamespace(**preprocessing)), max_pixels, min_side_px)
+    plain = cast("Preprocessing", SimpleNamespace(**preprocessing))
+    picture = decode(content[_BOX.size :], plain, max_pixels, min_side_px, Box(*_BOX.unpack_from(content)))
     if isinstance(picture, Rejection):
         return _HEADER.pack(_TEXTS.index(picture.reason), picture.width or 0, picture.height or 0)
     return _HEADER.pack(-1, picture.width, picture.height) + picture.pixels.tobytes()

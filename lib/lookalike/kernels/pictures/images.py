@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lookalike import reasons
+from lookalike.boxes import WHOLE, Box
 from lookalike.kernels.pictures.metadata import read_orientation, strip_metadata
 
 if TYPE_CHECKING:  # its module loads torch
@@ -40,6 +42,18 @@ _UPRIGHT = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
+}
+# Where, in the picture as it is stored, a point (u, v) of the upright one is that a turn makes.
+_Point = tuple[float, float]
+_STORED_PLACES: dict[Image.Transpose | None, Callable[[float, float], _Point]] = {
+    None: lambda u, v: (u, v),
+    Image.Transpose.FLIP_LEFT_RIGHT: lambda u, v: (1 - u, v),
+    Image.Transpose.ROTATE_180: lambda u, v: (1 - u, 1 - v),
+    Image.Transpose.FLIP_TOP_BOTTOM: lambda u, v: (u, 1 - v),
+    Image.Transpose.TRANSPOSE: lambda u, v: (v, u),
+    Image.Transpose.ROTATE_270: lambda u, v: (v, 1 - u),
+    Image.Transpose.TRANSVERSE: lambda u, v: (1 - v, 1 - u),
+    Image.Transpose.ROTATE_90: lambda u, v: (1 - v, u),
 }
 _SWAPPING = (_UPRIGHT[5], _UPRIGHT[6], _UPRIGHT[7], _UPRIGHT[8])
 
@@ -71,12 +85,12 @@ class Rejection:
 
 
 def decode(
-    content: bytes, preprocessing: "Preprocessing", max_pixels: int, min_side_px: int
+    content: bytes, preprocessing: "Preprocessing", max_pixels: int, min_side_px: int, box: Box = WHOLE
 ) -> DecodedPicture | Rejection:
-    """The picture in `content`, upright, its first frame where animated, opaque as `to_rgb` makes it.
+    """What is in the `box` of the picture in `content`: upright, its first frame, opaque as `to_rgb` makes it.
 
-    A picture of more than `max_pixels`, or with a side shorter than `min_side_px`, is rejected by its header. Whatever
-    is wrong with `content` gives a Rejection; nothing is raised.
+    A picture of more than `max_pixels`, or where the box has a side shorter than `min_side_px`, is rejected by its
+    header. Whatever is wrong with `content` gives a Rejection; nothing is raised.
     """
     if not content:
         return Rejection(reasons.ZERO_BYTES.text)
@@ -94,10 +108,10 @@ def decode(
             width, height = height, width
         if width * height > max_pixels:
             return Rejection(reasons.TOO_MANY_PIXELS.text, width, height)
-        if min(width, height) < min_side_px:
+        if min(width * (box.x1 - box.x0), height * (box.y1 - box.y0)) < min_side_px:
             return Rejection(reasons.TOO_SMALL.text, width, height)
         try:
-            small = _load_small(image, preprocessing)
+            small = _load_small(image, preprocessing, _find_in_stored(box, turn))
         except MemoryError:
             return Rejection(reasons.BEYOND_LIMITS.text, width, height)
         except Exception:
@@ -146,12 +160,18 @@ def _measure_contrast(image: Image.Image) -> int:
     return int(np.ptp(np.asarray(areas), axis=(0, 1)).max())
 
 
-def _load_small(image: Image.Image, preprocessing: "Preprocessing") -> Image.Image:
-    """Decode `image` at the least scale that will do, and resize it."""
-    needed_px = round(preprocessing.size_px / preprocessing.crop_fraction * REDUCED_MARGIN)
-    image.draft(None, (needed_px, needed_px))
+def _find_in_stored(box: Box, turn: Image.Transpose | None) -> Box:
+    """The box of the stored picture that becomes `box` when `turn` makes the picture upright."""
+    (a, b), (c, d) = _STORED_PLACES[turn](box.x0, box.y0), _STORED_PLACES[turn](box.x1, box.y1)
+    return Box(min(a, c), min(b, d), max(a, c), max(b, d))
+
+
+def _load_small(image: Image.Image, preprocessing: "Preprocessing", box: Box) -> Image.Image:
+    """Decode `image` at the least scale that will do, and resize what is in the box."""
+    side_px = preprocessing.size_px / preprocessing.crop_fraction * REDUCED_MARGIN
+    image.draft(None, (round(side_px / (box.x1 - box.x0)), round(side_px / (box.y1 - box.y0))))
     image.load()
-    return _resize(to_rgb(image), preprocessing)
+    return _resize(to_rgb(image), preprocessing, box)
 
 
 def _scale_deep_grey(image: Image.Image) -> Image.Image:
@@ -165,11 +185,12 @@ def _scale_deep_grey(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _resize(image: Image.Image, preprocessing: "Preprocessing") -> Image.Image:
+def _resize(image: Image.Image, preprocessing: "Preprocessing", box: Box) -> Image.Image:
     width, height = image.size
-    box = (0.0, 0.0, float(width), float(height))
+    left, top, right, bottom = box.x0 * width, box.y0 * height, box.x1 * width, box.y1 * height
     if preprocessing.resize == "crop":
-        half = min(width, height) * preprocessing.crop_fraction / 2
-        box = (width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half)
+        half = min(right - left, bottom - top) * preprocessing.crop_fraction / 2
+        x, y = (left + right) / 2, (top + bottom) / 2
+        left, top, right, bottom = x - half, y - half, x + half, y + half
     side = preprocessing.size_px
-    return image.resize((side, side), Image.Resampling[preprocessing.interpolation.upper()], box)
+    return image.resize((side, side), Image.Resampling[preprocessing.interpolation.upper()], (left, top, right, bottom))
