@@ -573,6 +573,39 @@ def test_long_cells_and_quotes_within_lines(tmp_path: Path) -> None:
     assert [r["attributes"]["note"] for r in take(write(tmp_path, "l.csv", text))[0]] == [f'{long}\n"q"', '24" wide']
 
 
+@pytest.mark.parametrize(
+    ("lines", "titles"),
+    [
+        (['1\t"Foo\t1.jpg\tA', '2\t"Bar\t2.jpg\tA'], ['"Foo', '"Bar']),
+        (['1\t"Foo\t1.jpg\tA', '2\tBar"\t2.jpg\tA'], ['"Foo', 'Bar"']),
+        (['1\tFoo\t1.jpg\t"A', "2\tBar\t2.jpg\tA"], ["Foo", "Bar"]),
+        (['1\t"Foo\t1.jpg\tA', "2\tBar\t2.jpg\tA"], ['"Foo', "Bar"]),
+        (['1\t"Foo" Bar\t1.jpg\tA', '2\t24" wide\t2.jpg\tA'], ['"Foo" Bar', '24" wide']),
+        (['1\t"Foo ""x"""\t1.jpg\tA', '"2"\t""\t2.jpg\tA'], ['Foo "x"', None]),
+        (['1\t"Foo\tB', 'C"\t1.jpg\t"A"', "2\tBar\t2.jpg\tA"], ["Foo\tB\nC", "Bar"]),
+        (['1\t"Foo', 'Bar"\t1.jpg\t"A\tB\tC"', "2\tBar\t2.jpg\tA"], ["Foo\nBar", "Bar"]),
+        (['1\t"Foo\tBar"\t"1.jpg', '"\tA', "2\tBar\t2.jpg\tA"], ["Foo\tBar", "Bar"]),
+        (['1\t"Foo\tBar"\t1.jpg\tA', "", "2\tBar\t2.jpg\tA"], ["Foo\tBar", "Bar"]),
+        (["1\tFoo\t1.jpg\tA", '2\tBar\t2.jpg\t"A', 'B"'], ["Foo", "Bar"]),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_quotes_in_tsv(tmp_path: Path, lines: list[str], titles: list[str | None], end: str) -> None:
+    """They quote a whole cell or are plain text: no row is taken for a part of another."""
+    text = end.join(["id\ttitle\timage_link\tproduct_type", *lines])
+    rows, _ = take(write(tmp_path, "g.tsv", text))
+    assert [(r["product_id"], r["uri"].rpartition("/")[2]) for r in rows] == [("1", "1.jpg"), ("2", "2.jpg")]
+    assert [r["title"] for r in rows] == [title and title.replace("\n", end) for title in titles]
+
+
+@pytest.mark.parametrize(
+    "lines", [['1\t"Foo\t1.jpg', '2\tBar"\t2.jpg\tA'], ['1\t"Foo\t1.jpg\tA', "2", '3\tB"\t3.jpg\tA']]
+)
+def test_quotes_in_tsv_hide_no_row_that_is_cut_off(tmp_path: Path, lines: list[str]) -> None:
+    text = "\n".join(["id\ttitle\timage_link\tproduct_type", *lines])
+    assert "the header has 4" in refusal(write(tmp_path, "g.tsv", text))
+
+
 # Layouts
 
 

@@ -4,11 +4,12 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TextIO
 
 from lookalike.errors import ManifestInvalid
 from lookalike.feeds.records import Export, Record, Value
+from lookalike.feeds.tab_separated import TabSeparated
 from lookalike.feeds.text import Encoding, is_escaped, open_text
 
 _SEPARATORS = (",", ";", "\t", "|")
@@ -38,7 +39,7 @@ def read_delimited(source: str, encoding: Encoding) -> Export:
 
     def read() -> Iterator[Record]:
         with open_text(source, encoding) as text:
-            rows = itertools.islice(_read_rows(text, separator, has_line, source), 1, None)
+            rows = itertools.islice(_read_rows(text, separator, has_line, source, len(names)), 1, None)
             for number, cells in rows:
                 place = f"{source}: row {number}"
                 if len(cells) != len(names):
@@ -67,13 +68,20 @@ def _detect_separator(source: str, encoding: Encoding) -> tuple[str, bool]:
 
 def _count_columns(head: str, separator: str) -> int:
     try:
-        rows = csv.reader(io.StringIO(head, newline=""), delimiter=separator)
+        rows = _split(io.StringIO(head, newline=""), separator)
         return len(next((row for row in rows if any(row)), []))
     except csv.Error:
         return 0
 
 
-def _read_rows(text: TextIO, separator: str, has_line: bool, source: str) -> Iterator[tuple[int, list[str]]]:
+def _split(lines: Iterator[str], separator: str, width: int | None = None) -> Iterable[list[str]]:
+    """`width`: how many columns the header has, where that is known."""
+    return TabSeparated(lines, width) if separator == "\t" else csv.reader(lines, delimiter=separator)
+
+
+def _read_rows(
+    text: TextIO, separator: str, has_line: bool, source: str, width: int | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """Rows that are not blank, each with its number as a spreadsheet shows it: the header's is 1."""
     if has_line:
         text.readline()
@@ -86,8 +94,8 @@ def _read_rows(text: TextIO, separator: str, has_line: bool, source: str) -> Ite
 
     number, is_head = 0, True
     try:
-        for number, row in enumerate(csv.reader(read_lines(), delimiter=separator), 1):
-            if is_at_end:  # csv asks for a line after the last one only within quotes
+        for number, row in enumerate(_split(read_lines(), separator, width), 1):
+            if is_at_end and separator != "\t":  # csv asks for a line after the last one only within quotes
                 raise ManifestInvalid(f"{source}: row {number}: a quote is never closed; close it, or double it")
             is_head = is_head and (not any(row) or row[0].startswith(_COMMENT))
             if any(row) and not is_head:
