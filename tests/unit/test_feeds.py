@@ -16,7 +16,7 @@ import pytest
 
 from lookalike.errors import ManifestInvalid
 from lookalike.feeds.addresses import ImageFolder
-from lookalike.feeds.categories import choose, split_by_root, to_path
+from lookalike.feeds.categories import ARROW, SLASH, choose, split_paths, to_path
 from lookalike.feeds.make_manifest import Options, Outcome, make_from_export, make_from_folder
 
 Rows = list[dict[str, Any]]
@@ -294,13 +294,43 @@ def test_choice_of_categories(paths: list[str], deepest: list[str], every: list[
     [
         ("Default Category,Default Category/Women", ["Default Category", "Default Category/Women"]),
         ("Default Category/A|Default Category/B, C", ["Default Category/A", "Default Category/B, C"]),
+        ("Default Category/A,Brands/B", ["Default Category/A", "Brands/B"]),
+        ("A > B; C > D | E > F, G > H", ["A > B", "C > D", "E > F", "G > H"]),
+        ("A > B, C, D > E", ["A > B, C", "D > E"]),
+        ("Baby & Toddler, Toys > A, Books > B", ["Baby & Toddler, Toys > A", "Books > B"]),
+        ("H > Pins, Claws & Clips > Combs, Home > A", ["H > Pins, Claws & Clips > Combs", "Home > A"]),
         ("Shirts, Blouses/Silk", ["Shirts, Blouses/Silk"]),
         ("Home > A (x), Home > A (x)", ["Home > A (x)", "Home > A (x)"]),
         ("", [""]),
     ],
 )
-def test_categories_part_where_the_root_comes_again(cell: str, parts: list[str]) -> None:
-    assert split_by_root(cell) == parts
+def test_a_cell_of_several_categories(cell: str, parts: list[str]) -> None:
+    assert split_paths(cell, ARROW if ">" in cell else SLASH) == parts
+
+
+SEVERAL = "are in several categories, of which the deepest of the first was taken"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "first", "every", "told"),
+    [
+        ("m.csv", 'sku,base_image,categories\n1,a.jpg,"Default Category/A,Brands/B"\n', "A", "Brands/B", SEVERAL),
+        ("m.csv", "sku,base_image,categories\n1,a.jpg,Default Category/A &amp; C/B\n", "A & C/B", "A & C/B", ""),
+        ("g.tsv", "id\timage_link\tproduct_type\n1\ta.jpg\tHome > A, Garden > B\n", "Home/A", "Garden/B", SEVERAL),
+        ("g.tsv", "id\timage_link\tproduct_type\n1\ta.jpg\tHome > A, B & C > D", "Home/A, B & C/D", None, "a comma"),
+        ("l.csv", f'{LIST}a.jpg,1,"Women > Tops, Sale > New"\n', "Women/Tops", "Sale/New", SEVERAL),
+        ("l.csv", f'{LIST}a.jpg,1,"Tops, wide"\n', "Tops, wide", "Tops, wide", ""),
+        ("l.jsonl", '{"product_id": "1", "image": "a.jpg", "category": ["A", "B"]}', "A", "B", SEVERAL),
+    ],
+)
+def test_categories_of_different_roots(
+    tmp_path: Path, name: str, text: str, first: str, every: str | None, told: str
+) -> None:
+    source = write(tmp_path, name, text.replace("a.jpg", "https://c/a.jpg"))
+    rows, outcome = take(source)
+    assert [r["category"] for r in rows] == [first]
+    assert told in "".join(outcome.notes[1:]) and bool(told) == bool(outcome.notes[1:])
+    assert [r["category"] for r in take(source, every_category=True)[0]] == list(dict.fromkeys([first, every or first]))
 
 
 def test_paths_of_categories() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lookalike.feeds.categories import split_by_root, to_path, unescape
+from lookalike.feeds.categories import split_paths, to_path, unescape
 from lookalike.feeds.layout import Item, Layout, Reading
 from lookalike.feeds.records import Record
 from lookalike.feeds.values import parse_availability
@@ -40,7 +40,7 @@ def _read_categories(reading: Reading, record: Record) -> list[str]:
     """The shop's own categories, else Google's, unless that is only a number."""
     own = reading.columns.texts(record, "category")
     if own:
-        return [to_path(part) for cell in own for part in split_by_root(unescape(cell))]
+        return [to_path(part) for cell in own for part in split_paths(unescape(cell))]
     taxonomy = reading.columns.text(record, "taxonomy")
     return [] if taxonomy.isdecimal() else [to_path(unescape(taxonomy))]
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from lookalike.feeds.categories import split_by_root, to_path, unescape
+from lookalike.feeds.categories import SLASH, split_paths, to_path, unescape
 from lookalike.feeds.layout import Item, Layout, Reading
 from lookalike.feeds.records import Record
 from lookalike.feeds.values import parse_boolean
@@ -97,7 +97,7 @@ def _read_images(reading: Reading, record: Record) -> list[str]:
 
 def _read_categories(reading: Reading, record: Record) -> list[str]:
     cells = reading.columns.texts(record, "category")
-    return [to_path(unescape(part).removeprefix(_ROOT)) for cell in cells for part in split_by_root(cell)]
+    return [to_path(part.removeprefix(_ROOT)) for cell in cells for part in split_paths(unescape(cell), SLASH)]
 
 
 def _read_attributes(cell: str) -> dict[str, str]:

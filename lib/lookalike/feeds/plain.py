@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from lookalike.errors import ManifestInvalid
-from lookalike.feeds.categories import to_path
+from lookalike.feeds.categories import split_paths, to_path
 from lookalike.feeds.layout import FIELDS, Item, Layout, Reading
 from lookalike.feeds.records import Record, Value
 from lookalike.feeds.values import parse_availability
@@ -20,16 +20,20 @@ def _read_items(reading: Reading) -> Iterator[Item]:
     extra = [name for name in reading.export.columns if name not in used]
     for record in reading.export.read():
         place = f"{reading.export.source}: {record.place}"
-        category = columns.text(record, "category")
         yield Item(
             record,
             columns.text(record, "product_id"),
             reading.split_images(record, "uri") or reading.split_images(record, "image"),
-            [to_path(category) if " > " in category else category] if category else [],
+            [path for cell in columns.texts(record, "category") for path in _read_paths(cell)],
             columns.text(record, "title"),
             _read_availability(columns.text(record, "available"), place),
             _read_attributes(record, extra, place),
         )
+
+
+def _read_paths(cell: str) -> list[str]:
+    """A category without arrows is taken as it stands."""
+    return [to_path(part) for part in split_paths(cell)] if " > " in cell else [cell]
 
 
 def _read_availability(text: str, place: str) -> bool | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from lookalike.errors import ManifestInvalid
 from lookalike.feeds.addresses import take_file_name, to_image_id
-from lookalike.feeds.categories import choose
+from lookalike.feeds.categories import choose, has_list
 from lookalike.feeds.layout import Item, Layout, Reading
 from lookalike.feeds.records import Record
 from lookalike.feeds.values import is_no_date, parse_boolean, parse_time
@@ -18,6 +18,7 @@ _NO_IMAGE_OF_ITS_OWN = "have no image of their own, as other rows of their produ
 _NO_PRODUCT = "have no product_id and will be rejected"
 _NO_CATEGORY = "have no category and will be rejected"
 _SEVERAL = "are in several categories, of which the deepest of the first was taken; --all-categories takes all"
+_LIST = "have a comma in a category, which was taken as a part of its name; write | if it parts two"
 _NO_DATE = "have a date before 1970 or after 2200, which counts as unknown"
 
 
@@ -103,6 +104,8 @@ def _choose_categories(reading: Reading, item: Item, every: bool) -> list[str] |
         return [None]
     if not every and len(item.categories) > 1 and len(choose(item.categories, every=True)) > 1:
         reading.tally.add(_SEVERAL, item.record, item.product_id)
+    if doubtful := next(filter(has_list, categories), None):
+        reading.tally.add(_LIST, item.record, doubtful)
     return categories
 
 
