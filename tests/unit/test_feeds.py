@@ -542,6 +542,15 @@ def test_archives_that_are_not_read(tmp_path: Path) -> None:
     assert "is an Excel workbook" in refusal(pack_zip(tmp_path, {"[Content_Types].xml": b"", "xl/a.xml": b""}))
 
 
+def test_a_compression_that_is_not_read(tmp_path: Path) -> None:
+    source = pack_zip(tmp_path, {"a.csv": (LIST + ROWS).encode()})
+    local, central = b"PK\3\4\x14\0\0\0", b"PK\1\2\x14\3\x14\0\0\0"
+    content = source.read_bytes()
+    assert local + b"\x08" in content and central + b"\x08" in content
+    source.write_bytes(content.replace(local + b"\x08", local + b"\x09").replace(central + b"\x08", central + b"\x09"))
+    assert "is packed in a way that is not read" in refusal(source)
+
+
 def test_json_lines(tmp_path: Path) -> None:
     """Numbers stay as they are written; a list holds several images; a key may come late."""
     records = [

@@ -41,6 +41,8 @@ def open_bytes(source: str) -> Iterator[BinaryIO]:
     try:
         with fs.open(path, "rb") as raw, _unpack(raw, source) as content:
             yield content
+    except NotImplementedError as error:  # zipfile's, for Deflate64 among others
+        raise ManifestInvalid(f"{source}: is packed in a way that is not read ({error}); unpack it first") from error
     except _DAMAGED as error:
         raise ManifestInvalid(f"{source}: cut off or damaged ({error}); export or download it again") from error
 
