@@ -428,6 +428,9 @@ def folder(tmp_path: Path) -> ImageFolder:
         ("no_selection,a.jpg", ["a.jpg"]),
         (" N/A ", []),
         ("null", []),
+        ("/no_selection,/w/b/x.jpg", ["/w/b/x.jpg"]),
+        ("no-image | noimage | not_selected | Not available | #REF! | \u2013 | \u2014 | ---", []),
+        ("no-image.jpg", ["no-image.jpg"]),
         ("a\r\nb", ["a", "b"]),
     ],
 )

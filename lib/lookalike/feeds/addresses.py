@@ -11,10 +11,12 @@ from lookalike import files
 from lookalike.uris import clean_uri
 
 SUFFIXES = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
+# In small letters, without blanks, dashes and _, and without the / with which Magento's paths begin.
 _NO_IMAGE = frozenset(
-    {"no_selection", "no selection", "no image", "no_image", "none", "null", "(null)", "nil", "nan", "n/a", "#n/a"}
-    | {"na", "-", "--", "undefined", "false", "0", ""}
+    {"noselection", "notselected", "noimage", "noimageavailable", "notavailable", "none", "null", "(null)", "nil"}
+    | {"nan", "n/a", "na", "#n/a", "#ref!", "#value!", "#name?", "undefined", "false", "0", ""}
 )
+_BETWEEN_WORDS = re.compile("[\\s_\u2010-\u2015\u2212-]+")
 _LONGEST_NO_IMAGE = 20  # with blanks around it
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]+:/"  # a single letter is a drive of Windows
 _HAS_SCHEME = re.compile(_SCHEME)
@@ -115,7 +117,9 @@ class ImageFolder:
 
 def is_no_image(text: str) -> bool:
     """Whether a cell, or a part of it, says that there is no image."""
-    return not text or (len(text) <= _LONGEST_NO_IMAGE and text.strip().lower() in _NO_IMAGE)
+    return not text or (
+        len(text) <= _LONGEST_NO_IMAGE and _BETWEEN_WORDS.sub("", text.lower()).removeprefix("/") in _NO_IMAGE
+    )
 
 
 def _begins_address(text: str) -> bool:
