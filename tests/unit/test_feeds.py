@@ -594,6 +594,19 @@ def test_dates_that_mean_none(tmp_path: Path) -> None:
     assert outcome.notes[1].startswith("4 rows have a date before 1970 or after 2200, which counts as unknown")
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_cells_that_excel_keeps_as_text(tmp_path: Path, separator: str) -> None:
+    """And ids that it did not keep: they are told, as several long numbers may have become one."""
+    text = 'image,product_id,="category"\n="https://c/1.jpg",="00123",c\n="https://c/2.jpg","=""4 """"x""""""",c\n'
+    rows, outcome = take(write(tmp_path, "l.csv", f"{text}https://c/3.jpg,1.23457E+12,c\n".replace(",", separator)))
+    products = ["00123", '4 "x"', "1.23457E+12"]
+    assert [(r["product_id"], r["uri"]) for r in rows] == [(p, f"https://c/{n}.jpg") for n, p in enumerate(products, 1)]
+    assert [note.partition(";")[0] for note in outcome.notes[1:]] == [
+        "1 rows have an id that a spreadsheet made of a longer number"
+    ]
+    assert outcome.notes[1].endswith("such as 1.23457E+12 (row 4)")
+
+
 def test_thousands_of_columns_and_odd_headers(tmp_path: Path) -> None:
     """Columns without a name, and cells beyond the last one, are left out if they are blank."""
     extra = ",".join(f"attribute {i}" for i in range(5_000))

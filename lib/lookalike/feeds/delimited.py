@@ -16,6 +16,7 @@ _SEPARATORS = (",", ";", "\t", "|")
 _HEAD_CHARS = 2**22  # enough for a header of a hundred thousand columns
 _COMMENT = "# "  # begins lines of explanation above the header, as in Meta's template
 _LONGEST_CELL = 2**24
+_TEXT_OF_EXCEL = re.compile(r'="(.*)"', re.DOTALL)  # keeps the zeros of ="00123"
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)\1*"?\s*', re.IGNORECASE)
 
 
@@ -99,9 +100,14 @@ def _read_rows(
                 raise ManifestInvalid(f"{source}: row {number}: a quote is never closed; close it, or double it")
             is_head = is_head and (not any(row) or row[0].startswith(_COMMENT))
             if any(row) and not is_head:
-                yield number, row
+                yield number, [_unwrap(cell) if cell.startswith('="') else cell for cell in row]
     except csv.Error as error:
         raise ManifestInvalid(f"{source}: row {number + 1}: {error}; see whether a quote is not closed") from error
+
+
+def _unwrap(cell: str) -> str:
+    text = _TEXT_OF_EXCEL.fullmatch(cell)
+    return text[1].replace('""', '"') if text else cell
 
 
 def _fit(row: list[str], width: int, place: str) -> list[str]:

@@ -1,6 +1,7 @@
 """From what a layout reads to rows of the manifest."""
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,10 @@ from lookalike.feeds.values import is_no_date, parse_boolean, parse_time
 _NO_IMAGE = "have no image and were left out"
 _NO_IMAGE_OF_ITS_OWN = "have no image of their own, as other rows of their product do"
 _NO_PRODUCT = "have no product_id and will be rejected"
+_SHORTENED = (
+    "have an id that a spreadsheet made of a longer number; give the column the format Text, and export it again"
+)
+_SHORTENED_ID = re.compile(r"\d(?:[.,]\d+)?E\+\d+")
 _NO_CATEGORY = "have no category and will be rejected"
 _SEVERAL = "are in several categories, of which the deepest of the first was taken; --all-categories takes all"
 _LIST = "have a comma in a category, which was taken as a part of its name; write | if it parts two"
@@ -77,6 +82,8 @@ def _to_rows(reading: Reading, layout: Layout, item: Item, every_category: bool)
         return
     if not item.product_id:
         reading.tally.add(_NO_PRODUCT, item.record, item.title)
+    for key in filter(_SHORTENED_ID.fullmatch, (item.product_id, stated.image_id or "")):
+        reading.tally.add(_SHORTENED, item.record, key)
     categories = _choose_categories(reading, item, every_category)
     is_dated = reading.columns.has("updated_at")
     for number, address in enumerate(item.images or [None]):
