@@ -692,6 +692,21 @@ def test_repeated_columns_of_images_are_several_images(tmp_path: Path) -> None:
     assert names(take(write(tmp_path, "g.csv", text))[0]) == ["1.jpg", "2.jpg", "3.jpg"]
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ("image_link", "additional_image_link[0]", "additional_image_link[1]"),
+        ("image_link", "Additional_Image_Link", "additional_image_link[0]"),
+        ("image[0].url", "image[1].url", "image[2].url"),
+    ],
+)
+def test_numbered_columns_of_images_are_several_images(tmp_path: Path, columns: tuple[str, ...]) -> None:
+    text = (
+        f"id,{','.join(columns)},image[0].tag[0],product_type\n1,https://c/1.jpg,https://c/2.jpg,https://c/3.jpg,x,A\n"
+    )
+    assert names(take(write(tmp_path, "g.csv", text))[0]) == ["1.jpg", "2.jpg", "3.jpg"]
+
+
 def test_columns_of_a_list_are_not_taken_for_a_layout(tmp_path: Path) -> None:
     text = "image,product_id,category,id,image_link\na.jpg,p,c,1,https://c/x.jpg\n"
     assert take(write(tmp_path, "l.csv", text))[1].notes[0].endswith("plain layout")

@@ -47,12 +47,16 @@ def _read_categories(reading: Reading, record: Record) -> list[str]:
 
 GOOGLE = Layout(
     name="google",
-    known_by=(frozenset({"id", "image_link"}), frozenset({"item_group_id", "image_link"})),
+    known_by=(
+        frozenset({"id", "image_link"}),
+        frozenset({"item_group_id", "image_link"}),
+        frozenset({"id", "image[0].url"}),
+    ),
     columns={
         "id": ("id",),
         "product_id": ("item_group_id", "id"),
-        "image": ("image_link",),
-        "more_images": ("additional_image_link", "additional_image_links"),
+        "image": ("image_link", "image[].url"),
+        "more_images": ("additional_image_link", "additional_image_links", "additional_image_link[]"),
         "category": ("product_type",),
         "taxonomy": ("google_product_category",),
         "title": ("title",),

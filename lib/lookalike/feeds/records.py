@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple, TypeAlias
 
+_NUMBER = re.compile(r"\[\d+\]")
+
 Value: TypeAlias = str | list[str] | dict[str, str]
 
 
@@ -39,17 +41,23 @@ def fold(name: str) -> str:
 class Columns:
     """The values of a record by field, whatever the export calls its columns.
 
-    `candidates`: for each field the columns that may hold it, the preferred one first. `chosen`: what the user said.
+    `candidates`: for each field the columns that may hold it, the preferred one first; `link[]` stands for all of
+    `link[0]`, `link[1]`. `chosen`: what the user said.
     """
 
     def __init__(
         self, names: tuple[str, ...], candidates: Mapping[str, tuple[str, ...]], chosen: Mapping[str, str]
     ) -> None:
-        by_folded = {fold(name): name for name in reversed(names)}
-        by_folded |= {name: name for name in names}
+        by_folded: dict[str, tuple[str, ...]] = {fold(name): (name,) for name in reversed(names)}
+        for name in filter(_NUMBER.search, names):
+            key = _NUMBER.sub("[]", fold(name))
+            by_folded[key] = (*by_folded.get(key, ()), name)
+        by_folded |= {name: (name,) for name in names}
         wanted = {**candidates, **{field: (name,) for field, name in chosen.items()}}
         self._names = {
-            field: tuple(by_folded[key] for key in (_match(column, by_folded) for column in columns) if key is not None)
+            field: tuple(
+                name for column in columns for name in by_folded.get(column) or by_folded.get(fold(column), ())
+            )
             for field, columns in wanted.items()
         }
 
@@ -80,7 +88,3 @@ class Columns:
             elif isinstance(value, str):
                 trimmed.append(value.strip())
         return [text for text in trimmed if text]
-
-
-def _match(name: str, by_folded: Mapping[str, str]) -> str | None:
-    return next((key for key in (name, fold(name)) if key in by_folded), None)
