@@ -428,6 +428,15 @@ def folder(tmp_path: Path) -> ImageFolder:
         ("no_selection,a.jpg", ["a.jpg"]),
         (" N/A ", []),
         ("null", []),
+        (r'["https:\/\/c/a.jpg","https://c/b.jpg",""]', ["https://c/a.jpg", "https://c/b.jpg"]),
+        ("[]", []),
+        ("[1] a.jpg", ["[1] a.jpg"]),
+        ("a.jpg ! title : x, y ! caption : , https://c/b.jpg", ["a.jpg", "https://c/b.jpg"]),
+        ("<IMG SRC='/sub/a b.jpg' >", ["/sub/a b.jpg"]),
+        ("a <b.jpg", ["a <b.jpg"]),
+        ("a !b: c.jpg", ["a !b: c.jpg"]),
+        ("a.jpg ! alt : x, y ! title : z | b.jpg ! alt : ", ["a.jpg", "b.jpg"]),
+        ('<p><img alt="x" src="https://c/a.jpg?a=1&amp;b=2"/></p>', ["https://c/a.jpg?a=1&b=2"]),
         ("/no_selection,/w/b/x.jpg", ["/w/b/x.jpg"]),
         ("no-image | noimage | not_selected | Not available | #REF! | \u2013 | \u2014 | ---", []),
         ("no-image.jpg", ["no-image.jpg"]),
@@ -454,6 +463,18 @@ def test_uris_of_paths(folder: ImageFolder, tmp_path: Path) -> None:
     assert {address: folder.to_uri(address) for address in expected} == expected
     assert ImageFolder(folder.uri, holds_all=True).to_uri("/no/where.jpg") == f"file://{tmp_path}/no/where.jpg"
     assert ImageFolder("s3://shop/media", holds_all=True).to_uri("/w/b/x.jpg") == "s3://shop/media/w/b/x.jpg"
+
+
+def test_cells_that_hold_no_address_are_told(tmp_path: Path) -> None:
+    cells = ["data:image/png;base64,iVBORw0KGgo=", "<img src=a.jpg> <img src=b.jpg>", "<b>none</b>", "https://c/1.jpg"]
+    rows, outcome = take(
+        write(tmp_path, "l.tsv", "image\tproduct_id\tcategory\n" + "".join(f"{c}\tp\tc\n" for c in cells))
+    )
+    assert names(rows) == ["1.jpg"]
+    assert [note.partition(",")[0] for note in outcome.notes[1:]] == [
+        "3 rows have HTML or data: in place of an image's address",
+        "3 rows have no image and were left out",
+    ]
 
 
 def test_image_ids_stay_when_what_is_around_them_changes(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Where an image is: what a cell of an export says, as uris."""
 
+import html
+import json
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -21,6 +23,10 @@ _LONGEST_NO_IMAGE = 20  # with blanks around it
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]+:/"  # a single letter is a drive of Windows
 _HAS_SCHEME = re.compile(_SCHEME)
 _HAS_SUFFIX = re.compile(rf"\.(?:{'|'.join(SUFFIXES)}|heic|heif|svg)", re.IGNORECASE)
+# WooCommerce's `a.jpg ! alt : x ! title : y`
+_ABOUT_IMAGE = re.compile(rf"\s+!\s*(?:alt|title|desc|caption)\s*:.*?(?=[|\r\n]|[,;]\s*{_SCHEME}|$)")
+_TAG = re.compile(r"<[a-z]+[\s/>]", re.IGNORECASE)
+_TAG_SOURCE = re.compile(r"""<img\b[^>]*?\ssrc\s*=\s*(?:(["'])(.*?)\1|([^\s>]+))""", re.IGNORECASE)
 _HOST = re.compile(r"^(?:[A-Za-z][A-Za-z0-9+.-]+:)?//[^/]*/?")
 _SEPARATOR = re.compile(
     rf"""
@@ -44,12 +50,18 @@ class ImageFolder:
     holds_all: bool
 
     def split_cell(self, cell: str) -> list[str]:
-        """The addresses and paths in a cell, without those that stand for no image.
+        """The addresses and paths in a cell, which may be a JSON list, without those that stand for no image.
 
         A separator parts the cell only between two of them. It is part of a name if the whole cell is a file's, or if
         what is before it has no suffix of an image and what follows has no scheme.
         """
-        if not _SEPARATOR.search(cell) or (not _HAS_SCHEME.match(cell) and self._find(cell)):
+        if (items := _read_json_list(cell)) is not None:
+            return [part for item in items for part in self.split_cell(item)]
+        cell = _ABOUT_IMAGE.sub("", cell)
+        if _TAG.search(cell):
+            sources = [html.unescape(source[2] or source[3] or "") for source in _TAG_SOURCE.finditer(cell)]
+            parts = sources if len(sources) == 1 else [cell]
+        elif not _SEPARATOR.search(cell) or (not _HAS_SCHEME.match(cell) and self._find(cell)):
             parts = [cell]
         else:
             parts = list(self._split(cell))
@@ -120,6 +132,22 @@ def is_no_image(text: str) -> bool:
     return not text or (
         len(text) <= _LONGEST_NO_IMAGE and _BETWEEN_WORDS.sub("", text.lower()).removeprefix("/") in _NO_IMAGE
     )
+
+
+def is_no_address(text: str) -> bool:
+    """Whether a part of a cell is HTML, or the picture itself as `data:`."""
+    return _TAG.search(text) is not None or text[:5].lower() == "data:"
+
+
+def _read_json_list(cell: str) -> list[str] | None:
+    """None for what is no list of texts."""
+    if not cell.startswith("["):
+        return None
+    try:
+        items = json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+    return items if all(isinstance(item, str) for item in items) else None
 
 
 def _begins_address(text: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lookalike.errors import ManifestInvalid
-from lookalike.feeds.addresses import take_file_name, to_image_id
+from lookalike.feeds.addresses import is_no_address, take_file_name, to_image_id
 from lookalike.feeds.categories import choose, has_list
 from lookalike.feeds.layout import Item, Layout, Reading
 from lookalike.feeds.records import Record
@@ -16,6 +16,7 @@ from lookalike.feeds.values import is_no_date, parse_boolean, parse_time
 
 _NO_IMAGE = "have no image and were left out"
 _NO_IMAGE_OF_ITS_OWN = "have no image of their own, as other rows of their product do"
+_NO_ADDRESS = "have HTML or data: in place of an image's address, which was left out; give addresses or paths"
 _NO_PRODUCT = "have no product_id and will be rejected"
 _SHORTENED = (
     "have an id that a spreadsheet made of a longer number; give the column the format Text, and export it again"
@@ -77,7 +78,10 @@ def _merge(first: Row, second: Row) -> Row:
 
 def _to_rows(reading: Reading, layout: Layout, item: Item, every_category: bool) -> Iterator[Row]:
     stated = _read_stated(reading, item)
-    if not item.images and not (stated.deleted and stated.image_id):
+    images = [image for image in item.images if not is_no_address(image)]
+    if len(images) < len(item.images):
+        reading.tally.add(_NO_ADDRESS, item.record, item.product_id)
+    if not images and not (stated.deleted and stated.image_id):
         reading.tally.add(_NO_IMAGE_OF_ITS_OWN if item.has_image_elsewhere else _NO_IMAGE, item.record, item.product_id)
         return
     if not item.product_id:
@@ -86,7 +90,7 @@ def _to_rows(reading: Reading, layout: Layout, item: Item, every_category: bool)
         reading.tally.add(_SHORTENED, item.record, key)
     categories = _choose_categories(reading, item, every_category)
     is_dated = reading.columns.has("updated_at")
-    for number, address in enumerate(item.images or [None]):
+    for number, address in enumerate(images or [None]):
         uri = reading.images.to_uri(address) if address else None
         image_id = _name_image(layout, stated.image_id, item.product_id, address, uri, number)
         updated_at = stated.updated_at if is_dated or not uri else read_modification_time(uri)
