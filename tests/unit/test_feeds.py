@@ -779,7 +779,9 @@ def test_what_of_a_folder_is_a_picture(tmp_path: Path) -> None:
         "mugs/v1.2": PNG,
         "mugs/notes.txt": b"hello",
         "mugs/empty": b"",
+        "mugs/png": PNG,
         "mugs/@eaDir/a.JPG/SYNOPHOTO_THUMB_M.jpg": JPEG,
+        "mugs/@EADIR/a.jpg": JPEG,
         "mugs/.DS_Store": JPEG,
         "mugs/._a.JPG": JPEG,
         "__MACOSX/mugs/a.jpg": JPEG,
@@ -795,10 +797,11 @@ def test_what_of_a_folder_is_a_picture(tmp_path: Path) -> None:
         ("mugs/b.jfif", "b"),
         ("mugs/c.JPE", "c"),
         ("mugs/no suffix", "no suffix"),
+        ("mugs/png", "png"),
         ("mugs/v1.2", "v1.2"),
     ]
     assert outcome.notes == (
-        "4 files that are hidden, or of a NAS or an operating system, were left out, such as __MACOSX/mugs/a.jpg",
+        "5 files that are hidden, or of a NAS or an operating system, were left out, such as __MACOSX/mugs/a.jpg",
         "1 pictures are in no folder, so have no category and will be rejected, such as loose.png",
         "2 files that are no pictures were left out, such as mugs/empty",
     )

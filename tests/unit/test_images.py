@@ -17,7 +17,7 @@ from torchvision import transforms
 from lookalike import reasons
 from lookalike.boxes import Box
 from lookalike.kernels.models.networks import Preprocessing
-from lookalike.kernels.pictures.images import DecodedPicture, Rejection, decode
+from lookalike.kernels.pictures.images import DecodedPicture, Rejection, decode, has_signature_of_picture
 
 SIDE = 32
 SQUASH = Preprocessing(SIDE, "squash", 1.0, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -308,6 +308,29 @@ def test_a_large_jpeg_decoded_at_reduced_scale_is_nearly_the_same() -> None:
 )
 def test_not_an_image(content: bytes) -> None:
     assert reason(content) == reasons.NOT_AN_IMAGE.text
+
+
+AVIF = encoded(quarters(), "AVIF")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encoded(quarters(), "BMP"),
+        encoded(quarters(), "TIFF"),
+        encoded(quarters(), "TIFF", big_tiff=True),
+        AVIF,
+        AVIF.replace(b"ftypavif\0\0\0\0avifmif1", b"ftypmif1\0\0\0\0mif1avif"),
+    ],
+)
+def test_pictures_are_known_by_how_they_begin(content: bytes) -> None:
+    assert has_signature_of_picture(content[:64])
+    assert len(set(corners(content))) == 4
+
+
+@pytest.mark.parametrize("head", [b"BMW, Audi and others", b"BM", b"\0\0\0 ftypmif1\0\0\0\0mif1heic" + bytes(40)])
+def test_what_begins_like_a_picture(head: bytes) -> None:
+    assert not has_signature_of_picture(head)
 
 
 def test_zero_bytes() -> None:

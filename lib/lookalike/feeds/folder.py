@@ -11,12 +11,12 @@ from lookalike.feeds.addresses import SUFFIXES
 from lookalike.feeds.rows import Row, read_modification_time
 from lookalike.kernels.pictures.images import has_signature_of_picture
 
-# What NAS systems, macOS and Windows put beside pictures; names that begin with a dot are hidden.
+# What NAS systems, macOS and Windows put beside pictures, in small letters; names that begin with a dot are hidden.
 _OF_SYSTEMS = frozenset(
-    {"@eaDir", "@Recycle", "@Recently-Snapshot", "#recycle", "#snapshot", "__MACOSX", "$RECYCLE.BIN"}
-    | {"System Volume Information", "lost+found", "Thumbs.db", "desktop.ini"}
+    {"@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "__macosx", "$recycle.bin"}
+    | {"system volume information", "lost+found", "thumbs.db", "desktop.ini"}
 )
-_HEAD_BYTES = 32
+_HEAD_BYTES = 64
 
 
 class Folder:
@@ -36,7 +36,7 @@ class Folder:
     def read(self) -> Iterator[Row]:
         """A row an image, by path. The product_id is the file's name without suffix, the image_id its path."""
         for path in sorted(posixpath.relpath(path, self._root) for path in self._fs.find(self._root)):
-            if any(name.startswith(".") or name in _OF_SYSTEMS for name in path.split("/")):
+            if any(name.startswith(".") or name.lower() in _OF_SYSTEMS for name in path.split("/")):
                 self._tell("files that are hidden, or of a NAS or an operating system, were left out", path)
             elif not self._is_image(path):
                 self._tell("files that are no pictures were left out", path)
@@ -70,4 +70,4 @@ class Folder:
 
 
 def _suffix(path: str) -> str:
-    return path.rpartition("/")[2].rpartition(".")[2].lower()
+    return posixpath.splitext(path)[1].removeprefix(".").lower()

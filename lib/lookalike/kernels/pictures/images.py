@@ -21,7 +21,9 @@ if TYPE_CHECKING:  # its module loads torch
 # Only what Pillow decodes itself or with a hardened library; EPS, for one, would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 _MAGIC = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|II\*\0|MM\0\*|RIFF.{4}WEBP|.{4}ftypavi[fs]", flags=re.DOTALL
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|II[*+]\0|MM\0[*+]|BM.{4}\0{4}|RIFF.{4}WEBP"
+    rb"|.{4}ftyp(?:avi[fs]|m[is]f1.{4}(?:.{4}){,11}?avif)",  # those two are HEIC's too
+    flags=re.DOTALL,
 )
 
 # A JPEG is decoded at 1/2, 1/4 or 1/8 scale where that leaves this many times the pixels the resize needs, per side.
@@ -62,7 +64,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def has_signature_of_picture(head: bytes) -> bool:
-    """Whether a file that begins with `head`, of 16 bytes or more, says that it is a picture of one of FORMATS."""
+    """Whether a file that begins with `head`, of 64 bytes or more, says that it is a picture of one of FORMATS."""
     return _MAGIC.match(head) is not None
 
 
