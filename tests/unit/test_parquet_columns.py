@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from lookalike.spark.parquet_columns import INT96, read_columns, spark_type
+from lookalike.spark.parquet_input import pin_version
 from lookalike.spark.parquet_listing import InputUnusable, is_delta_table, list_parquet_files
 
 TEXT, TIME, FLOATS = pa.string(), pa.timestamp("us", tz="UTC"), pa.list_(pa.float32())
@@ -53,8 +56,6 @@ def test_a_glob_takes_files_and_folders(tmp_path: Path) -> None:
         ("x.parquet", "y.parquet", "no such file or folder"),
         ("x.parquet", "y*.parquet", "no file is like this pattern"),
         ("t/_SUCCESS", "t", "the folder holds no file"),
-        ("t/metadata/v1.metadata.json", "t", "Iceberg"),
-        ("t/.hoodie/hoodie.properties", "t", "Hudi"),
     ],
 )
 def test_what_is_no_input_is_said(tmp_path: Path, made: str, asked: str, said: str) -> None:
@@ -63,13 +64,91 @@ def test_what_is_no_input_is_said(tmp_path: Path, made: str, asked: str, said: s
         list_parquet_files(str(tmp_path / asked))
 
 
+def table_of(kind: str, folder: Path) -> None:
+    """What tells a table's kind, and a file of its rows in a partition."""
+    mark = {
+        "Delta": "_delta_log/00000000000000000000.json",
+        "Hudi": ".hoodie/hoodie.properties",
+        "Iceberg": "metadata/v1.metadata.json",
+        "Iceberg, compressed": "metadata/v1.metadata.json.gz",
+    }[kind]
+    (folder / mark).parent.mkdir(parents=True)
+    (folder / mark).touch()
+    write(folder / "data" / "category=c" / "a.parquet")
+    write(folder / "b.parquet")
+
+
+KINDS = ("Delta", "Hudi", "Iceberg", "Iceberg, compressed")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *("lake", "lake/", "", "l*", "lake/*", "lake/*/*.parquet", "lake/t/*.parquet", "lake/t/b.parquet", "lake/t/*"),
+        *("lake/t/data", "lake/t/data/*/*.parquet", "lake/t/data/category=c", "lake/t/data/category=*", "lake/{t,u}"),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_of_a_table_are_not_taken_for_its_rows(tmp_path: Path, kind: str, asked: str) -> None:
+    table_of(kind, tmp_path / "lake" / "t")
+    mend = "give its own address" if kind == "Delta" else "export it as Parquet or as a Delta table"
+    said = rf"^(file://)?{tmp_path}/lake/t: is an? {kind.split(',')[0]} table, whose .*; {mend}$"
+    for prefix in ("", "file://"):
+        with pytest.raises(InputUnusable, match=said):
+            list_parquet_files(f"{prefix}{tmp_path}/{asked}")
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_a_table_that_is_no_delta_table_is_refused_by_its_own_address(tmp_path: Path, kind: str) -> None:
+    table_of(kind, tmp_path / "t")
+    with pytest.raises(InputUnusable, match=f"^{tmp_path}/t: is an? {kind.split(',')[0]} table"):
+        list_parquet_files(f"{tmp_path}/t")
+
+
+def test_what_lies_beside_tables_is_read(tmp_path: Path) -> None:
+    for kind in KINDS:
+        table_of(kind, tmp_path / "lake" / kind)
+    write(tmp_path / "lake" / "plain" / "metadata" / "a.parquet")
+    for asked in ("lake/plain", "lake/pl*", "lake/plain/*/*.parquet", "lake/plain/metadata/a.parquet"):
+        assert names(f"{tmp_path}/{asked}", tmp_path) == ["lake/plain/metadata/a.parquet"]
+
+
+def test_a_table_in_a_store_is_named_by_its_uri() -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/lake/t/_delta_log/00000000000000000000.json": b"", "/lake/t/a=1/b=2/x.parquet": b""})
+    for asked in ("lake", "lake/t/a=1", "lake/t/a=1/b=*", "lake/t/a=1/b=2/x.parquet"):
+        with pytest.raises(InputUnusable, match=r"^memory://lake/t: is a Delta table"):
+            list_parquet_files(f"memory://{asked}")
+
+
+def test_folders_above_that_nobody_may_look_into_are_no_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "own" / "a.parquet")
+    isdir = LocalFileSystem.isdir
+
+    def is_allowed(self: LocalFileSystem, path: str) -> bool:
+        if not path.startswith(f"{tmp_path}/own"):
+            raise PermissionError(path)
+        return bool(isdir(self, path))
+
+    monkeypatch.setattr(LocalFileSystem, "isdir", is_allowed)
+    assert list_parquet_files(f"{tmp_path}/own") == [path]
+
+
 def test_a_delta_table_is_known_by_its_log(tmp_path: Path) -> None:
     write(tmp_path / "t" / "a.parquet")
     assert not is_delta_table(str(tmp_path / "t"))
     (tmp_path / "t" / "_delta_log").mkdir()
     assert is_delta_table(str(tmp_path / "t"))
-    with pytest.raises(InputUnusable, match="t: is a Delta table; give its own address"):
-        list_parquet_files(f"{tmp_path}/*")
+
+
+def test_a_delta_table_without_a_commit_is_refused(tmp_path: Path) -> None:
+    """Writers make the log, then the files, then the commit: without it, its files may be those of a failed write."""
+    table = str(tmp_path / "t")
+    write(tmp_path / "t" / "a.parquet")
+    (tmp_path / "t" / "_delta_log").mkdir()
+    assert pin_version(table) == table
+    with pytest.raises(InputUnusable, match=r"t: its _delta_log holds no commit, .* write the Delta table again"):
+        list_parquet_files(table)
 
 
 def test_columns_without_values_have_no_type(tmp_path: Path) -> None:

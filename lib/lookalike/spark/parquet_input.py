@@ -46,17 +46,18 @@ class ParquetInput:
 
 
 def pin_version(uri: str) -> str:
-    """`uri`; of a Delta table with its latest version, as in `path@v3`."""
-    return f"{uri}@v{max(delta_log.list_commits(uri))}" if is_delta_table(uri) else uri
+    """`uri`; of a Delta table with its latest version, as in `path@v3`, if one was ever committed."""
+    commits = delta_log.list_commits(uri) if is_delta_table(uri) else []
+    return f"{uri}@v{max(commits)}" if commits else uri
 
 
 def read_input(spark: SparkSession, uri: str, contract: ParquetInput) -> DataFrame:
     """All columns of `contract`, absent ones null, uris clean. Raises its error naming all problems of the schema."""
     try:
-        if is_delta_table(_AT_VERSION.sub("", uri)):
-            rows = _read_delta(spark, uri if _AT_VERSION.search(uri) else pin_version(uri), contract)
-        else:
-            rows = _read_files(spark, uri, contract)
+        pinned = uri if _AT_VERSION.search(uri) else pin_version(uri)
+        table = _AT_VERSION.sub("", pinned)
+        is_pinned_table = table != pinned and is_delta_table(table)
+        rows = _read_delta(spark, pinned, contract) if is_pinned_table else _read_files(spark, uri, contract)
     except InputUnusable as error:
         raise contract.invalid(str(error)) from None
     except OSError as error:

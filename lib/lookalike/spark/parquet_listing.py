@@ -5,12 +5,22 @@ By the rules of Spark and Hadoop, but for a file that is named itself: that one 
 
 import posixpath
 import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from lookalike import files
 
+_CHECK_THREADS = 16
 _GLOB = re.compile(r"[*?\[{]")
 _BRACES = re.compile(r"\{([^{}]*)\}")
+_ICEBERG_METADATA = re.compile(r"\.metadata\.json(?:\.gz)?$")
+_TABLE_FILES = {
+    "Delta": re.compile(r"/_delta_log/"),
+    "Hudi": re.compile(r"/\.hoodie/"),
+    "Iceberg": re.compile(rf"/metadata/[^/]*{_ICEBERG_METADATA.pattern}"),
+}
+"""By the kind of a table, which files below its folder tell it."""
 
 
 class InputUnusable(Exception):
@@ -18,12 +28,19 @@ class InputUnusable(Exception):
 
 
 def list_parquet_files(uri: str) -> list[str]:
-    """Uris of the files, sorted. Raises InputUnusable where there are none."""
+    """Uris of the files, sorted. Raises InputUnusable where there are none, and where a table's folder holds any."""
     fs, path = files.filesystem(uri)
     if fs.isfile(path):
+        _refuse_tables_above(fs, [posixpath.dirname(path)], _prefix(uri, path))
         return [uri]
     if fs.isdir(path):
-        _refuse_other_tables(fs, path)
+        if is_delta_table(uri):
+            _refuse(
+                uri,
+                "its _delta_log holds no commit, so nobody knows which of its files are rows; write the Delta table "
+                "again, or remove _delta_log if all files are",
+            )
+        _refuse_tables_above(fs, [path], _prefix(uri, path))
         return _of_folder(fs, path, uri) or _refuse(uri, "the folder holds no file; give one with Parquet files")
     if not _GLOB.search(uri):
         _refuse(uri, "no such file or folder; give a Parquet file, a folder or a glob")
@@ -39,18 +56,52 @@ def _refuse(uri: str, message: str) -> Any:
     raise InputUnusable(f"{uri}: {message}")
 
 
-def _refuse_other_tables(fs: Any, folder: str) -> None:
-    if fs.isdir(posixpath.join(folder, ".hoodie")):
-        _refuse(folder, "is a Hudi table, whose files are not all its rows; export it as Parquet or as a Delta table")
+def _prefix(uri: str, path: str) -> str:
+    """What stands before `path` in `uri`, such as `s3://`; nothing before a relative path."""
+    uri = uri.rstrip("/")
+    return uri.removesuffix(path) if uri.endswith(path) else ""
+
+
+def _refuse_tables_above(fs: Any, folders: Iterable[str], prefix: str) -> None:
+    """Raises InputUnusable where one of the folders, or one above it, is a table's."""
+    above = sorted({parent for folder in folders for parent in _with_parents(folder)})
+    with ThreadPoolExecutor(_CHECK_THREADS) as pool:
+        for folder, kind in zip(above, pool.map(lambda one: _kind_of_table(fs, one), above), strict=True):
+            if kind:
+                _refuse_table(kind, prefix + folder)
+
+
+def _with_parents(folder: str) -> Iterable[str]:
+    while folder.strip("/"):
+        yield folder
+        folder = posixpath.dirname(folder)
+
+
+def _kind_of_table(fs: Any, folder: str) -> str | None:
     metadata = posixpath.join(folder, "metadata")
-    if fs.isdir(metadata) and any(name.endswith(".metadata.json") for name in fs.ls(metadata, detail=False)):
-        _refuse(
-            folder, "is an Iceberg table, whose files are not all its rows; export it as Parquet or as a Delta table"
-        )
+    try:
+        if fs.isdir(posixpath.join(folder, "_delta_log")):
+            return "Delta"
+        if fs.isdir(posixpath.join(folder, ".hoodie")):
+            return "Hudi"
+        if fs.isdir(metadata) and any(_ICEBERG_METADATA.search(name) for name in fs.ls(metadata, detail=False)):
+            return "Iceberg"
+    except PermissionError:  # of a store that lets its user see only what is below
+        pass
+    return None
+
+
+def _refuse_table(kind: str, table: str) -> None:
+    mend = "give its own address" if kind == "Delta" else "export it as Parquet or as a Delta table"
+    _refuse(table, f"is {'an' if kind == 'Iceberg' else 'a'} {kind} table, whose files are not all its rows; {mend}")
 
 
 def _of_folder(fs: Any, folder: str, uri: str) -> list[str]:
     names = sorted(posixpath.relpath(path, folder) for path in fs.find(folder))
+    for name in names:
+        for kind, pattern in _TABLE_FILES.items():
+            if match := pattern.search(f"/{name}"):
+                _refuse_table(kind, posixpath.join(uri, name[: max(0, match.start() - 1)]).rstrip("/"))
     return [posixpath.join(uri, name) for name in names if not _is_ignored(name)]
 
 
@@ -67,12 +118,12 @@ def _of_glob(uri: str) -> list[str]:
     for pattern in _expand_braces(uri):
         fixed = pattern[: pattern.rfind("/", 0, match.start()) + 1] if (match := _GLOB.search(pattern)) else pattern
         fs, base = files.filesystem(fixed)
-        for path in fs.glob(files.filesystem(pattern)[1]):
+        is_folder = {path: fs.isdir(path) for path in fs.glob(files.filesystem(pattern)[1])}
+        folders = {path if is_folder[path] else posixpath.dirname(path) for path in is_folder}
+        _refuse_tables_above(fs, folders, _prefix(fixed, base))
+        for path in is_folder:
             there = posixpath.join(fixed, posixpath.relpath(path, base))
-            if fs.isdir(path):
-                _refuse_other_tables(fs, path)
-                if is_delta_table(there):
-                    _refuse(there, "is a Delta table; give its own address")
+            if is_folder[path]:
                 listed.update(_of_folder(fs, path, there))
             elif not _is_ignored(posixpath.basename(path)):
                 listed.add(there)
