@@ -27,21 +27,60 @@ from lookalike.errors import ConfigInvalid
         ("hosts", "[::1]", "::1"),
         ("hosts", "[2001:db8::1]:8443", "2001:db8::1"),
         ("hosts", "http://[::1]:80/x", "::1"),
+        ("hosts", "<https://cdn.shop.example/>", "cdn.shop.example"),
+        ("hosts", r".*\.shop\.example", "*.shop.example"),
+        ("hosts", r"^cdn\.shop\.example$", "cdn.shop.example"),
+        ("hosts", ".*.shop.example", "*.shop.example"),
+        ("hosts", "http://[2001:0DB8::0:1]/x", "2001:db8::1"),
         ("schemes", "HTTPS", "https"),
+        ("schemes", "htttp", "http"),
+        ("schemes", "S3n", "s3"),
         ("schemes", "https://", "https"),
         ("schemes", " s3:", "s3"),
         ("folders", "file:///data/pictures", "/data/pictures"),
         ("folders", "FILE://localhost/data/my%20pictures", "/data/my pictures"),
         ("folders", "/data/pictures/*", "/data/pictures"),
         ("folders", " /data/pictures", "/data/pictures"),
+        ("folders", '"/data"', "/data"),
+        ("folders", "/data/pic?", "/data"),
+        ("folders", "$SHOP/pics", "/shops/one/pics"),
+        ("folders", "${SHOP}", "/shops/one"),
+        ("folders", "data\\pictures", "data/pictures"),
     ],
 )
-def test_what_can_never_match_is_refused_with_what_was_meant(key: str, entry: str, meant: str) -> None:
+def test_what_can_never_match_is_refused_with_what_was_meant(
+    key: str, entry: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP", "/shops/one")
     with pytest.raises(ConfigInvalid) as error:
         config.load(None, [f"ingest.{key}=[{json.dumps(entry)}]"])
     (line,) = str(error.value).splitlines()[1:]
     assert line.startswith("  --set: ingest.") and f"{entry!r} can never match: did you mean {meant}?" in line
     IngestSettings.model_validate({key: (meant,)})  # what is proposed can match
+
+
+@pytest.mark.parametrize(
+    "entry", ["/data/a,/data/b", "/data/a:/data/b", "/data/a; /data/b", "/data/{a,b}", "/data/{a,b}/*"]
+)
+def test_several_folders_in_one_entry_are_refused_with_each(entry: str) -> None:
+    with pytest.raises(ConfigInvalid, match=r"can never match: did you mean /data/a, /data/b\?"):
+        config.load(None, [f"ingest.folders=[{json.dumps(entry)}]"])
+
+
+@pytest.mark.parametrize(
+    "name", ["a,", "a,/data/b", "a:/data/b", "{a,b}", "pic?", "$HOME", "a\\b", "~no-such-user", "*"]
+)
+def test_a_folder_that_exists_is_taken_as_it_stands(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir(parents=True)
+    for entry in (name, f"{tmp_path}/{name}"):
+        assert IngestSettings(folders=(entry,)).folders == (f"{tmp_path}/{name}",)
+
+
+@pytest.mark.parametrize("entry", ["file://server/share", "\\\\server\\share"])
+def test_a_folder_on_another_host_is_refused(entry: str) -> None:
+    with pytest.raises(ConfigInvalid, match="can never match: hosts in addresses of files are not supported; a folder"):
+        config.load(None, [f"ingest.folders=[{json.dumps(entry)}]"])
 
 
 @pytest.mark.parametrize(
@@ -53,12 +92,18 @@ def test_what_can_never_match_is_refused_with_what_was_meant(key: str, entry: st
         ("hosts", "10.0.0.0/8"),  # a network has no pattern that means the same
         ("hosts", "https://"),
         ("hosts", "cdn[1.example"),
+        ("hosts", "1::2::3"),
+        ("hosts", "10.0.0.0-10.0.0.9"),
+        ("hosts", "cdn..example"),
+        ("hosts", ".."),
         ("schemes", "http,https"),
         ("schemes", "http*"),
         ("schemes", ""),
         ("folders", ""),  # would be the current folder
         ("folders", "s3://media-bucket/pictures"),  # no folder of this machine
         ("folders", "C:\\pictures"),
+        ("folders", "~no-such-user/pics"),
+        ("folders", "$NO_SUCH_VARIABLE/pics"),
         ("folders", "/*"),  # means any folder, which is written as no entry
     ],
 )
@@ -83,6 +128,20 @@ def test_what_can_match_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HOME", "/home/somebody")
     folders = IngestSettings(folders=("pictures", "~/pictures", "/data/pictures [2026]/")).folders
     assert folders == (f"{tmp_path}/pictures", "/home/somebody/pictures", "/data/pictures [2026]")
+
+
+@pytest.mark.parametrize(
+    ("entry", "uri"),
+    [
+        ("2001:0DB8:0:0:0:0:0:1", "http://[2001:0db8::0:1]/x"),
+        ("::ffff:10.0.0.1", "http://[::ffff:10.0.0.1]/x"),
+        ("\uff43\uff44\uff4e.example", "https://cdn.example/x"),
+        ("*.shop.example", "https://\uff43\uff44\uff4e.shop.example/x"),
+    ],
+)
+def test_a_host_is_known_in_whatever_form_it_is_written(entry: str, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "_get", lambda *_: _nothing())
+    assert fetch.read_image(uri, IngestSettings(hosts=(entry,))) == b""
 
 
 @pytest.mark.parametrize("pattern", ["münchen.example", "MÜNCHEN.*", "xn--mnchen-3ya.example"])
