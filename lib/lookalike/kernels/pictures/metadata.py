@@ -173,12 +173,39 @@ def _strip_tiff(content: bytes) -> tuple[bytes, bytes]:
     return header + body[len(header) :] + added, b""
 
 
+_GIF_EXTENSION, _GIF_FRAME, _GIF_END = b"!,;"
+_GIF_CONTROL = re.compile(rb"!\xf9[\x04-\xff]")  # of four bytes or more
+
+
+def _strip_gif(content: bytes) -> tuple[bytes, bytes]:
+    """Of what stands before the first frame, whole graphic controls stay, as they tell which colour is transparent."""
+    flags = content[10] if len(content) > 10 else 0
+    at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)  # behind the palette
+    kept = bytearray(content[:at])
+    while at < len(content) and content[at] not in (_GIF_FRAME, _GIF_END):
+        start = at
+        at += 1
+        if content[start] == _GIF_EXTENSION:
+            at = _find_end_of_blocks(content, start + 2)
+            if _GIF_CONTROL.match(content, start):
+                kept += content[start:at]
+    return bytes(kept + content[at:]), b""
+
+
+def _find_end_of_blocks(content: bytes, at: int) -> int:
+    """Each begins with its length; an empty one ends them."""
+    while at < len(content) and content[at]:
+        at += 1 + content[at]
+    return at + 1
+
+
 _STRIPPERS = tuple(
     (re.compile(magic, re.DOTALL), strip)
     for magic, strip in (
         (rb"\xff\xd8\xff", _strip_jpeg),
         (rb"\x89PNG\r\n\x1a\n", _strip_png),
         (rb"RIFF.{4}WEBP", _strip_webp),
+        (rb"GIF8[79]a", _strip_gif),
         (rb".{4}ftyp", _strip_avif),
         (rb"II[*+]\0|MM\0[*+]", _strip_tiff),
     )
