@@ -79,6 +79,30 @@ def test_embeddings_of_every_width(spark: Any, tmp_path: Path, kind: pa.DataType
     assert [row["embedding"] for row in rows(spark, tmp_path / "m.parquet")] == [[0.5, -2], None, [3, 1]]
 
 
+def test_attributes_as_structs_and_as_pairs(spark: Any, tmp_path: Path) -> None:
+    pairs = pa.list_(pa.struct({"key": pa.string(), "value": pa.string()}))
+    given = {
+        "1 dicts of pandas": pa.array([{"colour": "red", "a.b `c`": None}, {"a.b `c`": ""}, None]),
+        "2 pairs": pa.array([[("a", "1"), ("b", "2"), ("a", "3")], [(None, "1"), None], None], pairs),
+        "3 maps": pa.array([[("a", "1")], [], None], pa.map_(pa.string(), pa.string())),
+    }
+    three = {name: [f"{one[0]}{i}" for i in range(3)] for name, one in BASE.items()}
+    for name, values in given.items():
+        keys = [f"{name} {i}" for i in range(3)]
+        write(tmp_path / "m" / f"{name}.parquet", **three | {"image_id": keys, "attributes": values})
+        write_deltalake(f"{tmp_path}/{name[0]}", pa.table(three | {"attributes": values}))
+    expected = {
+        "1": [{"colour": "red"}, {"a.b `c`": ""}, None],
+        "2": [{"b": "2", "a": "3"}, {}, None],
+        "3": [{"a": "1"}, {}, None],
+    }
+    assert [row["attributes"] for row in rows(spark, tmp_path / "m")] == [
+        one for some in expected.values() for one in some
+    ]
+    for table, attributes in expected.items():
+        assert [row["attributes"] for row in rows(spark, tmp_path / table)] == attributes
+
+
 def test_folders_name_categories_as_text(spark: Any, tmp_path: Path) -> None:
     parts = ("0123", "women%2Fdresses", "100%", "a+b c", "é", "__HIVE_DEFAULT_PARTITION__")
     for place, part in enumerate(parts):

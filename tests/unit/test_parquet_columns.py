@@ -14,7 +14,8 @@ from lookalike.spark.parquet_input import pin_version
 from lookalike.spark.parquet_listing import InputUnusable, is_delta_table, list_parquet_files
 
 TEXT, TIME, FLOATS = pa.string(), pa.timestamp("us", tz="UTC"), pa.list_(pa.float32())
-WANTED = frozenset({"image_id", "uri", "title"})
+TEXTS = pa.map_(TEXT, TEXT)
+WANTED = pa.schema({"image_id": TEXT, "uri": TEXT, "title": TEXT, "attributes": TEXTS, "embedding": FLOATS})
 
 
 def write(path: Path, **columns: Any) -> str:
@@ -166,6 +167,21 @@ def test_columns_without_values_have_no_type(tmp_path: Path) -> None:
     assert columns.rows == 2
 
 
+@pytest.mark.parametrize("statistics", [True, False])
+def test_columns_without_values_have_no_type_whatever_their_type(tmp_path: Path, statistics: bool) -> None:
+    columns = {
+        "image_id": ["a"] * 3,
+        "uri": pa.nulls(3, pa.float64()),
+        "title": pa.array([None, None, 1]),
+        "embedding": pa.nulls(3, pa.list_(pa.null())),
+        "attributes": pa.nulls(3, pa.list_(pa.null())),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet", write_statistics=statistics, row_group_size=1)
+    (read,) = read_columns([str(tmp_path / "a.parquet")], WANTED, "no Parquet")
+    assert read.types == {"image_id": pa.string(), "title": pa.int64()}
+    assert read.names == set(columns)
+
+
 def test_int96_is_told_from_nanoseconds(tmp_path: Path) -> None:
     table = pa.table({"uri": pa.array([1], pa.timestamp("ns"))})
     for name, flag in (("old", True), ("new", False)):
@@ -217,8 +233,14 @@ def test_files_that_are_no_sound_parquet_are_named_together(tmp_path: Path) -> N
         (pa.list_(pa.float32(), 4), FLOATS, "array<float>"),
         (pa.list_(pa.float16()), FLOATS, "array<binary>"),
         (pa.list_(pa.int8()), FLOATS, None),
-        (pa.map_(pa.string(), pa.large_string()), pa.map_(TEXT, TEXT), "map<string,string>"),
-        (pa.map_(pa.string(), pa.int64()), pa.map_(TEXT, TEXT), None),
+        (pa.map_(pa.string(), pa.large_string()), TEXTS, "map<string,string>"),
+        (pa.map_(pa.string(), pa.int64()), TEXTS, None),
+        (pa.struct({"a b": TEXT, "c`": pa.large_string()}), TEXTS, "struct<`a b`:string,`c```:string>"),
+        (pa.struct({"a": TEXT, "b": pa.int64()}), TEXTS, None),  # in which form a number is a text is not known
+        (pa.struct({"a": TEXT, "A": TEXT}), TEXTS, None),
+        (pa.list_(pa.struct({"key": TEXT, "value": TEXT})), TEXTS, "array<struct<`key`:string,`value`:string>>"),
+        (pa.list_(pa.struct({"value": TEXT, "key": TEXT})), TEXTS, None),
+        (pa.list_(pa.struct({"key": TEXT, "value": pa.int64()})), TEXTS, None),
         (pa.uint32(), pa.int32(), "bigint"),
         (pa.uint64(), pa.int32(), "decimal(20,0)"),
         (pa.float64(), pa.int32(), None),

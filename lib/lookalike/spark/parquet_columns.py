@@ -30,10 +30,10 @@ class FileColumns:
     rows: int
 
 
-def read_columns(uris: Sequence[str], wanted: frozenset[str], not_parquet: str) -> list[FileColumns]:
-    """Of each file, by its footer. Raises InputUnusable naming the files that are no sound Parquet.
+def read_columns(uris: Sequence[str], wanted: pa.Schema, not_parquet: str) -> list[FileColumns]:
+    """Of each file, by its footer, and by its values where a type is not usable.
 
-    `not_parquet`: what to say of those.
+    Raises InputUnusable naming the files that are no sound Parquet. `not_parquet`: what to say of those.
     """
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         read = list(pool.map(lambda uri: _read(uri, wanted, not_parquet), uris))
@@ -42,7 +42,7 @@ def read_columns(uris: Sequence[str], wanted: frozenset[str], not_parquet: str) 
     return [columns for columns in read if isinstance(columns, FileColumns)]
 
 
-def _read(uri: str, wanted: frozenset[str], not_parquet: str) -> FileColumns | str:
+def _read(uri: str, wanted: pa.Schema, not_parquet: str) -> FileColumns | str:
     """The columns, or the problem."""
     fs, path = files.filesystem(uri)
     try:
@@ -57,18 +57,20 @@ def _read(uri: str, wanted: frozenset[str], not_parquet: str) -> FileColumns | s
         return f"{uri}: {not_parquet} ({str(error).splitlines()[0]})"
 
 
-def _columns(uri: str, parquet: Any, wanted: frozenset[str]) -> FileColumns:
+def _columns(uri: str, parquet: Any, wanted: pa.Schema) -> FileColumns:
     schema, metadata = parquet.schema_arrow, parquet.metadata
-    repeated = sorted({name for name in schema.names if schema.names.count(name) > 1 and name in wanted})
+    repeated = sorted({name for name in schema.names if schema.names.count(name) > 1 and name in wanted.names})
     if repeated:
         raise InputUnusable(f"has the column {repeated[0]} more than once; leave one")
     types = {}
     for field in schema:
-        if field.name in wanted:
+        if field.name in wanted.names:
             leaves = _leaves(parquet.schema, field.name)
             _check_codecs(field.name, metadata, leaves)
-            if not pa.types.is_null(field.type) and _has_values(metadata, leaves):
-                types[field.name] = INT96 if parquet.schema.column(leaves[0]).physical_type == "INT96" else field.type
+            kind = INT96 if parquet.schema.column(leaves[0]).physical_type == "INT96" else field.type
+            is_usable = spark_type(kind, wanted.field(field.name).type) is not None
+            if _may_have_values(metadata, leaves) and (is_usable or _has_values(parquet, field.name)):
+                types[field.name] = kind
     return FileColumns(uri, types, frozenset(schema.names), metadata.num_rows)
 
 
@@ -85,7 +87,7 @@ def _check_codecs(name: str, metadata: Any, leaves: Sequence[int]) -> None:
                 raise InputUnusable(f"the column {name} is compressed with {codec}; write it with zstd or snappy")
 
 
-def _has_values(metadata: Any, leaves: Sequence[int]) -> bool:
+def _may_have_values(metadata: Any, leaves: Sequence[int]) -> bool:
     """Whether the footer leaves open that there is a value other than null."""
     for group in range(metadata.num_row_groups):
         for leaf in leaves:
@@ -94,6 +96,11 @@ def _has_values(metadata: Any, leaves: Sequence[int]) -> bool:
             if statistics is None or not statistics.has_null_count or statistics.null_count < column.num_values:
                 return True
     return False
+
+
+def _has_values(parquet: Any, name: str) -> bool:
+    """Whether there is a value other than null, by reading up to the first, as not every writer leaves statistics."""
+    return any(batch.column(0).null_count < len(batch) for batch in parquet.iter_batches(columns=[name]))
 
 
 def spark_type(actual: pa.DataType, wanted: pa.DataType) -> str | None:
@@ -111,8 +118,7 @@ def spark_type(actual: pa.DataType, wanted: pa.DataType) -> str | None:
     if pa.types.is_integer(wanted):
         return _spark_integer(actual)
     if pa.types.is_map(wanted):
-        both = pa.types.is_map(actual) and _is_text(actual.key_type) and _is_text(actual.item_type)
-        return "map<string,string>" if both else None
+        return _spark_map(actual)
     return _spark_list(actual)
 
 
@@ -148,6 +154,23 @@ def _spark_integer(kind: pa.DataType) -> str | None:
         return "decimal(20,0)"
     signed = kind.bit_width * (2 if pa.types.is_unsigned_integer(kind) else 1)
     return {8: "tinyint", 16: "smallint", 32: "int", 64: "bigint"}[signed]
+
+
+def _spark_map(kind: pa.DataType) -> str | None:
+    """Maps, and structs and lists of pairs that mean the same. Spark does not tell `Size` from `size` in a struct."""
+    if pa.types.is_map(kind):
+        return "map<string,string>" if _is_text(kind.key_type) and _is_text(kind.item_type) else None
+    if pa.types.is_struct(kind):
+        names = [field.name for field in kind]
+        if len({name.lower() for name in names}) < len(names) or not all(_is_text(field.type) for field in kind):
+            return None
+        fields = ",".join(f"`{name.replace('`', '``')}`:string" for name in names)
+        return f"struct<{fields}>"
+    if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_struct(kind.value_type):
+        is_pair = [field.name for field in kind.value_type] == ["key", "value"]
+        pair = _spark_map(kind.value_type)
+        return f"array<{pair}>" if is_pair and pair else None
+    return None
 
 
 def _spark_list(kind: pa.DataType) -> str | None:

@@ -79,7 +79,7 @@ def _read_delta(spark: SparkSession, uri: str, contract: ParquetInput) -> DataFr
 def _read_files(spark: SparkSession, uri: str, contract: ParquetInput) -> DataFrame:
     uris = list_parquet_files(uri)
     names = frozenset(contract.columns.names)
-    columns = read_columns(uris, names, contract.not_parquet)
+    columns = read_columns(uris, contract.columns, contract.not_parquet)
     folders = {one: _partition_names(one, uri, names) for one in uris}
     _check(uri, columns, folders, contract)
     if not sum(one.rows for one in columns):
@@ -158,7 +158,28 @@ def _plain(name: str, actual: pa.DataType, wanted: pa.DataType) -> Column:
         widen: Any = F.arrow_udf(_widen_halves, "array<float>")  # type: ignore[attr-defined]  # the stubs lack it
         widened: Column = widen(F.col(name))
         return widened
+    if pa.types.is_map(wanted) and pa.types.is_struct(actual):
+        return _map_of_struct(F.col(name), [field.name for field in actual])
+    if pa.types.is_map(wanted) and not pa.types.is_map(actual):
+        return _map_of_pairs(F.col(name))
     return F.col(f"`{name}`")
+
+
+def _map_of_struct(struct: Column, names: Sequence[str]) -> Column:
+    """The fields that have a value: pandas writes a field for every key that any of the dicts has."""
+    every = F.create_map(*[part for name in names for part in (F.lit(name), struct.getField(name))])
+    return F.when(struct.isNotNull(), F.map_filter(every, lambda _, value: value.isNotNull()))
+
+
+def _map_of_pairs(pairs: Column) -> Column:
+    """Of pairs with one key the last, as in a dict; Spark would fail. None without a key."""
+    keyed = F.filter(pairs, lambda pair: pair["key"].isNotNull())
+    keys = F.transform(keyed, lambda pair: pair["key"])
+
+    def is_last(pair: Column, place: Column) -> Column:
+        return ~F.array_contains(F.slice(keys, place + 2, F.size(keys)), pair["key"])
+
+    return F.map_from_entries(F.filter(keyed, is_last))
 
 
 def _widen_halves(halves: pa.Array) -> pa.Array:

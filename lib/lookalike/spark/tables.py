@@ -359,7 +359,8 @@ class Tables:
         table = DeltaTable.forPath(self.spark, self.path(name))
         beyond = ~F.col(column).between(F.lit("1678-01-01").cast("timestamp"), F.lit("2262-01-01").cast("timestamp"))
         held = table.toDF().where(beyond).select("_metadata.file_path").distinct().collect()
-        columns = read_columns([unquote(path) for (path,) in held], frozenset({column}), "no Parquet file")
+        wanted = pa.schema([schemas.TABLES[name].field(column)])
+        columns = read_columns([unquote(path) for (path,) in held], wanted, "no Parquet file")
         if any(one.types.get(column) == INT96 for one in columns):
             with self._only_writer(name):
                 table.update(beyond, {column: F.col(column)})
