@@ -20,12 +20,6 @@ def render_model_card(
 
     `outside`: lines of a figure's name, its value before training, and after.
     """
-    kinds = list(epochs[0]["recall@1"])
-    losses = [f"{epoch['loss']:.3f}" if "loss" in epoch else "" for epoch in epochs]
-    rows = [
-        [epoch["epoch"], loss, *(epoch["recall@1"][kind] for kind in kinds)]
-        for epoch, loss in zip(epochs, losses, strict=True)
-    ]
     return (
         "\n\n".join(
             [
@@ -37,12 +31,12 @@ def render_model_card(
                 "## Figures",
                 f"recall@1 among the held-out pictures, each a query, itself left out. Epoch 0 is {base} with a "
                 f"projection that was only fitted; epoch {best} is the model.",
-                _render_table(["epoch", "loss", *(f"same {kind}" for kind in kinds)], rows),
+                _render_epochs(epochs),
                 "## Outside of its training",
                 "Photos of groceries, on which no model is trained: one photo of each of 48 products is the gallery, "
                 "the others are queries. Before training means the network that the training began with.",
                 _render_table(
-                    ["", "before", "after"], [[name, *(f"{v:.3f}" for v in pair)] for name, *pair in outside]
+                    ["", "before", "after"], [[name, *map("{:.3f}".format, pair)] for name, *pair in outside]
                 ),
                 "## Settings",
                 _render_table(["fine_tune", "value"], [[name, f"`{value}`"] for name, value in settings.items()]),
@@ -53,6 +47,16 @@ def render_model_card(
         )
         + "\n"
     )
+
+
+def _render_epochs(epochs: Sequence[Mapping[str, Any]]) -> str:
+    kinds = list(epochs[0]["recall@1"])
+    losses = [f"{epoch['loss']:.3f}" if "loss" in epoch else "" for epoch in epochs]
+    rows = [
+        [epoch["epoch"], loss, *(epoch["recall@1"][kind] for kind in kinds)]
+        for epoch, loss in zip(epochs, losses, strict=True)
+    ]
+    return _render_table(["epoch", "loss", *(f"same {kind}" for kind in kinds)], rows)
 
 
 def _render_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
