@@ -4,6 +4,16 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+_FIGURES = "recall@1 among the held-out pictures, each a query, itself left out."
+_OUTSIDE = (
+    "Photos of groceries, on which no model is trained: one photo of each of 48 products is the gallery, the others "
+    "are queries. Before training means the network that the training began with."
+)
+_LICENCE = (
+    "Its weights come from those of the base model and from the pictures above: it may be used as the licences of both "
+    "allow. It finds products that look alike; it is not made to recognise people."
+)
+
 
 def render_model_card(
     model_id: str,
@@ -29,20 +39,17 @@ def render_model_card(
                 f"Pictures of the manifest {manifest}. Products of the validation had no part in the training.",
                 _render_table(["", "count"], [[name, f"{count:,}"] for name, count in counts.items()]),
                 "## Figures",
-                f"recall@1 among the held-out pictures, each a query, itself left out. Epoch 0 is {base} with a "
-                f"projection that was only fitted; epoch {best} is the model.",
+                f"{_FIGURES} Epoch 0 is {base} with a projection that was only fitted; epoch {best} is the model.",
                 _render_epochs(epochs),
                 "## Outside of its training",
-                "Photos of groceries, on which no model is trained: one photo of each of 48 products is the gallery, "
-                "the others are queries. Before training means the network that the training began with.",
+                _OUTSIDE,
                 _render_table(
                     ["", "before", "after"], [[name, *map("{:.3f}".format, pair)] for name, *pair in outside]
                 ),
                 "## Settings",
                 _render_table(["fine_tune", "value"], [[name, f"`{value}`"] for name, value in settings.items()]),
                 "## Licence and use",
-                "Its weights come from those of the base model and from the pictures above: it may be used as the "
-                "licences of both allow. It finds products that look alike; it is not made to recognise people.",
+                _LICENCE,
             ]
         )
         + "\n"
