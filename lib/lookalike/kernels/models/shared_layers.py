@@ -3,8 +3,9 @@
 from collections.abc import Collection
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from lookalike.kernels.models.networks import run_watched
 
 
 def share_layers(original: nn.Module, changed: nn.Module, names: Collection[str], size_px: int) -> None:
@@ -56,12 +57,7 @@ def _find_modules_before(network: nn.Module, different: Collection[str], size_px
                 lambda _m, _i, output, name=name: calls.append((name, isinstance(output, Tensor)))
             )
         )
-    try:
-        with torch.inference_mode():
-            network(torch.zeros(1, 3, size_px, size_px))
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_watched(network, size_px, handles)
     first = next((place for place, (name, _) in enumerate(calls) if name in different), len(calls))
     ended = {name for name, is_tensor in calls[:first] if is_tensor}
     # Its begin and its end; the network itself has no name.

@@ -97,8 +97,10 @@ def train(training: Training) -> Progress:
     data = TrainingData(training.folder, "train", labels, rank, processes)
     held_out = TrainingData(training.folder, "validation", labels)
     with ThreadPoolExecutor(2 * training.threads) as pool:
-        kept = _keep_original(training, data, held_out, pool, device)
-        base, model = _load_base(training)
+        file = model_file.resolve(training.model)
+        kept = _keep_original(file, training, data, held_out, pool, device)
+        base = replace(file, original=None)
+        model = _build_sized(base, training)
         trainer = _Trainer(training, base, model, _build_learner(model, training, data, pool, device), kept, pool)
         trainer.go_on(data, held_out, processes)
     if _is_first():
@@ -176,13 +178,9 @@ def _build_learner(
     return _Learner(model, training.settings.layers, features, axes).to(device)
 
 
-def _load_base(training: Training) -> tuple[ModelFile, Model]:
-    """The model that training begins with, without what it keeps of its original network; sized for the training."""
-    base = replace(model_file.resolve(training.model), original=None)
-    return base, _resize(build_model(base, training.model.name), training)
-
-
-def _resize(model: Model, training: Training) -> Model:
+def _build_sized(file: ModelFile, training: Training) -> Model:
+    """The model in `file`, for pictures of the training's size."""
+    model = build_model(file, training.model.name)
     return resize_input(model, training.settings.size_px) if training.settings.size_px else model
 
 
@@ -195,13 +193,17 @@ class _Kept:
 
 
 def _keep_original(
-    training: Training, data: TrainingData, held_out: TrainingData, pool: ThreadPoolExecutor, device: torch.device
+    base: ModelFile,
+    training: Training,
+    data: TrainingData,
+    held_out: TrainingData,
+    pool: ThreadPoolExecutor,
+    device: torch.device,
 ) -> _Kept | None:
     """Keep what the base has kept already, or else what `original_share` asks for."""
-    base = model_file.resolve(training.model)
     if not (base.original or training.settings.original_share):
         return None
-    model = _resize(build_model(ModelFile(base.original_settings), training.model.name), training)
+    model = _build_sized(ModelFile(base.original_settings), training)
     features = _choose_features(model, training, device)
     if base.original:
         original = replace(base.original, joined=())
